@@ -9,7 +9,8 @@ use std::{
 
 use knock_sequence::spa::{KeyError, PairKeys, PrivateKey, PublicKey, WeakKey, read_private_key};
 
-use super::{Checked, Problem, Problems, fwknop};
+use super::{checked::Checked, fwknop};
+use crate::model::problem::{Problem, Problems};
 use crate::{
     host::{files, os_error},
     model::spa::HostKey,

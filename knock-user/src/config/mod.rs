@@ -9,12 +9,14 @@
 //! May use `model`, `compile` (for conflicts), `strength` and `sequences`. Must not know the running
 //! program.
 
+mod checked;
 mod door;
 pub(crate) mod fwknop;
 mod host_keys;
 pub mod one_time_lines;
 mod otp;
 pub mod otp_rules;
+mod places;
 mod purpose;
 pub mod reader;
 mod rules;
@@ -31,38 +33,18 @@ use std::{
     hash::{DefaultHasher, Hasher as _},
     io::{self, Read as _},
     path::Path,
-    sync::Arc,
 };
 
-pub(crate) use self::door::SEQUENCE_TIMEOUT_MOST;
-use self::reader::Places;
-pub(crate) use self::scans::is_scan;
+pub use self::checked::Checked;
+pub(crate) use self::{door::SEQUENCE_TIMEOUT_MOST, scans::is_scan};
 pub use crate::model::problem::{Problem, Problems};
 use crate::{
-    compile::Conflict,
-    host::{Host, files, os_error},
-    model::{
-        problem::Report,
-        settings::{Dynamic, Settings},
-    },
+    host::{files, os_error},
+    model::problem::Report,
 };
 
 /// Twice the size of a file with 10 000 doors of 128 knocks; bounds the reading of `/dev/zero`.
 const FILE_MAX: u64 = 32 << 20;
-
-/// A configuration without errors, with the lines of its parts.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Checked {
-    /// The settings that the file gives.
-    pub settings: Settings,
-    /// The file as the user named it.
-    pub file: String,
-    /// A hash of the text; none if the text did not come from a file that can be read again.
-    pub digest: Option<u64>,
-    /// The text itself.
-    pub text: Arc<str>,
-    places: Places,
-}
 
 /// Reads and checks a file.
 ///
@@ -195,73 +177,6 @@ pub fn parse(text: &str, file: &str) -> Result<Checked, Problems> {
                 file: file.to_owned(),
                 list,
             })
-        }
-    }
-}
-
-impl Checked {
-    /// Resolves the paths of other files relative to the directory of the configuration file.
-    fn relative_to(mut self, file: &Path) -> Self {
-        let directory = file.parent().unwrap_or(Path::new(""));
-        for door in &mut self.settings.doors {
-            if let Some(Dynamic::OneTime(one_time)) = &mut door.dynamic {
-                one_time.file = directory.join(&one_time.file);
-            }
-        }
-        if let Some(spa) = &mut self.settings.spa {
-            let files = [Some(&mut spa.key), spa.old_key.as_mut()];
-            for file in files.into_iter().flatten() {
-                *file = directory.join(&*file);
-            }
-        }
-        for fwknop in self
-            .settings
-            .users
-            .iter_mut()
-            .filter_map(|user| user.fwknop.as_mut())
-        {
-            fwknop.file = directory.join(&fwknop.file);
-        }
-        self
-    }
-
-    /// Returns the warnings about it on this host, in the order of the lines.
-    pub fn warnings(&self, host: &Host) -> Vec<Problem> {
-        let mut warnings = warnings::advise(self, host);
-        warnings.sort();
-        warnings.dedup();
-        warnings
-    }
-
-    /// Turns conflicts into problems with line numbers.
-    pub fn problems(&self, conflicts: Vec<Conflict>) -> Problems {
-        Problems {
-            file: self.file.clone(),
-            list: conflicts
-                .into_iter()
-                .map(|conflict| self.places.problem(conflict))
-                .collect(),
-        }
-    }
-}
-
-impl Places {
-    /// Returns the line of a key of a door, or of the door if the key is not written.
-    fn of_door(&self, door: usize, key: &str) -> Option<usize> {
-        let places = self.doors.get(door)?;
-        Some(places.keys.get(key).copied().unwrap_or(places.line))
-    }
-
-    fn problem(&self, conflict: Conflict) -> Problem {
-        let Conflict { door, key, reason } = conflict;
-        let line = match door {
-            Some(door) => self.of_door(door, key),
-            None => self.keys.get(key).copied(),
-        };
-        Problem {
-            line,
-            key: key.to_owned(),
-            reason,
         }
     }
 }

@@ -6,7 +6,7 @@ use knock_common::packet::Protocol;
 use knock_sequence::{Knock, PortSet, Ports, one_time::Book};
 
 use super::{
-    Checked,
+    checked::Checked,
     scans::{Direction, Harmless, Touch},
 };
 use crate::{

@@ -16,7 +16,7 @@ use knock_sequence::{
 };
 
 use super::{
-    Checked,
+    checked::Checked,
     section::{Item, Section},
 };
 use crate::{

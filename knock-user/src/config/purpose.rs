@@ -5,7 +5,7 @@ use std::path::Path;
 
 use knock_sequence::{PortSet, Ports};
 
-use super::Checked;
+use super::checked::Checked;
 use crate::model::{
     problem::{Problem, Problems},
     settings::{Door, Settings, Verify},

@@ -6,7 +6,8 @@ use toml::de::DeTable;
 
 use super::{
     door,
-    section::{Item, Lines, Section},
+    places::{Places, TablePlaces},
+    section::{Item, Section},
     spa, statements, user,
 };
 use crate::model::{
@@ -54,27 +55,6 @@ const DECOYS_MOST: u16 = 10_000;
 const INTERFACE_NAME_MOST: usize = 127;
 /// The limit of useradd(8) and groupadd(8).
 const GROUP_NAME_MOST: usize = 32;
-
-/// The lines of keys and doors in the file.
-#[derive(Clone, Debug, Default, Eq, PartialEq)]
-pub(super) struct Places {
-    pub(super) keys: Lines,
-    /// The lines of the keys of `[spa]`.
-    pub(super) spa: Lines,
-    pub(super) doors: Vec<TablePlaces>,
-    pub(super) users: Vec<TablePlaces>,
-}
-
-/// The lines of a table and its keys.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub(super) struct TablePlaces {
-    pub(super) line: usize,
-    pub(super) keys: Lines,
-    /// Whether none of its keys gives a sequence, nor was probably meant to.
-    pub(super) lacks_sequence: bool,
-    /// The lines of a user's keys.
-    pub(super) items: Vec<usize>,
-}
 
 /// The part of a file that could be read.
 pub(super) struct Read {

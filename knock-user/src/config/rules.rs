@@ -11,7 +11,8 @@ use knock_sequence::{Knock, PortSet, Ports};
 
 use super::{
     otp_rules,
-    reader::{Places, Read},
+    places::Places,
+    reader::Read,
     scans::{Direction, Harmless, Touch, opens},
     spa_rules,
 };

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use knock_sequence::{PortSet, Ports, spa::KeyId};
 
-use super::reader::{Places, Read};
+use super::{places::Places, reader::Read};
 use crate::model::{
     problem::Problem,
     settings::{Decoys, Otherwise, Settings},

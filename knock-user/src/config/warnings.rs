@@ -12,7 +12,7 @@ use knock_common::packet::Protocol;
 use knock_sequence::{Knock, Ports, duration::spell};
 
 use super::{
-    Checked,
+    checked::Checked,
     scans::{Harmless, Touch},
 };
 use crate::{
@@ -27,7 +27,7 @@ use crate::{
 const LONG: Duration = Duration::from_secs(86_400);
 
 /// Returns all warnings about a configuration on a host.
-pub(super) fn advise(checked: &Checked, host: &Host) -> Vec<Problem> {
+fn advise(checked: &Checked, host: &Host) -> Vec<Problem> {
     let mut advice = Advice {
         checked,
         host,
@@ -51,6 +51,16 @@ pub(super) fn advise(checked: &Checked, host: &Host) -> Vec<Problem> {
     advice.next_line();
     advice.nothing();
     advice.problems
+}
+
+impl Checked {
+    /// Returns the warnings about it on this host, in the order of the lines.
+    pub fn warnings(&self, host: &Host) -> Vec<Problem> {
+        let mut warnings = advise(self, host);
+        warnings.sort();
+        warnings.dedup();
+        warnings
+    }
 }
 
 struct Advice<'a> {

@@ -11,7 +11,11 @@ use knock_common::{
 };
 use knock_sequence::duration::spell;
 
-use super::{AttachMode, Console, DoorText, EventKind, Named, record::Record};
+use super::{
+    AttachMode, Console, DoorText, Named,
+    line::Line,
+    record::{EventKind, Record},
+};
 use crate::{
     ledger::{Action, Ending},
     model::{
@@ -21,15 +25,6 @@ use crate::{
 };
 
 const NANOS_PER_MILLI: u64 = 1_000_000;
-
-/// The columns after the time.
-#[derive(Clone, Debug)]
-pub(super) struct Line {
-    pub(super) what: EventKind,
-    pub(super) source: String,
-    pub(super) door: String,
-    pub(super) why: String,
-}
 
 impl<W: Write> Console<W> {
     /// Writes an event of the kernel side.

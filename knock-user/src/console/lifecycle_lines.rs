@@ -4,7 +4,11 @@ use std::{io::Write, net::IpAddr, time::Duration};
 
 use knock_sequence::duration::{spell, spell_short};
 
-use super::{Console, EventKind, event_lines::Line, record::Record};
+use super::{
+    Console,
+    line::Line,
+    record::{EventKind, Record},
+};
 use crate::{
     interfaces::admission::Refusal,
     ledger::Adopted,

@@ -35,6 +35,7 @@ pub mod event_lines;
 mod frames;
 mod knockd;
 pub mod lifecycle_lines;
+mod line;
 pub mod log_files;
 mod quota;
 mod record;
@@ -42,7 +43,7 @@ mod repeats;
 pub mod stdout;
 pub mod watch;
 
-use self::event_lines::Line;
+use self::line::Line;
 pub use crate::model::log_format::LogFormat;
 use quota::{Omitted, Quota};
 pub use record::EventKind;

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 
 use knock_sequence::{Knock, PortSet, Ports};
 
-use super::{super::Checked, Advice, listed};
+use super::{super::checked::Checked, Advice, listed};
 use crate::{
     host::{Host, Translation, addresses::Link},
     model::{problem::Problem, settings::Exempt},

@@ -1,0 +1,46 @@
+//! The lines of keys and doors in a file.
+
+use super::section::Lines;
+use crate::{compile::Conflict, model::problem::Problem};
+
+/// The lines of keys and doors in the file.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub(super) struct Places {
+    pub(super) keys: Lines,
+    /// The lines of the keys of `[spa]`.
+    pub(super) spa: Lines,
+    pub(super) doors: Vec<TablePlaces>,
+    pub(super) users: Vec<TablePlaces>,
+}
+
+/// The lines of a table and its keys.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(super) struct TablePlaces {
+    pub(super) line: usize,
+    pub(super) keys: Lines,
+    /// Whether none of its keys gives a sequence, nor was probably meant to.
+    pub(super) lacks_sequence: bool,
+    /// The lines of a user's keys.
+    pub(super) items: Vec<usize>,
+}
+
+impl Places {
+    /// Returns the line of a key of a door, or of the door if the key is not written.
+    pub(super) fn of_door(&self, door: usize, key: &str) -> Option<usize> {
+        let places = self.doors.get(door)?;
+        Some(places.keys.get(key).copied().unwrap_or(places.line))
+    }
+
+    pub(super) fn problem(&self, conflict: Conflict) -> Problem {
+        let Conflict { door, key, reason } = conflict;
+        let line = match door {
+            Some(door) => self.of_door(door, key),
+            None => self.keys.get(key).copied(),
+        };
+        Problem {
+            line,
+            key: key.to_owned(),
+            reason,
+        }
+    }
+}
