@@ -1,9 +1,9 @@
-//! The rooms of `src` stand on floors: a room uses only rooms below it.
+//! The rooms of `src` stand on floors: a room uses only rooms below it, and so does a file in its room.
 
 #![expect(clippy::unwrap_used, reason = "a helper of a test fails with the test")]
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     fs,
     path::{Path, PathBuf},
 };
@@ -48,6 +48,47 @@ fn no_room_uses_one_above_it() {
 }
 
 #[test]
+fn no_files_use_each_other_in_a_circle() {
+    let modules = modules();
+    let mut used: BTreeMap<_, BTreeSet<_>> = BTreeMap::new();
+    for (module, file) in &modules {
+        let found = paths(&code(file)).into_iter();
+        used.insert(
+            module,
+            found
+                .filter_map(|path| module_of(module, &path, &modules))
+                .filter(|other| other != module)
+                .collect(),
+        );
+    }
+    // Files that use none of those left are no part of a circle.
+    while let Some(free) = used
+        .iter()
+        .find_map(|(module, others)| others.is_empty().then(|| (*module).clone()))
+    {
+        used.remove(&free);
+        for others in used.values_mut() {
+            others.remove(&free);
+        }
+    }
+    // Neither are those that none of those left uses.
+    let mut count = 0;
+    while count != used.len() {
+        count = used.len();
+        let targets: BTreeSet<_> = used.values().flatten().cloned().collect();
+        used.retain(|module, _| targets.contains(*module));
+    }
+    let circle: Vec<_> = used
+        .iter()
+        .map(|(module, others)| {
+            let others: Vec<_> = others.iter().map(|other| other.join("::")).collect();
+            format!("{} uses {}", module.join("::"), others.join(", "))
+        })
+        .collect();
+    assert!(circle.is_empty(), "{}", circle.join("\n"));
+}
+
+#[test]
 fn every_room_has_a_floor() {
     let found: BTreeSet<_> = fs::read_dir(source())
         .unwrap()
@@ -89,51 +130,121 @@ fn files(room: &str) -> Vec<PathBuf> {
 
 /// The rooms that a file names behind `crate::`, outside its tests.
 fn rooms_used(file: &Path) -> BTreeSet<String> {
-    let text = fs::read_to_string(file).unwrap();
-    let code = match file.file_stem().is_some_and(|name| name == "tests") {
-        true => "",
-        false => text.split("#[cfg(test)]\nmod tests {").next().unwrap(),
-    };
-    let code: String = code
-        .lines()
-        .map(|line| line.split("//").next().unwrap())
-        .collect();
-    let mut used = BTreeSet::new();
-    for (at, _) in code.match_indices("crate::") {
-        let rest = &code[at + "crate::".len()..];
-        let names = match rest.strip_prefix('{') {
-            Some(group) => outer_names(group),
-            None => vec![name_at(rest)],
-        };
-        used.extend(names);
-    }
-    used
+    let named = paths(&code(file)).into_iter();
+    named
+        .filter(|path| path[0] == "crate")
+        .filter_map(|path| path.get(1).cloned())
+        .collect()
 }
 
-/// The first name of each member of a group of imports.
-fn outer_names(group: &str) -> Vec<String> {
-    let mut names = Vec::new();
-    let mut depth = 0;
-    let mut is_start = true;
-    for (at, letter) in group.char_indices() {
-        match letter {
-            '{' => depth += 1,
-            '}' if depth == 0 => break,
-            '}' => depth -= 1,
-            ',' if depth == 0 => is_start = true,
-            ' ' => {}
-            _ if is_start => {
-                names.push(name_at(&group[at..]));
-                is_start = false;
-            }
-            _ => {}
+/// The path of a module, without `crate`.
+type Module = Vec<String>;
+
+/// The modules of all rooms, with their files.
+fn modules() -> BTreeMap<Module, PathBuf> {
+    let files = FLOORS.iter().flat_map(|room| files(room));
+    let module = |file: &PathBuf| -> Module {
+        let path = file.strip_prefix(source()).unwrap().with_extension("");
+        let names = path.iter().map(|name| name.to_str().unwrap().to_owned());
+        names.filter(|name| name != "mod").collect()
+    };
+    files.map(|file| (module(&file), file)).collect()
+}
+
+/// The code of a file, without comments and tests.
+fn code(file: &Path) -> String {
+    if file.file_stem().is_some_and(|name| name == "tests") {
+        return String::new();
+    }
+    let text = fs::read_to_string(file).unwrap();
+    let code = text.split("#[cfg(test)]\nmod tests {").next().unwrap();
+    let lines = code.lines().map(|line| line.split("//").next().unwrap());
+    lines.collect::<Vec<_>>().join("\n")
+}
+
+/// The module in which a path of another module ends; none if it belongs to another crate.
+fn module_of(
+    from: &Module,
+    path: &[String],
+    modules: &BTreeMap<Module, PathBuf>,
+) -> Option<Module> {
+    let mut module = from.clone();
+    let mut names = path;
+    while let Some((first, rest)) = names.split_first() {
+        match first.as_str() {
+            "crate" => module.clear(),
+            "super" => drop(module.pop()),
+            "self" => {}
+            _ => break,
+        }
+        names = rest;
+    }
+    let is_relative = names.len() < path.len();
+    for name in names {
+        let mut inner = module.clone();
+        inner.push(name.clone());
+        if !modules.contains_key(&inner) {
+            break;
+        }
+        module = inner;
+    }
+    // A single name may be a variable.
+    let is_child = path.len() > 1 && module.len() > from.len();
+    ((is_relative || is_child) && modules.contains_key(&module)).then_some(module)
+}
+
+/// The paths in a code, one for each member of a group.
+fn paths(code: &str) -> Vec<Vec<String>> {
+    let mut paths = Vec::new();
+    let mut rest = code;
+    while let Some(at) = rest.find(is_part) {
+        let before = &code[..code.len() - rest.len() + at];
+        rest = &rest[at..];
+        // `pub(super)` and `pub(in path)` use nothing.
+        let is_visibility = before.ends_with("pub(");
+        rest = match is_visibility {
+            true => &rest[rest.find(')').unwrap_or(rest.len())..],
+            false => path_at(rest, &[], &mut paths),
+        };
+    }
+    paths
+}
+
+/// Adds the paths at the beginning of a code, and returns the code after them.
+fn path_at<'c>(code: &'c str, prefix: &[String], paths: &mut Vec<Vec<String>>) -> &'c str {
+    let name = name_at(code);
+    let mut path = prefix.to_vec();
+    if !name.is_empty() {
+        path.push(name.clone());
+    }
+    let rest = &code[name.len()..];
+    let Some(inner) = rest.strip_prefix("::") else {
+        paths.push(path);
+        return rest;
+    };
+    let Some(mut members) = inner.strip_prefix('{') else {
+        return path_at(inner, &path, paths);
+    };
+    loop {
+        members = members.trim_start();
+        if let Some(rest) = members.strip_prefix('}') {
+            return rest;
+        }
+        members = path_at(members, &path, paths);
+        // Skips ` as name`.
+        let end = members.find([',', '}']).unwrap_or(members.len());
+        members = members[end..].strip_prefix(',').unwrap_or(&members[end..]);
+        if members.is_empty() {
+            return members;
         }
     }
-    names
 }
 
 fn name_at(text: &str) -> String {
-    text.chars()
-        .take_while(|letter| letter.is_ascii_alphanumeric() || *letter == '_')
-        .collect()
+    text.chars().take_while(|letter| is_part(*letter)).collect()
+}
+
+/// Whether a letter is part of a name.
+const fn is_part(letter: char) -> bool {
+    letter.is_ascii_alphanumeric() || letter == '_'
 }
