@@ -21,9 +21,6 @@ type Module = Vec<String>;
 /// The modules that each module uses.
 type Graph = BTreeMap<Module, BTreeSet<Module>>;
 
-/// Crates whose files are not held to it yet; `knock-user/tests/rooms.rs` holds the order of its rooms.
-const EXCEPT: [&str; 1] = ["knock-user"];
-
 #[test]
 fn no_files_use_each_other_in_a_circle() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
@@ -31,8 +28,7 @@ fn no_files_use_each_other_in_a_circle() {
     for name in fs::read_dir(&root).unwrap() {
         let source = name.unwrap().path().join("src");
         let crate_name = source.parent().unwrap().file_name().unwrap();
-        let is_held = !EXCEPT.iter().any(|name| crate_name == *name);
-        if source.is_dir() && is_held {
+        if source.is_dir() {
             for edge in circle(&graph(&read(&source))) {
                 circles.push(format!("{}: {edge}", crate_name.display()));
             }
