@@ -5,7 +5,7 @@ use std::{io::Write, net::IpAddr, time::Duration};
 use knock_sequence::duration::{spell, spell_short};
 
 use super::{
-    Console,
+    AttachMode, Console, Named,
     line::Line,
     record::{EventKind, Record},
 };
@@ -21,6 +21,80 @@ use crate::{
 const NANOS_PER_MILLI: u64 = 1_000_000;
 
 impl<W: Write> Console<W> {
+    /// Reports that the program is attached: `protecting tcp/22 on eth0 (native), 1 door`.
+    pub fn protecting<'n>(
+        &mut self,
+        ports: &[String],
+        interface: impl Into<Named<'n>>,
+        mode: AttachMode,
+        at_ns: u64,
+    ) {
+        let interface = interface.into();
+        let doors = self.doors.iter();
+        let doors = doors.filter(|door| !door.name.is_empty()).count();
+        let text = format!(
+            "{} {} on {} ({}), {}",
+            if self.style.dry_run {
+                "would protect"
+            } else {
+                "protecting"
+            },
+            list(ports),
+            harmless(&interface.shown()),
+            mode.name(),
+            count(doors as u64, "door"),
+        );
+        let record = Record {
+            ports: Some(ports),
+            interface: Some(interface.asked_for),
+            current_name: interface.now,
+            mode: Some(mode.name()),
+            doors: Some(doors),
+            ..Record::default()
+        };
+        self.say(at_ns, EventKind::Protecting, &text, record);
+    }
+
+    /// Reports that the driver did not accept the program: `fallback to skb on eth0 because …`.
+    pub fn fallback<'n>(&mut self, interface: impl Into<Named<'n>>, because: &str, at_ns: u64) {
+        let interface = interface.into();
+        let mode = AttachMode::Generic.name();
+        let text = format!(
+            "fallback to {mode} on {} because {}",
+            harmless(&interface.shown()),
+            harmless(because)
+        );
+        let record = Record {
+            interface: Some(interface.asked_for),
+            current_name: interface.now,
+            mode: Some(mode),
+            because: Some(because),
+            ..Record::default()
+        };
+        self.say(at_ns, EventKind::Fallback, &text, record);
+    }
+
+    /// Reports that the program is detached: `detached: tcp/22 is no longer protected on eth0`.
+    pub fn detached(&mut self, ports: &[String], interface: &str, at_ns: u64) {
+        let end = if self.style.dry_run {
+            "not protected in the dry run"
+        } else {
+            "no longer protected"
+        };
+        let verb = verb(ports, "is", "are");
+        let text = format!(
+            "detached: {} {verb} {end} on {}",
+            list(ports),
+            harmless(interface)
+        );
+        self.say(
+            at_ns,
+            EventKind::Detached,
+            &text,
+            Record::of_ports(ports, interface),
+        );
+    }
+
     /// Reports that a grant continues from a previous run: `kept 203.0.113.9 ssh tcp/22 for 12s
     /// more`.
     pub fn adopted(&mut self, adopted: &Adopted, at_ns: u64) {

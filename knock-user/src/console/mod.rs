@@ -21,28 +21,28 @@ use std::{
     io::{self, Write},
 };
 
-use jiff::{Timestamp, tz::TimeZone};
-
+use jiff::{SignedDuration, Timestamp, tz::TimeZone};
+use knock_common::event::NO_DOOR;
 use knock_sequence::duration::spell_short;
 
-use crate::model::{
-    settings::{self, Effect},
-    terminal::harmless,
-    text::count,
-};
+use crate::model::text::count;
 
 pub mod event_lines;
 mod frames;
+mod grant_lines;
 mod knockd;
+mod labels;
 pub mod lifecycle_lines;
 mod line;
 pub mod log_files;
+mod packet_text;
 mod quota;
 mod record;
 mod repeats;
 pub mod stdout;
 pub mod watch;
 
+pub use self::labels::{AttachMode, DoorText, Named};
 use self::line::Line;
 pub use crate::model::log_format::LogFormat;
 use quota::{Omitted, Quota};
@@ -55,26 +55,6 @@ use watch::Watchers;
 const SOURCE_WIDTH_MAX: usize = 24;
 /// The widest column of doors.
 const DOOR_WIDTH_MAX: usize = 16;
-
-/// The properties of a door that lines show.
-#[derive(Clone, Debug, Default, Eq, PartialEq)]
-pub struct DoorText {
-    name: String,
-    /// The number of its knocks, if constant.
-    knocks: Option<usize>,
-    ports: Vec<String>,
-}
-
-impl From<&settings::Door> for DoorText {
-    fn from(door: &settings::Door) -> Self {
-        let (Effect::Open(ports) | Effect::Close(ports)) = &door.effect;
-        Self {
-            name: harmless(&door.name).into_owned(),
-            knocks: door.length(),
-            ports: ports.iter().map(ToString::to_string).collect(),
-        }
-    }
-}
 
 /// The style of the console.
 #[derive(Clone, Debug)]
@@ -98,51 +78,6 @@ pub enum Stamp {
     Time,
     /// Date, time and offset from UTC, for files.
     Date,
-}
-
-/// The mode in which the program is attached.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum AttachMode {
-    /// In the driver.
-    Native,
-    /// Behind the driver.
-    Generic,
-}
-
-/// An interface by its name.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub struct Named<'a> {
-    /// The name in the configuration.
-    pub asked_for: &'a str,
-    /// Its current name, if that differs.
-    pub now: Option<&'a str>,
-}
-
-impl Named<'_> {
-    /// Both names, for people: `enp6s18 (eth0)`.
-    fn shown(&self) -> String {
-        let now = self.now.map(|now| format!(" ({now})"));
-        format!("{}{}", self.asked_for, now.unwrap_or_default())
-    }
-}
-
-impl<'a> From<&'a str> for Named<'a> {
-    fn from(name: &'a str) -> Self {
-        Self {
-            asked_for: name,
-            now: None,
-        }
-    }
-}
-
-impl AttachMode {
-    /// The word on the console and in JSON.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Native => "native",
-            Self::Generic => "skb",
-        }
-    }
 }
 
 /// Writes lines.
@@ -185,6 +120,22 @@ impl<W: Write> Console<W> {
             quota: Quota::default(),
             speaks_knockd: false,
         }
+    }
+
+    fn wall(&self, at_ns: u64) -> Timestamp {
+        let since_boot = SignedDuration::from_nanos(i64::try_from(at_ns).unwrap_or(i64::MAX));
+        self.boot.saturating_add(since_boot).unwrap_or(self.boot)
+    }
+
+    fn utc(&self, at_ns: u64) -> String {
+        format!("{:.3}", self.wall(at_ns))
+    }
+
+    fn door(&self, index: u16) -> Option<&DoorText> {
+        self.doors
+            .get(usize::from(index))
+            // An unused number has an entry without a name.
+            .filter(|door| index != NO_DOOR && !door.name.is_empty())
     }
 
     /// Clients that receive the lines too, each as text or as objects.

@@ -1,0 +1,162 @@
+//! Writes lines about grants and connections: their beginnings and ends.
+
+use std::{io::Write, net::IpAddr, time::Duration};
+
+use knock_common::{event::Event, layout::FlowKey};
+use knock_sequence::duration::spell;
+
+use super::{
+    Console,
+    line::Line,
+    packet_text::{SpaPacket, destination, join, length_of, port_text, protocol, seconds},
+    record::{EventKind, Record},
+};
+use crate::ledger::{Action, Ending};
+
+const NANOS_PER_MILLI: u64 = 1_000_000;
+
+impl<W: Write> Console<W> {
+    /// Writes an action of the ledger, unless it only maintains maps. `event` is the event that
+    /// caused it, if any.
+    pub fn action(&mut self, action: &Action, event: Option<&Event>, at_ns: u64) {
+        let (source, index, what, until_ms, ending, giver) = match *action {
+            Action::Opened {
+                source,
+                door,
+                until_ms,
+                by,
+            } => (source, door, EventKind::Opened, Some(until_ms), None, by),
+            Action::Refreshed {
+                source,
+                door,
+                until_ms,
+                by,
+            } => (source, door, EventKind::Refreshed, Some(until_ms), None, by),
+            Action::Closed {
+                source,
+                door,
+                ending,
+            } => (source, door, EventKind::Closed, None, Some(ending), None),
+            Action::Remove { .. } | Action::Restore { .. } => return,
+        };
+        let source = IpAddr::from(source);
+        let Some(door) = self.door(index).cloned() else {
+            return;
+        };
+        if !self.quota.admits(what.name(), source, &door.name, at_ns) {
+            return;
+        }
+        let by = match ending {
+            Some(Ending::Sequence { by }) => {
+                let by = by.and_then(|by| self.door(by));
+                by.map(|by| by.name.clone())
+            }
+            Some(Ending::Revoked { by }) => Some(user(by)),
+            Some(Ending::Expired | Ending::Removed) => None,
+            None => giver.map(user),
+        };
+        let lasts_ms = until_ms.map(|until_ms| length_of(until_ms, at_ns));
+        let mut why = door.ports_text();
+        if let Some(lasts_ms) = lasts_ms {
+            why = join(
+                &why,
+                &format!("for {}", spell(Duration::from_millis(lasts_ms))),
+            );
+        }
+        if let Some(ending) = ending {
+            why = join(&why, &ending_text(ending, by.as_deref()));
+        } else if let Some(by) = &by {
+            why = join(&why, &format!("granted by {by}"));
+        }
+        // One event may end grants of another source.
+        let event = event.filter(|event| IpAddr::from(event.source) == source);
+        let packet = event.map(|event| SpaPacket::of(event, &self.users));
+        let packet = packet.unwrap_or_default();
+        why += &packet.text();
+        if let Some(event) = event {
+            why = join(&why, &self.arrival(event));
+        }
+        let interface = event.and_then(|event| self.interface(event));
+        let record = Record {
+            source: Some(source),
+            destination: event.and_then(destination),
+            interface: interface.as_deref(),
+            door: Some(&door.name),
+            reason: ending.map(Ending::name).or(giver.map(|_| "granted")),
+            by: by.as_deref(),
+            until: until_ms.map(|until_ms| self.utc(until_ms.saturating_mul(NANOS_PER_MILLI))),
+            seconds: lasts_ms.map(seconds),
+            ports: Some(&door.ports),
+            ..packet.record()
+        };
+        let line = Line {
+            what,
+            source: source.to_string(),
+            door: door.name.clone(),
+            why,
+        };
+        self.report(at_ns, &line, record);
+    }
+
+    /// Reports connections that existed before the program and continue.
+    pub fn kept(&mut self, flows: &[FlowKey], at_ns: u64) {
+        for flow in flows {
+            let why = format!("connection from port {} continues", flow.source_port);
+            self.flow(EventKind::Kept, flow, why, Record::default(), at_ns);
+        }
+    }
+
+    /// Reports that a connection without packets is no longer kept.
+    pub fn flow_closed(&mut self, flow: &FlowKey, idle: Duration, at_ns: u64) {
+        let record = Record {
+            reason: Some("idle"),
+            seconds: Some(idle.as_secs_f64()),
+            ..Record::default()
+        };
+        let why = format!(
+            "connection from port {} idle for {}",
+            flow.source_port,
+            spell(idle)
+        );
+        self.flow(EventKind::Closed, flow, why, record, at_ns);
+    }
+
+    fn flow(&mut self, what: EventKind, flow: &FlowKey, why: String, rest: Record<'_>, at_ns: u64) {
+        let source = IpAddr::from(flow.source);
+        let number = u8::try_from(flow.protocol).unwrap_or(u8::MAX);
+        let port = port_text(number, flow.port);
+        if !self.quota.admits(what.name(), source, &port, at_ns) {
+            return;
+        }
+        let record = Record {
+            source: Some(source),
+            protocol: Some(protocol(number)),
+            port: Some(flow.port),
+            source_port: Some(flow.source_port),
+            ..rest
+        };
+        let line = Line {
+            what,
+            source: source.to_string(),
+            door: port,
+            why,
+        };
+        self.report(at_ns, &line, record);
+    }
+}
+
+fn ending_text(ending: Ending, by: Option<&str>) -> String {
+    match ending {
+        Ending::Expired => "expired".to_owned(),
+        Ending::Removed => "removed from the configuration".to_owned(),
+        Ending::Sequence { .. } => by.map_or("by a closing sequence".to_owned(), |by| {
+            format!("by the closing sequence {by}")
+        }),
+        Ending::Revoked { .. } => join("revoked by", by.unwrap_or_default()),
+    }
+}
+
+/// Names a user who grants or revokes by hand.
+fn user(uid: u32) -> String {
+    format!("uid {uid}")
+}

@@ -1,0 +1,77 @@
+//! What lines name: doors, interfaces and attach modes.
+
+use crate::model::{
+    settings::{self, Effect},
+    terminal::harmless,
+};
+
+/// The properties of a door that lines show.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct DoorText {
+    pub(super) name: String,
+    /// The number of its knocks, if constant.
+    pub(super) knocks: Option<usize>,
+    pub(super) ports: Vec<String>,
+}
+
+impl From<&settings::Door> for DoorText {
+    fn from(door: &settings::Door) -> Self {
+        let (Effect::Open(ports) | Effect::Close(ports)) = &door.effect;
+        Self {
+            name: harmless(&door.name).into_owned(),
+            knocks: door.length(),
+            ports: ports.iter().map(ToString::to_string).collect(),
+        }
+    }
+}
+
+impl DoorText {
+    pub(super) fn ports_text(&self) -> String {
+        self.ports.join(", ")
+    }
+}
+
+/// The mode in which the program is attached.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum AttachMode {
+    /// In the driver.
+    Native,
+    /// Behind the driver.
+    Generic,
+}
+
+impl AttachMode {
+    /// The word on the console and in JSON.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Native => "native",
+            Self::Generic => "skb",
+        }
+    }
+}
+
+/// An interface by its name.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Named<'a> {
+    /// The name in the configuration.
+    pub asked_for: &'a str,
+    /// Its current name, if that differs.
+    pub now: Option<&'a str>,
+}
+
+impl Named<'_> {
+    /// Both names, for people: `enp6s18 (eth0)`.
+    pub(super) fn shown(&self) -> String {
+        let now = self.now.map(|now| format!(" ({now})"));
+        format!("{}{}", self.asked_for, now.unwrap_or_default())
+    }
+}
+
+impl<'a> From<&'a str> for Named<'a> {
+    fn from(name: &'a str) -> Self {
+        Self {
+            asked_for: name,
+            now: None,
+        }
+    }
+}

@@ -1,0 +1,111 @@
+//! Describes packets, and times of grants.
+
+use std::{collections::BTreeMap, net::IpAddr, time::Duration};
+
+use knock_common::{Address, Reason, event::Event, packet::Protocol};
+use knock_sequence::duration::spell;
+
+use super::record::Record;
+
+const NANOS_PER_MILLI: u64 = 1_000_000;
+
+/// What is known of a user's SPA packet.
+#[derive(Default)]
+pub(super) struct SpaPacket {
+    user: Option<String>,
+    /// The address that it came from, if it opened a door for another one.
+    asked_from: Option<IpAddr>,
+    /// The address that it asks for, if it is refused because of that.
+    asked_for: Option<IpAddr>,
+}
+
+impl SpaPacket {
+    pub(super) fn of(event: &Event, users: &BTreeMap<u16, String>) -> Self {
+        if event.user == 0 {
+            return Self::default();
+        }
+        let number = || format!("number {}", event.user);
+        let user = users.get(&event.user).cloned();
+        let other = (event.other != Address::ANY).then(|| IpAddr::from(event.other));
+        let is_refused = event.reason() == Some(Reason::SpaElsewhere);
+        Self {
+            user: Some(user.unwrap_or_else(number)),
+            asked_from: other.filter(|_| !is_refused),
+            asked_for: other.filter(|_| is_refused),
+        }
+    }
+
+    pub(super) fn record(&self) -> Record<'_> {
+        Record {
+            user: self.user.as_deref(),
+            asked_from: self.asked_from,
+            asked_for: self.asked_for,
+            ..Record::default()
+        }
+    }
+
+    /// Returns what follows the reason: `, user alice, asked from 192.0.2.1`.
+    pub(super) fn text(&self) -> String {
+        let parts = [
+            self.user.as_ref().map(|user| format!(", user {user}")),
+            self.asked_from.map(|from| format!(", asked from {from}")),
+            self.asked_for.map(|wanted| format!(", asked for {wanted}")),
+        ];
+        parts.into_iter().flatten().collect()
+    }
+}
+
+/// Returns by how many seconds the clock of a stale SPA packet's client is behind; negative if it
+/// is ahead.
+pub(super) fn behind_s(event: &Event) -> Option<i64> {
+    let is_stale = event.reason() == Some(Reason::SpaStale);
+    // A signed number of milliseconds ahead.
+    is_stale.then(|| event.until_ms.cast_signed().wrapping_neg() / 1_000)
+}
+
+pub(super) fn skew(behind_s: i64) -> String {
+    let by = spell(Duration::from_secs(behind_s.unsigned_abs()));
+    match behind_s {
+        ..0 => format!("clock is {by} ahead"),
+        0.. => format!("clock is {by} behind"),
+    }
+}
+
+/// Returns the address of this host to which a packet was sent, if it could be read.
+pub(super) fn destination(event: &Event) -> Option<IpAddr> {
+    let is_read = event.destination != Address::ANY;
+    is_read.then(|| event.destination.into())
+}
+
+/// Returns whether the source of the packet could be read.
+pub(super) fn is_known(event: &Event) -> bool {
+    event.source != Address::default() || event.port != 0
+}
+
+pub(super) const fn protocol(number: u8) -> &'static str {
+    if number == Protocol::Tcp as u8 {
+        Protocol::Tcp.name()
+    } else {
+        Protocol::Udp.name()
+    }
+}
+
+pub(super) fn port_text(number: u8, port: u16) -> String {
+    format!("{}/{port}", protocol(number))
+}
+
+pub(super) fn join(first: &str, second: &str) -> String {
+    let words = [first, second]
+        .into_iter()
+        .filter(|words| !words.is_empty());
+    words.collect::<Vec<_>>().join(" ")
+}
+
+/// Returns the time from now to an end, in milliseconds.
+pub(super) const fn length_of(until_ms: u64, at_ns: u64) -> u64 {
+    until_ms.saturating_sub(at_ns / NANOS_PER_MILLI)
+}
+
+pub(super) fn seconds(millis: u64) -> f64 {
+    Duration::from_millis(millis).as_secs_f64()
+}
