@@ -9,5 +9,6 @@ pub mod clock_skew;
 pub mod next_line_server;
 pub mod one_time;
 pub mod replay_cache;
+mod stamp_file;
 pub mod stamps;
 pub mod time_based;
