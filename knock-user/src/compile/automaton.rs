@@ -5,6 +5,7 @@
 //! a sequence with which its path ends.
 
 pub(super) mod builder;
+mod conflicts;
 
 use std::collections::BTreeMap;
 

@@ -5,8 +5,7 @@ use std::{
     net::IpAddr,
 };
 
-use knock_common::layout::{DOORS_PER_NODE, FIRST_NODES_MAX, NODES_MAX, Node, Symbol};
-use knock_sequence::duration::spell;
+use knock_common::layout::{DOORS_PER_NODE, NODES_MAX, Node, Symbol};
 
 use super::{Automaton, Edges, Path, ROOT, find};
 use crate::{
@@ -18,19 +17,19 @@ use crate::{
 const EDGES_MAX: usize = NODES_MAX as usize;
 
 /// A node during construction.
-struct Stem {
-    symbol: Symbol,
-    depth: u8,
-    target_id: u16,
+pub(super) struct Stem {
+    pub(super) symbol: Symbol,
+    pub(super) depth: u8,
+    pub(super) target_id: u16,
     /// The door with the lowest index whose sequence contains this node.
-    via_door: usize,
+    pub(super) via_door: usize,
     /// The longest `sequence_timeout` of the doors whose sequences contain this node, in ticks.
-    sequence_timeout_ticks: u32,
+    pub(super) sequence_timeout_ticks: u32,
     /// The paths that end here.
-    ends: Vec<usize>,
+    pub(super) ends: Vec<usize>,
     /// The path whose next knock depends on the source, and the position of that knock, from 1.
-    per_source: Option<(usize, u8)>,
-    children: Edges,
+    pub(super) per_source: Option<(usize, u8)>,
+    pub(super) children: Edges,
 }
 
 /// Builds the automaton; `None` after a conflict, which is reported.
@@ -51,23 +50,23 @@ pub(in crate::compile) fn build(
     builder.finish(conflicts)
 }
 
-struct Builder<'d> {
-    doors: &'d [Door],
-    paths: &'d [Path],
-    stems: Vec<Stem>,
-    firsts: BTreeMap<u16, Edges>,
+pub(super) struct Builder<'d> {
+    pub(super) doors: &'d [Door],
+    pub(super) paths: &'d [Path],
+    pub(super) stems: Vec<Stem>,
+    pub(super) firsts: BTreeMap<u16, Edges>,
     /// Pairs of doors that need the same `step_timeout`, the later one first, and the number of
     /// shared knocks.
-    at_odds: BTreeMap<(usize, usize), Odds>,
-    crowded: BTreeSet<Vec<usize>>,
+    pub(super) at_odds: BTreeMap<(usize, usize), Odds>,
+    pub(super) crowded: BTreeSet<Vec<usize>>,
     /// Pairs of doors whose source-bound knocks follow the same knocks.
-    mixed: BTreeSet<(usize, usize)>,
+    pub(super) mixed: BTreeSet<(usize, usize)>,
 }
 
 /// How the sequences of two doors with different `step_timeout` overlap.
-struct Odds {
-    knocks: u8,
-    overlap: bool,
+pub(super) struct Odds {
+    pub(super) knocks: u8,
+    pub(super) overlap: bool,
 }
 
 impl<'d> Builder<'d> {
@@ -279,28 +278,6 @@ impl<'d> Builder<'d> {
         find(firsts, symbol).unwrap_or(ROOT)
     }
 
-    fn too_large(&self) -> Option<Conflict> {
-        let firsts: usize = self.firsts.values().map(Vec::len).sum();
-        if firsts > FIRST_NODES_MAX as usize {
-            let reason = format!(
-                "{firsts} different first knocks are too many: the limit is {FIRST_NODES_MAX}, \
-                 counted for each target; let doors share first knocks, or use fewer targets"
-            );
-            return Some(Conflict::of_file("door", reason));
-        }
-        let most = NODES_MAX as usize - 1;
-        if self.stems.len() > most {
-            let reason = format!(
-                "the sequences have {} different beginnings, and the limit is {most}; doors \
-                 without a target count once more for each target: shorten sequences, or give \
-                 fewer targets",
-                self.stems.len()
-            );
-            return Some(Conflict::of_file("door", reason));
-        }
-        None
-    }
-
     /// Renumbers nodes so that those of first knocks come first, and each follows the node of its
     /// longest other beginning.
     fn number_by_depth(&mut self) {
@@ -337,60 +314,6 @@ impl<'d> Builder<'d> {
                 stem
             }));
         }
-    }
-
-    fn conflicts(&self) -> Vec<Conflict> {
-        let name = |index: usize| self.doors.get(index).map_or("", |door| &door.name);
-        let step = |index: usize| {
-            let step = self.doors.get(index).and_then(|door| door.step_timeout);
-            step.map_or("none".to_owned(), spell)
-        };
-        let mut conflicts = Vec::new();
-        for (&(later, earlier), odds) in &self.at_odds {
-            let how = match (odds.overlap, odds.knocks) {
-                (true, knocks) => format!(
-                    "the sequence of one contains {knocks} knocks of the \
-                     other"
-                ),
-                (false, 1) => "both sequences begin with the same knock".to_owned(),
-                (false, knocks) => format!("both sequences begin with the same {knocks} knocks"),
-            };
-            conflicts.push(Conflict::of_door(
-                later,
-                "step_timeout",
-                format!(
-                    "{}, but {} for door \"{}\", and {how}: use the same step_timeout for both",
-                    step(later),
-                    step(earlier),
-                    name(earlier)
-                ),
-            ));
-        }
-        for &(later, earlier) in &self.mixed {
-            conflicts.push(Conflict::of_door(
-                later,
-                "otp",
-                format!(
-                    "its knocks that do not depend on the source equal those of door \"{}\": use \
-                     another secret",
-                    name(earlier)
-                ),
-            ));
-        }
-        for doors in &self.crowded {
-            let names: Vec<String> = doors.iter().map(|&d| format!("\"{}\"", name(d))).collect();
-            conflicts.push(Conflict::of_door(
-                doors.iter().copied().max().unwrap_or(0),
-                "knock",
-                format!(
-                    "its last knock would complete {} doors at once ({}), and the limit is \
-                     {DOORS_PER_NODE}: let fewer sequences end with another one",
-                    doors.len(),
-                    names.join(", ")
-                ),
-            ));
-        }
-        conflicts
     }
 }
 
