@@ -522,7 +522,7 @@ fn knocks_with_a_handshake_are_explained() {
         knock = ["tcp/7000", "tcp/9000", "tcp/8000"]
         open = ["tcp/22"]
     "#;
-    const COUNTS: &str = "it counts once a TCP handshake has proved the source";
+    const COUNTS: &str = "it counts once a TCP handshake has verified the source";
     let host = Kernel::with(PROVED, Features::default());
     for source in [A, SIX] {
         for (port, what, last, verdict) in [

@@ -224,7 +224,7 @@ impl Protection {
             bpffs::ensure(Path::new(bpffs::DIRECTORY))?;
             for directory in directories {
                 fs::create_dir_all(&directory)
-                    .with_context(|| format!("making {}", directory.display()))?;
+                    .with_context(|| format!("creating {}", directory.display()))?;
             }
         }
         self.firewall.pin_maps(instance)?;

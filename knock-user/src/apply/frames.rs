@@ -189,7 +189,7 @@ impl Protection {
         let name = self.name_of(index);
         let all = interface::list()?;
         let interface = all.iter().find(|interface| interface.index == index);
-        let interface = interface.with_context(|| format!("{name} is gone"))?;
+        let interface = interface.with_context(|| format!("{name} no longer exists"))?;
         self.firewall
             .switch(&name, interface, Mode::Skb, &self.instance)
     }

@@ -1,4 +1,4 @@
-//! What a configuration asks for and the tables or the kernel side can't do.
+//! The error of the compiler.
 
 /// Something that the tables can't hold, or that the kernel side could not distinguish.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]

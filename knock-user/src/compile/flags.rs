@@ -85,7 +85,8 @@ impl Flags {
             conflicts.push(Conflict::of_file(
                 "door",
                 format!(
-                    "{} different tcp_flags are too many: the limit is {FLAG_CLASSES}",
+                    "{} different tcp_flags are too many: the limit is {FLAG_CLASSES}; let doors \
+                     share them",
                     flags.classes.len()
                 ),
             ));

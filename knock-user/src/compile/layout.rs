@@ -155,7 +155,7 @@ fn within_limits(settings: &Settings, conflicts: &mut Vec<Conflict>) {
     if doors > DOORS_MAX as usize {
         conflicts.push(Conflict::of_file(
             "door",
-            format!("{doors} doors are too many: the limit is {DOORS_MAX}"),
+            format!("{doors} doors are too many: the limit is {DOORS_MAX}; remove some"),
         ));
     }
     let trusted = settings.trust.len();
@@ -181,7 +181,8 @@ fn target_ids(
         conflicts.push(Conflict::of_file(
             "door",
             format!(
-                "{} different targets are too many: the limit is {TARGETS_MAX}",
+                "{} different targets are too many: the limit is {TARGETS_MAX}; use fewer, or \
+                 doors without a target",
                 targets.len()
             ),
         ));

@@ -83,7 +83,7 @@ pub(super) fn within_limits(settings: &Settings, conflicts: &mut Vec<Conflict>) 
         ),
     ] {
         if count > most {
-            let reason = format!("{count} {what} are too many: the limit is {most}");
+            let reason = format!("{count} {what} are too many: the limit is {most}; use fewer");
             conflicts.push(Conflict::of_file("user", reason));
         }
     }

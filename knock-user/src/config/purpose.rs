@@ -41,7 +41,7 @@ impl Settings {
             commands.map(|doors| format!("commands of {doors} are not run")),
             dynamic.map(|doors| format!("the sequences of {doors} do not change, and soon open nothing")),
             self.spa().map(|_| "changes of this host's clock are not followed, so that SPA packets may be refused as stale".to_owned()),
-            proved.map(|doors| format!("keys for the handshakes of {doors} are not renewed, and after two hours nobody can open it")),
+            proved.map(|doors| format!("keys for the handshakes of {doors} are not renewed, and after two hours no knock is accepted there")),
         ]
         .into_iter()
         .flatten()

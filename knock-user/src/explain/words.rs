@@ -210,7 +210,7 @@ impl<L: Live> About<'_, L> {
 
     fn proof(&self) -> &'static str {
         match self.query.port.protocol == Protocol::Tcp && self.rule.needs_handshake() {
-            true => "; it counts once a TCP handshake has proved the source",
+            true => "; it counts once a TCP handshake has verified the source",
             false => "",
         }
     }
