@@ -14,23 +14,18 @@ use knock_common::{Address, layout::Config};
 
 use crate::{
     host::interface,
-    kernel::{
-        PROGRAM, bpffs,
-        instance::Instance,
-        maps::{self},
-        pins,
-    },
+    kernel::{PROGRAM, bpffs, instance::Instance, maps, pins},
 };
 
 mod copies;
 mod copy;
 mod load;
+mod object;
 mod tables;
-
-pub use load::OBJECT;
 
 use copy::Copy;
 pub use copy::LoadedCopy;
+pub use object::OBJECT;
 
 pub(crate) const INCOMPLETE: &str =
     "the kernel object lacks a program: rebuild knock-user with `cargo xtask build-ebpf`";

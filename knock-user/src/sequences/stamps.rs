@@ -18,7 +18,6 @@ use std::{
 use anyhow::{Context as _, Result};
 use knock_common::spa::layout::{KeyId, SpaTag};
 use knock_sequence::duration::millis;
-use serde::{Deserialize, Serialize};
 
 use super::replay_cache::{boot, directories, lock};
 pub use super::stamp_file::{FWKNOP_FRESH_MS, Used};

@@ -4,20 +4,12 @@ use anyhow::{Context as _, Result, anyhow};
 use aya::{Ebpf, EbpfLoader, maps::Array, programs::ProgramError};
 use knock_common::layout::{Config, Features, LOCKOUT_BUCKETS, WAYS};
 
-use super::{LoadOptions, XdpProgram, copy::Copy, program};
+use super::{LoadOptions, XdpProgram, copy::Copy, object::OBJECT, program};
 use crate::{
     compile::Tables,
     host::{clock, os_error, random},
     kernel::{bpffs, maps, pins},
 };
-
-/// The kernel object, an ELF file without debug information.
-#[cfg(feature = "object")]
-pub static OBJECT: &[u8] = aya::include_bytes_aligned!(env!("KNOCK_OBJECT"));
-
-/// A library build has no object, and [`XdpProgram::load`] returns an error.
-#[cfg(not(feature = "object"))]
-pub static OBJECT: &[u8] = &[];
 
 /// How many of the last lines of the verifier's log an error shows.
 const VERIFIER_LINES: usize = 12;
