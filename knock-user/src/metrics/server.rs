@@ -23,7 +23,7 @@ use tokio::{
     time::{Instant, sleep, timeout},
 };
 
-use super::Format;
+use super::format::Format;
 use crate::{
     control::{self, Asker, Failure, Reply},
     host::{listener, os_error},
