@@ -7,7 +7,7 @@ use knock_common::layout::FlowKey;
 
 use super::{
     difference::difference,
-    doors::Doors,
+    doors::DoorsByNumber,
     making::{Changes, Ready},
     ring::program_log,
     state::{Daemon, ports},
@@ -89,7 +89,7 @@ impl<W: Write> Daemon<W> {
         // Before the doors are replaced: removed doors still have their names and commands.
         self.act(&actions, clock::boot_ns());
         let old = std::mem::replace(&mut self.plan, plan);
-        self.doors = Doors::new(self.plan.settings(), &deployed.names);
+        self.doors = DoorsByNumber::new(self.plan.settings(), &deployed.names);
         self.ports = ports(self.plan.settings());
         self.attempt_max_ticks = deployed.attempt_max_ticks;
         self.console

@@ -8,9 +8,9 @@ use crate::{
 };
 
 /// The index in the configuration of each door, by number.
-pub(super) struct Doors(Vec<Option<usize>>);
+pub(super) struct DoorsByNumber(Vec<Option<usize>>);
 
-impl Doors {
+impl DoorsByNumber {
     /// `names` has the doors' names by number; an empty name marks a number without a door.
     pub(super) fn new(settings: &Settings, names: &[String]) -> Self {
         let doors = settings.doors.iter().enumerate();

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, io::Write};
 use tokio::sync::{mpsc, oneshot};
 
 use super::{
-    doors::Doors,
+    doors::DoorsByNumber,
     failed_commands::FAILED_LOGGED,
     making::{Making, Then},
     packets::Packets,
@@ -41,7 +41,7 @@ pub struct Daemon<W> {
     pub(crate) protection: Protection,
     /// The configuration in force, to which a failed reload returns.
     pub(crate) plan: Plan,
-    pub(super) doors: Doors,
+    pub(super) doors: DoorsByNumber,
     /// The protected ports, as text.
     pub(crate) ports: Vec<String>,
     /// Answers requests.
@@ -143,7 +143,7 @@ impl<W: Write> Daemon<W> {
     ) -> Self {
         let settings = plan.settings();
         let trial = protection.registry().confirm_by_ms;
-        let doors = Doors::new(settings, &deployed.names);
+        let doors = DoorsByNumber::new(settings, &deployed.names);
         let (commands, reports) = Runner::new();
         let skew_detector = SkewDetector::new(settings);
         let mut daemon = Self {

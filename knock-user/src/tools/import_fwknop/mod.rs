@@ -137,7 +137,7 @@ pub fn import(access: &str, server: Option<&str>) -> Imported {
         };
         imported.notes.push(note(&line, reason));
     }
-    let mut doors: Vec<Door> = Vec::new();
+    let mut doors: Vec<DoorDraft> = Vec::new();
     let mut users: Vec<String> = Vec::new();
     for (number, stanza) in (1..).zip(&stanzas) {
         match user::convert(stanza, number) {
@@ -224,13 +224,13 @@ fn filter_port(filter: &str) -> Option<u16> {
 }
 
 /// A door that converted users share.
-struct Door {
+struct DoorDraft {
     name: String,
     ports: Ports,
     keys: Vec<String>,
 }
 
-impl Door {
+impl DoorDraft {
     fn table(&self) -> String {
         format!(
             "\n[[door]]\nname = {}\nopen = {}\n{}\n",
@@ -245,7 +245,7 @@ impl Door {
 fn user_table(
     converted: &Converted,
     users: &mut Vec<String>,
-    doors: &mut Vec<Door>,
+    doors: &mut Vec<DoorDraft>,
     keys: &mut Vec<(String, String)>,
 ) -> String {
     let name = free(&converted.name, |name| {
@@ -256,12 +256,12 @@ fn user_table(
     keys.push((file.clone(), converted.keys.clone()));
     let mut names = Vec::new();
     for &ports in &converted.ports {
-        let same = |door: &&Door| door.ports == ports && door.keys == converted.door;
+        let same = |door: &&DoorDraft| door.ports == ports && door.keys == converted.door;
         let found = doors.iter().find(same).map(|door| door.name.clone());
         let name = found.unwrap_or_else(|| {
             let wanted = user::door_name(ports);
             let name = free(&wanted, |name| doors.iter().all(|other| other.name != name));
-            doors.push(Door {
+            doors.push(DoorDraft {
                 name: name.clone(),
                 ports,
                 keys: converted.door.clone(),

@@ -81,7 +81,7 @@ pub(super) struct Converted {
 /// # Errors
 /// Returns the lines that make it impossible, with the reasons.
 pub(super) fn convert(stanza: &Stanza, number: usize) -> Result<Converted, Vec<Problem>> {
-    let mut user = User {
+    let mut user = UserDraft {
         stanza,
         wrong: Vec::new(),
         notes: Vec::new(),
@@ -132,7 +132,7 @@ pub(super) fn convert(stanza: &Stanza, number: usize) -> Result<Converted, Vec<P
     })
 }
 
-struct User<'s> {
+struct UserDraft<'s> {
     stanza: &'s Stanza,
     /// Lines that make the stanza impossible.
     wrong: Vec<Problem>,
@@ -148,7 +148,7 @@ fn problem(line: &Line, reason: impl Into<String>) -> Problem {
     }
 }
 
-impl<'s> User<'s> {
+impl<'s> UserDraft<'s> {
     fn refuse(&mut self, line: &Line, reason: impl Into<String>) {
         self.wrong.push(problem(line, reason));
     }
