@@ -15,7 +15,7 @@ use crate::{
         maps::{self, Plain},
         program::XdpProgram,
     },
-    sequences::stamps::{FWKNOP_FRESH_MS, Opened, Used},
+    sequences::stamps::{FWKNOP_FRESH_MS, OpenedStamps, UsedStamps},
 };
 
 /// Reasons that are counted after a packet has used its stamp.
@@ -38,13 +38,13 @@ pub(super) struct KeyStamps {
     /// The keys of its users.
     pub(super) keys: BTreeSet<KeyId>,
     /// Which stamps count as used, and why.
-    pub(super) opened: Opened,
+    pub(super) opened: OpenedStamps,
     /// The word of keys that have used no stamp that is known.
     pub(super) floor_ns: u64,
     /// The counters of [`AFTER_USE`] when the stamps were read last.
     pub(super) counted: Option<[u64; AFTER_USE.len()]>,
     /// What the file has.
-    pub(super) written: Used,
+    pub(super) written: UsedStamps,
     /// The keys of fwknop's clients, until they are accepted.
     pub(super) held: Vec<FwknopKey>,
     /// Whether the last attempt to write the file failed, which was reported.
@@ -56,7 +56,7 @@ impl KeyStamps {
     pub(super) fn begin(
         firewall: &mut XdpProgram,
         tables: &Tables,
-        opened: Opened,
+        opened: OpenedStamps,
     ) -> Result<Self> {
         let keys: BTreeSet<_> = tables.spa_key_ids().collect();
         let wall_ns = clock::wall_ns();
@@ -110,13 +110,13 @@ impl KeyStamps {
     }
 
     /// Returns what packets have used.
-    pub(super) fn used(&self, firewall: &mut XdpProgram) -> Result<Used> {
+    pub(super) fn used(&self, firewall: &mut XdpProgram) -> Result<UsedStamps> {
         let all = maps::entries(&firewall.stamps()?, LAST_MAX).into_iter();
         let stamps = all.filter(|(_, word)| *word > self.floor_ns).collect();
         let oldest_ms = clock::boot_ms().saturating_sub(FWKNOP_FRESH_MS);
         let seen = maps::entries(&firewall.seen()?, SEEN_MAX).into_iter();
         let seen = seen.filter(|(_, used_ms)| *used_ms >= oldest_ms).collect();
-        Ok(Used { stamps, seen })
+        Ok(UsedStamps { stamps, seen })
     }
 
     /// Accepts packets of fwknop once those from before the loss are stale.

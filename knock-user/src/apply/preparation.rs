@@ -152,7 +152,7 @@ impl Preparation {
         &self,
         firewall: &mut XdpProgram,
         tables: &Tables,
-        opened: stamps::Opened,
+        opened: stamps::OpenedStamps,
     ) -> Result<KeyStamps> {
         let now_ms = clock::boot_ms();
         let fwknop_ms = match tables.spa.fwknop_keys.is_empty() {

@@ -17,7 +17,7 @@ use super::{
 use crate::{
     host::{clock, os_error},
     kernel::{maps, program::XdpProgram},
-    sequences::stamps::{FWKNOP_FRESH_MS, Used},
+    sequences::stamps::{FWKNOP_FRESH_MS, UsedStamps},
 };
 
 /// A smaller change of the wall clock does not move the floor, in nanoseconds.
@@ -136,7 +136,7 @@ impl Protection {
     pub(super) fn close_stamps(&mut self) {
         let used = match self.firewall.has_users() {
             true => self.key_stamps.used(&mut self.firewall),
-            false => Ok(Used::default()),
+            false => Ok(UsedStamps::default()),
         };
         let closed = used.and_then(|used| self.stamps.close(&used));
         if let Err(error) = closed {

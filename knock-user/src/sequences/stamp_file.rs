@@ -24,7 +24,7 @@ pub const FWKNOP_FRESH_MS: u64 = 240_000;
 
 /// The content of the file.
 #[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
-pub(super) struct State {
+pub(super) struct StampFile {
     /// Instances that may use stamps which are not in the file, with the boot in which they
     /// started.
     pub(super) open: BTreeMap<String, String>,
@@ -51,7 +51,7 @@ pub(super) struct Seen {
 
 /// What packets have used.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
-pub struct Used {
+pub struct UsedStamps {
     /// The greatest stamp of each key, in nanoseconds since 1970.
     pub stamps: BTreeMap<KeyId, u64>,
     /// The packets of fwknop, each with its time in milliseconds since boot.
@@ -75,7 +75,7 @@ pub(super) struct Stamp {
     pub(super) configured_ms: u64,
 }
 
-impl State {
+impl StampFile {
     /// Returns the greatest stamp that no client with a right clock can have used yet, as a time.
     pub(super) fn far_ahead(&self, unix_ms: u64) -> Option<Timestamp> {
         let last = self.keys.values().map(|stamp| stamp.last_ns).max();
@@ -86,7 +86,7 @@ impl State {
     }
 
     /// Adds used stamps, and drops keys that were removed long ago.
-    pub(super) fn merge(&mut self, used: &Used, configured: &BTreeSet<KeyId>, unix_ms: u64) {
+    pub(super) fn merge(&mut self, used: &UsedStamps, configured: &BTreeSet<KeyId>, unix_ms: u64) {
         self.merge_seen(&used.seen, unix_ms, clock::boot_ms());
         for (&KeyId(key), &last_ns) in &used.stamps {
             let stamp = self.keys.entry(key).or_insert(Stamp {
@@ -150,11 +150,11 @@ mod tests {
 
     #[test]
     fn stamps_only_grow_and_removed_keys_are_remembered() {
-        let mut state = State::default();
+        let mut state = StampFile::default();
         let [one, two] = [KeyId(1), KeyId(2)];
-        let used = |stamps: &[(KeyId, u64)]| Used {
+        let used = |stamps: &[(KeyId, u64)]| UsedStamps {
             stamps: stamps.iter().copied().collect(),
-            ..Used::default()
+            ..UsedStamps::default()
         };
         state.merge(&used(&[(one, 50), (two, 70)]), &[one, two].into(), 1_000);
         state.merge(&used(&[(one, 40)]), &[one].into(), 2_000);
@@ -171,7 +171,7 @@ mod tests {
 
     #[test]
     fn packets_of_fwknop_are_remembered_while_they_are_fresh() {
-        let mut state = State::default();
+        let mut state = StampFile::default();
         let at = |entries: &[(u32, u64)]| -> BTreeMap<SpaTag, u64> {
             let entries = entries.iter();
             entries.map(|&(tag, ms)| (SpaTag([tag; 4]), ms)).collect()

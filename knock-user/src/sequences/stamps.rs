@@ -20,8 +20,8 @@ use knock_common::spa::layout::{KeyId, SpaTag};
 use knock_sequence::duration::millis;
 
 use super::replay_cache::{boot, directories, lock};
-pub use super::stamp_file::{FWKNOP_FRESH_MS, Used};
-use super::stamp_file::{Lost, State};
+pub use super::stamp_file::{FWKNOP_FRESH_MS, UsedStamps};
+use super::stamp_file::{Lost, StampFile};
 use crate::{
     host::{clock, os_error, private_files},
     kernel::instance::Instance,
@@ -72,12 +72,12 @@ pub struct Stamps {
     is_continued: bool,
     /// Whether it was reported that users have to wait.
     is_reported: AtomicBool,
-    opened: Mutex<Option<Opened>>,
+    opened: Mutex<Option<OpenedStamps>>,
 }
 
 /// What is known about stamps from before this process.
 #[derive(Clone, Debug, Default)]
-pub struct Opened {
+pub struct OpenedStamps {
     /// No stamp up to this is accepted.
     pub floor: StampFloor,
     /// Whether the floor exists because stamps were lost.
@@ -88,7 +88,7 @@ pub struct Opened {
     path: Option<PathBuf>,
 }
 
-impl Opened {
+impl OpenedStamps {
     /// Returns the least value of a key's word in `SPA_LAST`, by the difference of the clocks.
     pub fn least(&self, key: KeyId, wall_ns: u64) -> u64 {
         let last = self.keys.get(&key.0).copied().unwrap_or(0);
@@ -110,7 +110,7 @@ impl Stamps {
 
     /// Reads the file, and records that more stamps may be used from now on. Only the first call
     /// does this. `window` is that of the configuration.
-    pub fn open(&self, window: Duration) -> Opened {
+    pub fn open(&self, window: Duration) -> OpenedStamps {
         let mut opened = self.opened.lock().unwrap_or_else(PoisonError::into_inner);
         opened.get_or_insert_with(|| self.read(window)).clone()
     }
@@ -120,7 +120,7 @@ impl Stamps {
         !self.is_reported.swap(true, Ordering::Relaxed)
     }
 
-    fn read(&self, window: Duration) -> Opened {
+    fn read(&self, window: Duration) -> OpenedStamps {
         let mut failures = Vec::new();
         for directory in directories() {
             match self.read_in(&directory, window) {
@@ -133,24 +133,24 @@ impl Stamps {
              they get in: {}",
             failures.join("; ")
         );
-        Opened {
+        OpenedStamps {
             floor: StampFloor {
                 unix_ns: 0,
                 boot_ms: (!self.is_continued).then(clock::boot_ms),
                 window_ms: millis(window),
             },
             is_unknown: !self.is_continued,
-            ..Opened::default()
+            ..OpenedStamps::default()
         }
     }
 
-    fn read_in(&self, directory: &Path, window: Duration) -> Result<Opened> {
+    fn read_in(&self, directory: &Path, window: Duration) -> Result<OpenedStamps> {
         private_files::directory(directory)
             .with_context(|| format!("creating {}", directory.display()))?;
         let path = directory.join(FILE);
         let boot = boot()?;
         let _lock = lock(&path)?;
-        let found = State::read(&path);
+        let found = StampFile::read(&path);
         let is_closed = found.as_ref().is_some_and(|state| state.open.is_empty());
         let is_unknown = !is_closed && !self.is_continued;
         // A process of this boot lost them, and stopped before it used the map.
@@ -197,7 +197,7 @@ impl Stamps {
         state.open.insert(self.instance.clone(), boot);
         state.write(&path)?;
         let keys = state.keys.iter().map(|(&key, stamp)| (key, stamp.last_ns));
-        Ok(Opened {
+        Ok(OpenedStamps {
             floor,
             is_unknown,
             seen: state.seen.iter().map(|seen| SpaTag(seen.tag)).collect(),
@@ -211,7 +211,7 @@ impl Stamps {
     ///
     /// # Errors
     /// The file can't be written: it has the stamps of the last call.
-    pub fn write(&self, used: &Used, configured: &BTreeSet<KeyId>) -> Result<()> {
+    pub fn write(&self, used: &UsedStamps, configured: &BTreeSet<KeyId>) -> Result<()> {
         self.update(|state, _| state.merge(used, configured, clock::unix_ms()))
     }
 
@@ -219,7 +219,7 @@ impl Stamps {
     ///
     /// # Errors
     /// As for [`Stamps::write`]: after the next boot, users wait before they get in.
-    pub fn close(&self, used: &Used) -> Result<()> {
+    pub fn close(&self, used: &UsedStamps) -> Result<()> {
         self.update(|state, floor| {
             state.merge(used, &BTreeSet::new(), clock::unix_ms());
             state.open.remove(&self.instance);
@@ -227,7 +227,7 @@ impl Stamps {
         })
     }
 
-    fn update(&self, change: impl FnOnce(&mut State, StampFloor)) -> Result<()> {
+    fn update(&self, change: impl FnOnce(&mut StampFile, StampFloor)) -> Result<()> {
         let mut opened = self.opened.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(opened) = opened.as_mut() else {
             return Ok(());
@@ -236,7 +236,8 @@ impl Stamps {
             return Ok(());
         };
         let _lock = lock(path)?;
-        let mut state = State::read(path).with_context(|| format!("reading {}", path.display()))?;
+        let mut state =
+            StampFile::read(path).with_context(|| format!("reading {}", path.display()))?;
         change(&mut state, opened.floor);
         state.write(path)?;
         let keys = state.keys.iter().map(|(&key, stamp)| (key, stamp.last_ns));
@@ -255,7 +256,7 @@ pub fn recorded() -> Result<BTreeMap<KeyId, u64>> {
         if !path.exists() {
             continue;
         }
-        let state = State::read(&path)
+        let state = StampFile::read(&path)
             .with_context(|| format!("{} can't be read: run this as root", path.display()))?;
         let keys = state.keys.iter();
         return Ok(keys
