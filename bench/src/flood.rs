@@ -12,9 +12,9 @@ use clap::Args;
 use knock_tests::{daemon::Daemon, net::SERVER_LINK};
 
 use crate::{
+    drop_cost::{Target, spoofed},
     generator::{Generator, Received},
     link::one_queue,
-    rate::{Target, spoofed},
     receiver::{CONFIG, ON_THE_LINK},
 };
 

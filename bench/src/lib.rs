@@ -2,6 +2,7 @@
 
 pub mod baselines;
 pub mod doors;
+pub mod drop_cost;
 pub mod flood;
 pub mod fwknop;
 pub mod generator;
@@ -13,7 +14,6 @@ pub mod open;
 pub mod packet;
 pub mod plan;
 pub mod plots;
-pub mod rate;
 pub mod receiver;
 pub mod report;
 pub mod scale;

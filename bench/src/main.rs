@@ -16,9 +16,9 @@ use std::{fs, panic, path::Path, process::ExitCode, time::Instant};
 use anyhow::{Context as _, Result, ensure};
 use clap::{Parser, Subcommand};
 use knock_bench::{
-    flood, growth,
+    drop_cost, flood, growth,
     machine::Machine,
-    open, packet, plots, rate,
+    open, packet, plots,
     report::{Report, Section},
     scale::Scale,
     spa, survive, user,
@@ -67,7 +67,7 @@ const SECTIONS: [(&str, Measure); 7] = [
     ("packet", packet::measure),
     ("spa", spa::measure),
     ("growth", growth::measure),
-    ("flood", rate::measure),
+    ("flood", drop_cost::measure),
     ("open", open::measure),
     ("survive", survive::measure),
     ("user", user::measure),

@@ -130,9 +130,9 @@ fn try_often(kind: Kind, openings: u32) -> Result<Measured> {
             open(&wire, &source, &knocks)
         })?;
         match opened {
-            Opened::HeldUp => measured.held_up += 1,
-            Opened::Never => measured.never += 1,
-            Opened::After(number, time) => {
+            Try::HeldUp => measured.held_up += 1,
+            Try::Never => measured.never += 1,
+            Try::After(number, time) => {
                 measured.at_once += u32::from(number == 0);
                 measured.micros.add(micros(time));
             }
@@ -150,7 +150,7 @@ fn try_often(kind: Kind, openings: u32) -> Result<Measured> {
 }
 
 /// The result of a try.
-enum Opened {
+enum Try {
     /// The number of the first SYN that was answered, and the time from the knock until it was sent.
     After(u16, Duration),
     /// None was answered.
@@ -164,7 +164,7 @@ fn micros(duration: Duration) -> f64 {
 }
 
 /// Knocks and sends SYNs.
-fn open(wire: &Wire, source: &Source<'_>, knocks: &[Vec<u8>]) -> Result<Opened> {
+fn open(wire: &Wire, source: &Source<'_>, knocks: &[Vec<u8>]) -> Result<Try> {
     let path = source.path();
     // Made before, so that nothing is computed between the knock and the SYN behind it; to ask for
     // memory took half a millisecond.
@@ -195,7 +195,7 @@ fn open(wire: &Wire, source: &Source<'_>, knocks: &[Vec<u8>]) -> Result<Opened> 
         sent.push(knocked.elapsed());
         wire.send(syn);
         if sent.len() == 1 && knocked.elapsed() > AT_ONCE {
-            return Ok(Opened::HeldUp);
+            return Ok(Try::HeldUp);
         }
     }
     let deadline = Instant::now() + Duration::from_millis(20);
@@ -203,11 +203,11 @@ fn open(wire: &Wire, source: &Source<'_>, knocks: &[Vec<u8>]) -> Result<Opened> 
         answered = earliest(answered, wire, source);
     }
     let Some(number) = answered else {
-        return Ok(Opened::Never);
+        return Ok(Try::Never);
     };
     let after = sent.get(usize::from(number)).copied();
     let after = after.context("an answer to a SYN that was not sent")?;
-    Ok(Opened::After(number, after))
+    Ok(Try::After(number, after))
 }
 
 /// Returns the least number of a SYN that was answered.

@@ -9,9 +9,9 @@ use plotters::{
 };
 
 use crate::{
-    growth,
+    drop_cost, growth,
     machine::Machine,
-    open, packet, rate,
+    open, packet,
     report::{Report, Row, Unit},
 };
 
@@ -106,7 +106,7 @@ fn beside(row: &Row, ours: &str) -> Vec<Bar> {
 }
 
 fn flood(report: &Report) -> Option<Picture<'static>> {
-    let row = report.row(rate::TITLE, "CPU for each dropped")?;
+    let row = report.row(drop_cost::TITLE, "CPU for each dropped")?;
     Some(Picture {
         title: "A SYN flood: CPU time for each dropped packet",
         unit: Unit::Nanos,

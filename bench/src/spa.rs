@@ -5,7 +5,7 @@ use anyhow::{Result, ensure};
 use knock_common::{
     Reason,
     spa::{
-        layout::KeyId,
+        layout::SpaKeyId,
         port::Otherwise,
         seal::{Content, Sealer},
     },
@@ -181,7 +181,7 @@ fn frame(payload: &[u8]) -> Vec<u8> {
 fn set_last(subject: &mut Subject, stamp: u64) -> Result<()> {
     subject
         .kernel()
-        .write("SPA_LAST", [(KeyId(USER.into()), stamp)])
+        .write("SPA_LAST", [(SpaKeyId(USER.into()), stamp)])
 }
 
 /// Measures right packets, one by one; returns the least.

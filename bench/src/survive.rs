@@ -14,9 +14,9 @@ use knock_tests::{
 };
 
 use crate::{
+    drop_cost::spoofed_syns,
     generator::{Flow, Generator, Received},
     link::{SERVER_CPU, one_queue, receive_on_one_cpu},
-    rate::spoofed_syns,
     receiver::{Kind, Receiver},
     report::{Goal, Row, Section, Unit},
     scale::Scale,

@@ -22,10 +22,10 @@ use tempfile::NamedTempFile;
 
 use crate::{
     doors,
+    drop_cost::spoofed_syns,
     generator::Generator,
     link::{one_queue, receive_on_one_cpu},
     plan::Plan,
-    rate::spoofed_syns,
     receiver::{CONFIG, Kind, ON_THE_LINK, Receiver},
     report::{Goal, Row, Section, Unit},
     scale::Scale,

@@ -28,7 +28,7 @@ use self::{
     history::{History, Packet},
     worlds::Compiled,
 };
-use crate::{input::Input, parser::slow};
+use crate::{input::Input, parser::reference};
 
 /// A tick of the kernel side's clock, in nanoseconds.
 const TICK_NS: u64 = 1 << 22;
@@ -102,7 +102,7 @@ impl Play {
 
     /// The result that a frame must have.
     fn expected(&self, frame: &[u8], now: Moment) -> Expected {
-        let read = match slow::read(frame) {
+        let read = match reference::read(frame) {
             Ok(read) => read,
             Err(reason) => return Expected::Unreadable(reason),
         };
@@ -232,7 +232,7 @@ impl Play {
         }
         let answer = memory.0.to_vec();
         assert!(answer.len() <= frame.len(), "longer: {answer:02x?}");
-        let (Ok(asked), Ok(answered)) = (slow::read(frame), slow::read(&answer)) else {
+        let (Ok(asked), Ok(answered)) = (reference::read(frame), reference::read(&answer)) else {
             panic!("{frame:02x?} is answered with {answer:02x?}");
         };
         assert_eq!(

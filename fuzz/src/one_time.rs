@@ -1,12 +1,12 @@
 //! One-time files: marking a line changes nothing else, and marked lines stay marked.
 
-use knock_sequence::one_time::{Book, Next};
+use knock_sequence::one_time::{Next, OneTimeText};
 
 /// Reads bytes as a file, and uses up its lines one after the other.
 pub fn check(text: &[u8]) {
-    let book = Book::new(text.to_vec());
-    assert_eq!(book.text(), text);
-    let mut sequences = book
+    let one_time_text = OneTimeText::new(text.to_vec());
+    assert_eq!(one_time_text.text(), text);
+    let mut sequences = one_time_text
         .unused()
         .map(|(_, knocks)| knocks.to_vec())
         .collect::<Vec<_>>();
@@ -15,25 +15,25 @@ pub fn check(text: &[u8]) {
         sequences.windows(2).all(|pair| pair[0] != pair[1]),
         "a sequence would work twice: {text:?}"
     );
-    check_flaws(&book);
-    check_next(&book);
-    let mut book = book;
+    check_flaws(&one_time_text);
+    check_next(&one_time_text);
+    let mut one_time_text = one_time_text;
     // Bounded: each round uses up a line.
     for _ in 0..=sequences.len() {
-        let Some((line, knocks)) = book.unused().next() else {
+        let Some((line, knocks)) = one_time_text.unused().next() else {
             return;
         };
-        assert_eq!(book.sequence(line), Some(knocks));
-        assert!(!book.is_marked(line));
-        book = use_up(&book, line);
+        assert_eq!(one_time_text.sequence(line), Some(knocks));
+        assert!(!one_time_text.is_marked(line));
+        one_time_text = use_up(&one_time_text, line);
     }
     panic!("lines that can't be used up: {text:?}");
 }
 
 /// Marks a line, and checks the file.
-fn use_up(book: &Book, line: u32) -> Book {
-    let Some(marked) = book.marked(line) else {
-        panic!("line {line} can't be marked: {:?}", book.text());
+fn use_up(one_time_text: &OneTimeText, line: u32) -> OneTimeText {
+    let Some(marked) = one_time_text.marked(line) else {
+        panic!("line {line} can't be marked: {:?}", one_time_text.text());
     };
     assert_eq!(
         marked.marked(line),
@@ -43,9 +43,9 @@ fn use_up(book: &Book, line: u32) -> Book {
     );
     assert!(marked.is_marked(line));
     // The file and the memory agree.
-    let again = Book::new(marked.text().to_vec());
-    let unused = |book: &Book| -> Vec<_> {
-        let unused = book.unused();
+    let again = OneTimeText::new(marked.text().to_vec());
+    let unused = |one_time_text: &OneTimeText| -> Vec<_> {
+        let unused = one_time_text.unused();
         unused
             .map(|(line, knocks)| (line, knocks.to_vec()))
             .collect()
@@ -53,18 +53,18 @@ fn use_up(book: &Book, line: u32) -> Book {
     assert_eq!(unused(&again), unused(&marked), "{:?}", marked.text());
     assert!(again.is_marked(line), "{:?}", marked.text());
     // The lines behind it are as good as before, and only those.
-    let rest: Vec<_> = unused(book)
+    let rest: Vec<_> = unused(one_time_text)
         .into_iter()
         .filter(|(other, _)| *other > line)
         .collect();
-    assert_eq!(unused(&marked), rest, "{:?}", book.text());
+    assert_eq!(unused(&marked), rest, "{:?}", one_time_text.text());
     assert_eq!(
         again.sequence(line),
-        book.sequence(line),
+        one_time_text.sequence(line),
         "{:?}",
-        book.text()
+        one_time_text.text()
     );
-    only_marks(book.text(), marked.text());
+    only_marks(one_time_text.text(), marked.text());
     marked
 }
 
@@ -86,9 +86,9 @@ fn only_marks(before: &[u8], after: &[u8]) {
     }
 }
 
-fn check_flaws(book: &Book) {
-    for flaw in book.flaws() {
-        let is_used = book.unused().any(|(line, _)| line == flaw.line);
+fn check_flaws(one_time_text: &OneTimeText) {
+    for flaw in one_time_text.flaws() {
+        let is_used = one_time_text.unused().any(|(line, _)| line == flaw.line);
         assert!(
             !is_used,
             "line {} has a flaw and is used: {}",
@@ -99,9 +99,9 @@ fn check_flaws(book: &Book) {
 }
 
 /// A client takes the line that the host takes, or stops at one that both leave out.
-fn check_next(book: &Book) {
-    let host = book.unused().next();
-    match book.next() {
+fn check_next(one_time_text: &OneTimeText) {
+    let host = one_time_text.unused().next();
+    match one_time_text.next() {
         Some(Next::Sequence(line, knocks)) => assert_eq!(host, Some((line, knocks))),
         Some(Next::Flawed(flaw)) => assert!(
             host.is_none_or(|(line, _)| flaw.line < line),

@@ -1,6 +1,6 @@
-//! The packet parser, compared with etherparse and with a slow parser written from the RFCs.
+//! The packet parser, compared with etherparse and with a reference parser written from the RFCs.
 
-pub(crate) mod slow;
+pub(crate) mod reference;
 
 use etherparse::{EtherType, IpNumber, LinkExtSlice, NetSlice, SlicedPacket, TransportSlice};
 use knock_common::{
@@ -8,12 +8,12 @@ use knock_common::{
     packet::{self, Protocol, Segment},
 };
 
-use self::slow::Read;
+use self::reference::Read;
 
 /// The three parsers agree on a frame, and bytes behind the headers change nothing.
 pub fn check(frame: &[u8]) {
     let segment = packet::parse(frame);
-    agrees_with_slow(frame, segment, slow::read(frame));
+    agrees_with_reference(frame, segment, reference::read(frame));
     agrees_with_etherparse(frame, segment);
     let longer = [frame, &[0xa5; 48]].concat();
     match segment {
@@ -27,7 +27,11 @@ pub fn check(frame: &[u8]) {
     }
 }
 
-fn agrees_with_slow(frame: &[u8], segment: Result<Segment, Reason>, slow: Result<Read, Reason>) {
+fn agrees_with_reference(
+    frame: &[u8],
+    segment: Result<Segment, Reason>,
+    expected: Result<Read, Reason>,
+) {
     let found = segment.map(|segment| Read {
         protocol: segment.protocol,
         flags: segment.flags,
@@ -37,7 +41,7 @@ fn agrees_with_slow(frame: &[u8], segment: Result<Segment, Reason>, slow: Result
         source: segment.source(frame),
         destination: segment.destination(frame),
     });
-    assert_eq!(found, slow, "{frame:02x?}");
+    assert_eq!(found, expected, "{frame:02x?}");
 }
 
 /// Where etherparse sees a TCP or UDP header, the parser sees the same ports, or refuses the frame: what

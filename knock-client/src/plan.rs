@@ -5,12 +5,12 @@ use crate::failure::Failure;
 use crate::home;
 use crate::next_line::NextLineAddress;
 use crate::one_time::{self, Taken};
-use crate::otp::{self, Otp};
+use crate::otp::{self, CheckedOtp};
 use crate::profile::{self, Profile};
 use crate::reply::ConnectTo;
 use crate::send::SendOptions;
 use crate::sequence;
-use crate::spa::{Spa, SpaError};
+use crate::spa::{CheckedSpa, SpaError};
 use crate::target::{Families, Target};
 use knock_sequence::{KnockSpec, Sequence};
 use std::path::PathBuf;
@@ -54,7 +54,7 @@ pub enum Method {
     /// A sequence of knocks.
     Knocks(KnockSource),
     /// A packet of single packet authorization.
-    Packet(Box<Spa>),
+    Packet(Box<CheckedSpa>),
 }
 
 /// Where the knocks come from.
@@ -65,7 +65,7 @@ pub enum KnockSource {
     /// The next line of this file each time.
     OneTime(PathBuf),
     /// The time-based sequence of the current period.
-    Otp(Otp),
+    Otp(CheckedOtp),
 }
 
 /// Asks a person for the knocks of a host; `None` without an answer.

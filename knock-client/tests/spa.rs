@@ -6,7 +6,7 @@ mod peers;
 
 use knock_sequence::spa::{DoorId, PrivateKey};
 use peers::machine::{Machine, ended};
-use peers::spa::Opened;
+use peers::spa::OpenedPacket;
 use peers::{LOOPBACKS, ReservedPort};
 use std::fs;
 use std::io::Write as _;
@@ -72,7 +72,7 @@ fn a_packet_asks_for_what_the_options_say() {
 #[test]
 fn packets_have_increasing_stamps_and_no_common_octets() {
     let machine = Machine::new(LOOPBACKS[0]);
-    let all: Vec<Opened> = (0..12).map(|_| machine.asks(&[])).collect();
+    let all: Vec<OpenedPacket> = (0..12).map(|_| machine.asks(&[])).collect();
     assert!(all.windows(2).all(|pair| pair[0].stamp < pair[1].stamp));
     let mut lengths: Vec<usize> = all.iter().map(|opened| opened.datagram.len()).collect();
     lengths.dedup();

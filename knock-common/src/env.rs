@@ -11,7 +11,7 @@ use crate::{
     },
     reason::Reporting,
     spa::layout::{
-        FwknopKey, Gate, KeyId, SpaKey, SpaKeyName, SpaMay, SpaMayKey, SpaScratch, SpaTag,
+        FwknopKey, Gate, SpaKey, SpaKeyId, SpaKeyName, SpaMay, SpaMayKey, SpaScratch, SpaTag,
     },
     time::Moment,
 };
@@ -125,7 +125,7 @@ pub trait Env: Sized {
     fn spa_may(&self, key: &SpaMayKey) -> Option<&SpaMay>;
 
     /// The replay cache of the format `knock`: the greatest stamp that each key has used, in nanoseconds since 1970.
-    fn spa_last(&self) -> &impl Table<KeyId, Word = Self::Word>;
+    fn spa_last(&self) -> &impl Table<SpaKeyId, Word = Self::Word>;
 
     /// The replay cache of the format of fwknop: when a packet was used, in milliseconds since boot.
     fn spa_seen(&self) -> &impl Table<SpaTag, Word = Self::Word>;

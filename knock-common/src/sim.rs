@@ -28,7 +28,7 @@ use crate::{
     native::Native,
     reason::Reporting,
     spa::layout::{
-        AnswerWords, FwknopKey, Gate, KeyId, SpaKey, SpaKeyName, SpaMay, SpaMayKey, SpaScratch,
+        AnswerWords, FwknopKey, Gate, SpaKey, SpaKeyId, SpaKeyName, SpaMay, SpaMayKey, SpaScratch,
         SpaTag,
     },
     time::Moment,
@@ -140,7 +140,7 @@ pub struct Overlay<B> {
     /// See [`Env::spa_may`].
     pub spa_may: HashMap<SpaMayKey, SpaMay>,
     /// See [`Env::spa_last`].
-    pub spa_last: Words<KeyId>,
+    pub spa_last: Words<SpaKeyId>,
     /// See [`Env::spa_seen`].
     pub spa_seen: Words<SpaTag>,
     /// See [`Env::spa_other`].
@@ -313,7 +313,7 @@ impl<B: Below> Env for Overlay<B> {
         may.or_else(|| self.spa_below.may.get(*key, read))
     }
 
-    fn spa_last(&self) -> &impl Table<KeyId, Word = Self::Word> {
+    fn spa_last(&self) -> &impl Table<SpaKeyId, Word = Self::Word> {
         self
     }
 
@@ -399,7 +399,7 @@ tables! {
     GrantKey: allow, "ALLOW";
     FlowKey: flows, "FLOWS";
     UsedKey: used, "USED";
-    KeyId: spa_last, "SPA_LAST";
+    SpaKeyId: spa_last, "SPA_LAST";
     SpaTag: spa_seen, "SPA_SEEN";
 }
 

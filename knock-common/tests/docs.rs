@@ -16,7 +16,7 @@ use knock_common::{
     reason::{COUNTERS_MAX, Reporting},
     seen::{self, Seen},
     spa::layout::{
-        FWKNOP_KEYS_MAX, FwknopKey, GATES, Gate, KeyId, LAST_MAX, SEEN_MAX, SpaKey, SpaKeyName,
+        FWKNOP_KEYS_MAX, FwknopKey, GATES, Gate, LAST_MAX, SEEN_MAX, SpaKey, SpaKeyId, SpaKeyName,
         SpaMay, SpaMayKey, SpaScratch, SpaTag,
     },
 };
@@ -191,7 +191,7 @@ fn maps() -> Vec<Map> {
         map("SCRATCH", INDEX, size_of::<Scratch>(), 1),
         map("SPA_GATES", INDEX, size_of::<Gate>(), GATES),
         as_needed("SPA_KEYS", size_of::<SpaKeyName>(), size_of::<SpaKey>()),
-        map("SPA_LAST", size_of::<KeyId>(), WORD, LAST_MAX),
+        map("SPA_LAST", size_of::<SpaKeyId>(), WORD, LAST_MAX),
         as_needed("SPA_MAY", size_of::<SpaMayKey>(), size_of::<SpaMay>()),
         map("SPA_OTHER", INDEX, size_of::<Address>(), 1),
         map("SPA_SCRATCH", INDEX, size_of::<SpaScratch>(), 1),

@@ -43,7 +43,7 @@ use knock_common::{
     siphash::{siphash, siphash_128},
     spa::{
         layout::{
-            FwknopKey, Gate, KeyId, SpaKey, SpaKeyName, SpaMay, SpaMayKey, SpaScratch, SpaTag,
+            FwknopKey, Gate, SpaKey, SpaKeyId, SpaKeyName, SpaMay, SpaMayKey, SpaScratch, SpaTag,
         },
         port::{Otherwise, SpaFormats, SpaPort},
     },
@@ -440,7 +440,7 @@ impl Env for Cpu {
         Some(&self.tables.may)
     }
 
-    fn spa_last(&self) -> &impl Table<KeyId, Word = SharedWord> {
+    fn spa_last(&self) -> &impl Table<SpaKeyId, Word = SharedWord> {
         &self.last
     }
 

@@ -28,8 +28,8 @@ use knock_common::{
     reason::{COUNTERS_MAX, Reporting},
     seen::{self, Seen},
     spa::layout::{
-        AnswerWords, FWKNOP_KEYS_MAX, FwknopKey, GATES, Gate, KEYS_MAX, KeyId, LAST_MAX, MAY_MAX,
-        SEEN_MAX, SpaKey, SpaKeyName, SpaMay, SpaMayKey, SpaScratch, SpaTag,
+        AnswerWords, FWKNOP_KEYS_MAX, FwknopKey, GATES, Gate, KEYS_MAX, LAST_MAX, MAY_MAX,
+        SEEN_MAX, SpaKey, SpaKeyId, SpaKeyName, SpaMay, SpaMayKey, SpaScratch, SpaTag,
     },
     time::Moment,
 };
@@ -103,7 +103,7 @@ static SPA_KEYS: HashMap<SpaKeyName, SpaKey, { KEYS_MAX as usize }, GROWING> = H
 #[btf_map]
 static SPA_MAY: HashMap<SpaMayKey, SpaMay, { MAY_MAX as usize }, GROWING> = HashMap::new();
 #[btf_map]
-static SPA_LAST: HashMap<KeyId, u64, { LAST_MAX as usize }, GROWING> = HashMap::new();
+static SPA_LAST: HashMap<SpaKeyId, u64, { LAST_MAX as usize }, GROWING> = HashMap::new();
 #[btf_map]
 static SPA_SEEN: HashMap<SpaTag, u64, { SEEN_MAX as usize }, GROWING> = HashMap::new();
 #[btf_map]
@@ -179,7 +179,7 @@ table!(PROGRESS, Progress, ProgressKey);
 table!(ALLOW, Allow, GrantKey);
 table!(FLOWS, Flows, FlowKey);
 table!(USED, Used, UsedKey);
-table!(SPA_LAST, SpaLast, KeyId);
+table!(SPA_LAST, SpaLast, SpaKeyId);
 table!(SPA_SEEN, SpaSeen, SpaTag);
 
 /// A bucket of cells.
@@ -437,7 +437,7 @@ impl Env for Maps {
     }
 
     #[inline(always)]
-    fn spa_last(&self) -> &impl Table<KeyId, Word = Slot> {
+    fn spa_last(&self) -> &impl Table<SpaKeyId, Word = Slot> {
         &SpaLast
     }
 

@@ -17,7 +17,7 @@ pub const FILE_MOST: u64 = 16 << 20;
 
 /// The lines of a file.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
-pub struct Book {
+pub struct OneTimeText {
     text: Vec<u8>,
     lines: Vec<Line>,
 }
@@ -57,7 +57,7 @@ impl Line {
     }
 }
 
-impl Book {
+impl OneTimeText {
     /// Reads any bytes.
     pub fn new(text: Vec<u8>) -> Self {
         let mut start = 0;
@@ -162,7 +162,7 @@ impl Book {
         })
     }
 
-    /// The book with marks in front of a line and of all sequences before it; `None` if they are
+    /// The text with marks in front of a line and of all sequences before it; `None` if they are
     /// there.
     ///
     /// What marks a line is a `#` in place of the blank that it begins with; if there is none, in

@@ -2,7 +2,7 @@
 
 use knock_sequence::{
     Knock,
-    one_time::{Book, Next},
+    one_time::{Next, OneTimeText},
 };
 use proptest::prelude::*;
 
@@ -123,10 +123,10 @@ fn each_line_is_a_sequence_a_comment_or_a_flaw() {
         ("used, and cut off", b" 7000\n#8000", &["1: tcp/7000"], &[]),
     ];
     for (name, text, sequences, wrong) in rows {
-        let book = Book::new(text.to_vec());
-        assert_eq!(unused(&book), sequences, "{name}");
-        assert_eq!(flaws(&book), wrong, "{name}");
-        assert_eq!(book.text(), text, "{name}");
+        let one_time_text = OneTimeText::new(text.to_vec());
+        assert_eq!(unused(&one_time_text), sequences, "{name}");
+        assert_eq!(flaws(&one_time_text), wrong, "{name}");
+        assert_eq!(one_time_text.text(), text, "{name}");
     }
 }
 
@@ -169,11 +169,11 @@ fn marking_marks_a_line_and_those_before() {
         ("no line", b" 7000\n", 0, None),
     ];
     for (name, text, line, marked) in rows {
-        let found = Book::new(text.to_vec()).marked(line);
-        let text = found.as_ref().map(Book::text);
+        let found = OneTimeText::new(text.to_vec()).marked(line);
+        let text = found.as_ref().map(OneTimeText::text);
         assert_eq!(text, marked, "{name}");
         if let Some(found) = &found {
-            let again = Book::new(found.text().to_vec());
+            let again = OneTimeText::new(found.text().to_vec());
             assert_eq!(unused(found), unused(&again), "{name}");
             assert_eq!(found.marked(line), None, "{name}");
         }
@@ -185,16 +185,16 @@ proptest! {
     /// else.
     #[test]
     fn marking_changes_no_other_byte(text in any_text(), choice: prop::sample::Index) {
-        let book = Book::new(text.clone());
-        let lines: Vec<u32> = book.unused().map(|(line, _)| line).collect();
+        let one_time_text = OneTimeText::new(text.clone());
+        let lines: Vec<u32> = one_time_text.unused().map(|(line, _)| line).collect();
         prop_assume!(!lines.is_empty());
         let line = lines[choice.index(lines.len())];
-        let marked = book.marked(line).unwrap();
+        let marked = one_time_text.marked(line).unwrap();
         prop_assert_eq!(marked.marked(line), None, "idempotent");
         let later: Vec<u32> = lines.iter().copied().filter(|&later| later > line).collect();
         let left: Vec<u32> = marked.unused().map(|(line, _)| line).collect();
         prop_assert_eq!(&left, &later);
-        let again = Book::new(marked.text().to_vec());
+        let again = OneTimeText::new(marked.text().to_vec());
         prop_assert_eq!(unused(&marked), unused(&again), "as it is read again");
         // Without marks and the blanks that they replace, the lines are the same.
         let bare = |text: &[u8]| -> Vec<Vec<u8>> {
@@ -207,8 +207,8 @@ proptest! {
                 .collect()
         };
         prop_assert_eq!(bare(marked.text()), bare(&text));
-        let end = marked.text().len() - book_end(&book, line);
-        prop_assert_eq!(&marked.text()[end..], &text[text.len() - book_end(&book, line)..]);
+        let end = marked.text().len() - book_end(&one_time_text, line);
+        prop_assert_eq!(&marked.text()[end..], &text[text.len() - book_end(&one_time_text, line)..]);
     }
 }
 
@@ -227,8 +227,8 @@ fn a_client_does_not_skip_a_line_that_cannot_be_used() {
         ("cut off", " 80", "1 is wrong"),
         ("nothing left", "#7000\n# mine\n", "nothing"),
     ] {
-        let book = Book::new(text.into());
-        let found = match book.next() {
+        let one_time_text = OneTimeText::new(text.into());
+        let found = match one_time_text.next() {
             Some(Next::Sequence(line, knocks)) => format!("{line}: {}", words(knocks)),
             Some(Next::Flawed(flaw)) => format!("{} is wrong", flaw.line),
             None => "nothing".to_owned(),
@@ -239,9 +239,9 @@ fn a_client_does_not_skip_a_line_that_cannot_be_used() {
 
 #[test]
 fn a_used_line_that_was_cut_off_is_a_comment() {
-    let book = Book::new(b"#7000\n#8000".to_vec());
-    assert!(book.sequence(1).is_some());
-    assert_eq!(book.sequence(2), None);
+    let one_time_text = OneTimeText::new(b"#7000\n#8000".to_vec());
+    assert!(one_time_text.sequence(1).is_some());
+    assert_eq!(one_time_text.sequence(2), None);
 }
 
 fn words(knocks: &[Knock]) -> String {
@@ -249,15 +249,15 @@ fn words(knocks: &[Knock]) -> String {
     words.join(" ")
 }
 
-fn unused(book: &Book) -> Vec<String> {
-    let unused = book.unused();
+fn unused(one_time_text: &OneTimeText) -> Vec<String> {
+    let unused = one_time_text.unused();
     unused
         .map(|(line, knocks)| format!("{line}: {}", words(knocks)))
         .collect()
 }
 
-fn flaws(book: &Book) -> Vec<String> {
-    let flaws = book.flaws();
+fn flaws(one_time_text: &OneTimeText) -> Vec<String> {
+    let flaws = one_time_text.flaws();
     flaws
         .map(|flaw| format!("{}: {}", flaw.line, flaw.reason))
         .collect()
@@ -280,7 +280,7 @@ fn any_text() -> impl Strategy<Value = Vec<u8>> {
 }
 
 /// How many bytes stand behind a line.
-fn book_end(book: &Book, line: u32) -> usize {
-    let lines = book.text().split_inclusive(|&byte| byte == b'\n');
+fn book_end(one_time_text: &OneTimeText, line: u32) -> usize {
+    let lines = one_time_text.text().split_inclusive(|&byte| byte == b'\n');
     lines.skip(line as usize).map(<[u8]>::len).sum()
 }

@@ -1,6 +1,6 @@
 //! What people write, and what both programs read in it.
 
-use knock_sequence::{KnockSpec, Protocol, one_time::Book};
+use knock_sequence::{KnockSpec, Protocol, one_time::OneTimeText};
 
 /// A word in a file of one-time sequences, and the knock that it is.
 const KNOCKS: [(&str, Option<&str>); 22] = [
@@ -79,7 +79,7 @@ fn one_time_files_of_any_bytes_are_read() {
         assert_eq!(next(octets), expected, "{name}");
         // Only the mark is new.
         let Some((line, _)) = expected else { continue };
-        let mut after = Book::new(octets.to_vec())
+        let mut after = OneTimeText::new(octets.to_vec())
             .marked(line)
             .unwrap()
             .text()
@@ -97,8 +97,8 @@ fn one_time_files_of_any_bytes_are_read() {
 
 /// The next line of a file, and its knocks.
 fn next(octets: &[u8]) -> Option<(u32, String)> {
-    let book = Book::new(octets.to_vec());
-    let (line, knocks) = book.unused().next()?;
+    let one_time_text = OneTimeText::new(octets.to_vec());
+    let (line, knocks) = one_time_text.unused().next()?;
     let knocks: Vec<_> = knocks.iter().map(ToString::to_string).collect();
     Some((line, knocks.join(" ")))
 }

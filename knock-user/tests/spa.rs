@@ -12,7 +12,7 @@ use knock_common::{
     layout::Features,
     packet::Protocol,
     spa::{
-        layout::{DoorId, KeyId, SpaKey, SpaMayKey},
+        layout::{SpaDoorId, SpaKey, SpaKeyId, SpaMayKey},
         port::{Otherwise, SpaFormats},
     },
 };
@@ -287,7 +287,7 @@ fn users_become_keys_and_doors() {
     let spa = &tables.spa;
     assert_eq!(spa.gates.iter().filter(|gate| gate.is_used == 1).count(), 2);
     // The id of the vector, ae08b31542742c32, is little-endian.
-    let id = KeyId(u64::from_le_bytes(0xae08_b315_4274_2c32_u64.to_be_bytes()));
+    let id = SpaKeyId(u64::from_le_bytes(0xae08_b315_4274_2c32_u64.to_be_bytes()));
     let found: Vec<_> = spa.keys.iter().filter(|(name, _)| name.id == id).collect();
     let gates: Vec<_> = found.iter().map(|(name, _)| name.gate).collect();
     assert_eq!(gates, [0, 1]);
@@ -302,16 +302,16 @@ fn users_become_keys_and_doors() {
     assert_eq!((bobs.user, bobs.flags), (2, SpaKey::FOR_OTHERS));
     assert_eq!(bobs.not_after_ns, u64::MAX);
 
-    let door = |name: &str| DoorId(knock_sequence::spa::DoorId::of_name(name).number());
+    let door = |name: &str| SpaDoorId(knock_sequence::spa::DoorId::of_name(name).number());
     let may = |user, door| {
         let key = SpaMayKey::door(user, door);
         let found = spa.may.iter().find(|(found, _)| *found == key);
         found.map(|(_, may)| tables.names[usize::from(may.entry)].as_str())
     };
     for (name, user, id, expected) in [
-        ("alice's first", 1, DoorId::FIRST, Some("wiki")),
+        ("alice's first", 1, SpaDoorId::FIRST, Some("wiki")),
         ("alice's ssh", 1, door("ssh"), Some("ssh")),
-        ("bob's first", 2, DoorId::FIRST, Some("ssh")),
+        ("bob's first", 2, SpaDoorId::FIRST, Some("ssh")),
         ("bob's wiki", 2, door("wiki"), None),
         (
             "anybody's wiki",
@@ -319,7 +319,12 @@ fn users_become_keys_and_doors() {
             door("wiki"),
             Some("wiki"),
         ),
-        ("anybody's first", SpaMayKey::ANYBODY, DoorId::FIRST, None),
+        (
+            "anybody's first",
+            SpaMayKey::ANYBODY,
+            SpaDoorId::FIRST,
+            None,
+        ),
     ] {
         assert_eq!(may(user, id), expected, "{name}");
     }

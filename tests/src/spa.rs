@@ -7,7 +7,7 @@ use knock_common::{
     layout::{Features, PortRule},
     packet::Protocol,
     spa::{
-        layout::{DoorId, Gate, KeyId, SpaKey, SpaKeyName, SpaMay, SpaMayKey},
+        layout::{Gate, SpaDoorId, SpaKey, SpaKeyId, SpaKeyName, SpaMay, SpaMayKey},
         port::{Otherwise, SpaFormats, SpaPort},
         seal::{Content, Sealer},
     },
@@ -40,9 +40,9 @@ pub const fn port(otherwise: Otherwise) -> PortRule {
 }
 
 /// Returns the id of a door.
-pub fn door(name: &str) -> DoorId {
+pub fn door(name: &str) -> SpaDoorId {
     let octets = name.bytes().take(8);
-    DoorId(octets.fold(0, |number, octet| number << 8 | u64::from(octet)))
+    SpaDoorId(octets.fold(0, |number, octet| number << 8 | u64::from(octet)))
 }
 
 /// Returns the client of a user.
@@ -51,7 +51,7 @@ pub fn client(user: u16) -> Sealer {
         gate: GATE,
         mac: Key::new(&[b"mac", &user.to_le_bytes()[..]].concat()),
         cipher: Key::new(&[b"cipher", &user.to_le_bytes()[..]].concat()),
-        id: KeyId(user.into()),
+        id: SpaKeyId(user.into()),
     }
 }
 
@@ -59,7 +59,7 @@ pub fn client(user: u16) -> Sealer {
 ///
 /// # Errors
 /// The clock can't be read.
-pub fn content(door: DoorId) -> Result<Content> {
+pub fn content(door: SpaDoorId) -> Result<Content> {
     Ok(Content {
         stamp: now()?.nanos() + WALL_CLOCK,
         source: Address::ANY,
@@ -101,7 +101,7 @@ pub fn add_user(tables: &mut Tables, user: u16, flags: u16, doors: &[&str]) {
             .unwrap_or(u16::MAX),
         ..SpaMay::default()
     };
-    let first = doors.first().map(|name| (DoorId::FIRST, may(name)));
+    let first = doors.first().map(|name| (SpaDoorId::FIRST, may(name)));
     let named = doors.iter().map(|name| (door(name), may(name)));
     let all: Vec<_> = first.into_iter().chain(named).collect();
     let everybody: Vec<_> = tables

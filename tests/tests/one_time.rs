@@ -54,13 +54,13 @@ fn each_line_opens_once() {
         net::test(|net| {
             let row = &family.to_string();
             let _server = Server::tcp(&net.server, &[SSH]);
-            let book = Book::of(3);
-            let daemon = Daemon::start(&net.server, &book.door(1));
+            let one_time_text = OneTimeText::of(3);
+            let daemon = Daemon::start(&net.server, &one_time_text.door(1));
             is_dead(&net.stranger(family), 2, "not its turn");
 
             opens(&net.stranger(family), 1, row);
             daemon.wait_for_event(&used(1));
-            book.is_marked(1, 3);
+            one_time_text.is_marked(1, 3);
             is_dead(&net.stranger(family), 1, "somebody else");
             let other_family = family.pick(Family::V6, Family::V4);
             is_dead(&net.stranger(other_family), 1, "the other family");
@@ -70,7 +70,7 @@ fn each_line_opens_once() {
             opens(&net.stranger(family), 3, row);
             daemon.wait_for_event(&used(3));
             daemon.wait_for_event(&json!({"event": "disabled", "door": "once"}));
-            book.is_marked(3, 3);
+            one_time_text.is_marked(3, 3);
             for line in 1..=3 {
                 is_dead(&net.stranger(family), line, "all are used");
             }
@@ -86,8 +86,8 @@ fn each_line_opens_once() {
 fn a_burst_of_repetitions_opens_once() {
     net::test(|net| {
         let _server = Server::tcp(&net.server, &[SSH]);
-        let book = Book::of(2);
-        let daemon = Daemon::start(&net.server, &book.door(1));
+        let one_time_text = OneTimeText::of(2);
+        let daemon = Daemon::start(&net.server, &one_time_text.door(1));
         let first = net.stranger(Family::V4);
         let others: Vec<_> = (0..20)
             .map(|number| net.stranger(Family::ALL[number % 2]))
@@ -101,7 +101,7 @@ fn a_burst_of_repetitions_opens_once() {
             other.finds_closed(SSH, "a repetition");
         }
         daemon.wait_for_event(&used(1));
-        book.is_marked(1, 2);
+        one_time_text.is_marked(1, 2);
         assert_eq!(daemon.events_like(&json!({"event": "opened"})).len(), 1);
         opens(&others[0], 2, "its turn");
         daemon.stop();
@@ -113,12 +113,12 @@ fn a_burst_of_repetitions_opens_once() {
 fn lines_added_later_are_read() {
     net::test(|net| {
         let _server = Server::tcp(&net.server, &[SSH]);
-        let book = Book::of(4);
-        let daemon = Daemon::start(&net.server, &book.door(3));
+        let one_time_text = OneTimeText::of(4);
+        let daemon = Daemon::start(&net.server, &one_time_text.door(3));
         is_dead(&net.stranger(Family::V4), 4, "too far ahead");
         opens(&net.stranger(Family::V4), 3, "two were lost");
         daemon.wait_for_event(&used(3));
-        book.is_marked(3, 4);
+        one_time_text.is_marked(3, 4);
         for line in 1..=3 {
             is_dead(&net.stranger(Family::V4), line, "skipped or used");
         }
@@ -134,15 +134,15 @@ fn a_kill_after_the_knock_does_not_revive_a_line() {
         net::test(|net| {
             let row = &family.to_string();
             let _server = Server::tcp(&net.server, &[SSH]);
-            let book = Book::of(3);
-            let daemon = Daemon::start(&net.server, &book.door(2));
+            let one_time_text = OneTimeText::of(3);
+            let daemon = Daemon::start(&net.server, &one_time_text.door(2));
             let source = net.stranger(family);
             source.knock(ONCE[0].0);
             daemon.kill();
             source.finds(true, SSH, row);
             is_dead(&net.stranger(family), 1, "nobody runs");
-            let daemon = Daemon::start(&net.server, &book.door(2));
-            book.is_marked(1, 3);
+            let daemon = Daemon::start(&net.server, &one_time_text.door(2));
+            one_time_text.is_marked(1, 3);
             is_dead(&net.stranger(family), 1, "somebody runs again");
             opens(&net.stranger(family), 2, row);
             daemon.wait_for_event(&used(2));
@@ -158,23 +158,23 @@ fn a_kill_before_the_event_does_not_revive_a_line() {
         net::test(|net| {
             let row = &family.to_string();
             let _server = Server::tcp(&net.server, &[SSH]);
-            let book = Book::of(3);
-            let mut daemon = Daemon::start(&net.server, &book.door(2));
+            let one_time_text = OneTimeText::of(3);
+            let mut daemon = Daemon::start(&net.server, &one_time_text.door(2));
             let source = net.stranger(family);
             daemon.process_mut().signal(Signal::SIGSTOP);
             opens(&source, 1, row);
             is_dead(&net.stranger(family), 1, "it is held");
             daemon.kill();
             is_dead(&net.stranger(family), 1, "it is dead");
-            book.is_marked(0, 3);
-            let daemon = Daemon::start(&net.server, &book.door(2));
+            one_time_text.is_marked(0, 3);
+            let daemon = Daemon::start(&net.server, &one_time_text.door(2));
             daemon.wait_for_event(&opened(&source));
             daemon.wait_for_event(&used(1));
-            book.is_marked(1, 3);
+            one_time_text.is_marked(1, 3);
             is_dead(&net.stranger(family), 1, "it is back");
             // Another start finds the mark on the disk alone.
             daemon.stop();
-            let daemon = Daemon::start(&net.server, &book.door(2));
+            let daemon = Daemon::start(&net.server, &one_time_text.door(2));
             is_dead(&net.stranger(family), 1, "all was removed");
             opens(&net.stranger(family), 2, row);
             daemon.wait_for_event(&used(2));
@@ -188,9 +188,9 @@ fn a_kill_before_the_event_does_not_revive_a_line() {
 fn a_power_cut_does_not_revive_a_line() {
     net::test(|net| {
         let _server = Server::tcp(&net.server, &[SSH]);
-        let book = Book::of(4);
-        let live = book.directory.path().join(".once.live");
-        let mut daemon = Daemon::start(&net.server, &book.door(2));
+        let one_time_text = OneTimeText::of(4);
+        let live = one_time_text.directory.path().join(".once.live");
+        let mut daemon = Daemon::start(&net.server, &one_time_text.door(2));
         daemon.process_mut().signal(Signal::SIGSTOP);
         opens(&net.stranger(Family::V4), 1, "nobody notes it");
         daemon.kill();
@@ -204,9 +204,9 @@ fn a_power_cut_does_not_revive_a_line() {
             format!("00000000-0000-4000-8000-000000000000 {rest}"),
         )
         .unwrap();
-        book.is_marked(0, 4);
-        let daemon = Daemon::start(&net.server, &book.door(2));
-        book.is_marked(2, 4);
+        one_time_text.is_marked(0, 4);
+        let daemon = Daemon::start(&net.server, &one_time_text.door(2));
+        one_time_text.is_marked(2, 4);
         let stderr = daemon.process().stderr();
         assert!(
             stderr.contains("the host went down while the lines up to 2"),
@@ -220,11 +220,11 @@ fn a_power_cut_does_not_revive_a_line() {
         daemon.stop();
         assert!(!live.exists());
         let keep = ["--iface", SERVER_LINK, "--on-exit", "keep"];
-        let daemon = Daemon::start_with(&net.server, &book.door(2), &keep);
+        let daemon = Daemon::start_with(&net.server, &one_time_text.door(2), &keep);
         daemon.leave(Signal::SIGTERM);
         assert!(!live.exists());
         is_dead(&net.stranger(Family::V4), 4, "nobody would note it");
-        let daemon = Daemon::start(&net.server, &book.door(2));
+        let daemon = Daemon::start(&net.server, &one_time_text.door(2));
         opens(&net.stranger(Family::V4), 4, "it was not used");
         daemon.wait_for_event(&used(4));
         daemon.stop();
@@ -253,14 +253,15 @@ fn repeated_kills_do_not_revive_a_line() {
         .collect();
     net::test(|net| {
         let _server = Server::tcp(&net.server, &[SSH]);
-        let book = Book::new(&text);
+        let one_time_text = OneTimeText::new(&text);
         let marks = || {
-            book.text()
+            one_time_text
+                .text()
                 .lines()
                 .filter(|line| line.starts_with('#'))
                 .count()
         };
-        let mut daemon = Daemon::start(&net.server, &book.door(1));
+        let mut daemon = Daemon::start(&net.server, &one_time_text.door(1));
         for line in 1..=KILLS {
             let row = &format!("line {line}");
             let source = net.stranger(Family::ALL[line % 2]);
@@ -272,7 +273,7 @@ fn repeated_kills_do_not_revive_a_line() {
             let other = net.stranger(Family::V4);
             other.knock(&knocks(line));
             other.finds_closed(SSH, row);
-            daemon = Daemon::start(&net.server, &book.door(1));
+            daemon = Daemon::start(&net.server, &one_time_text.door(1));
             wait::until("the line is marked", || marks() == line);
             let other = net.stranger(Family::V6);
             other.knock(&knocks(line));
@@ -292,13 +293,13 @@ fn malformed_lines_are_skipped_and_named() {
         let _server = Server::tcp(&net.server, &[SSH, WEB]);
         let wrong = "# a comment\n\n 0,7000\n 70000\n 7000:icmp\n 7000,,8000\n 7000,22\n";
         let bytes = [wrong.as_bytes(), b" \xff7000\n", ONCE[0].1.as_bytes()].concat();
-        let book = Book::new("");
+        let one_time_text = OneTimeText::new("");
         let text = [&bytes[..], ONCE[0].1.as_bytes(), b" 7400,84"].concat();
-        fs::write(&book.path, &text).unwrap();
+        fs::write(&one_time_text.path, &text).unwrap();
         let web = "[[door]]\nname = \"web\"\nknock = [\"tcp/7000\", \"udp/8000\", \"tcp/9000\"]\n\
                    open = [\"tcp/80\"]\n";
-        let daemon = Daemon::start(&net.server, &format!("{}{web}", book.door(3)));
-        let place = book.path.display();
+        let daemon = Daemon::start(&net.server, &format!("{}{web}", one_time_text.door(3)));
+        let place = one_time_text.path.display();
         for words in [
             format!("{place}:3: \"0\" names the"),
             format!("{place}:4: \"70000\" names the"),
@@ -319,7 +320,7 @@ fn malformed_lines_are_skipped_and_named() {
         for mark in [skipped, bytes.len() - ONCE[0].1.len()] {
             expected[mark] = b'#';
         }
-        let after = fs::read(&book.path).unwrap();
+        let after = fs::read(&one_time_text.path).unwrap();
         assert_eq!(after, expected, "nothing else is touched");
         let source = net.stranger(Family::V4);
         source.knock(KNOCKS);
@@ -331,49 +332,49 @@ fn malformed_lines_are_skipped_and_named() {
 /// The door is reported as unusable, and the daemon continues.
 #[test]
 fn unusable_files_are_reported() {
-    type Prepare = fn(&Book) -> PathBuf;
+    type Prepare = fn(&OneTimeText) -> PathBuf;
     let rows: [(&str, Prepare, &str); 6] = [
         (
             "not there",
-            |book| book.directory.path().join("none"),
+            |one_time_text| one_time_text.directory.path().join("none"),
             "cannot read",
         ),
         (
             "a directory",
-            |book| book.directory.path().to_owned(),
+            |one_time_text| one_time_text.directory.path().to_owned(),
             "cannot read",
         ),
         (
             "used up",
-            |book| {
-                fs::write(&book.path, marked(0..2)).unwrap();
-                book.path.clone()
+            |one_time_text| {
+                fs::write(&one_time_text.path, marked(0..2)).unwrap();
+                one_time_text.path.clone()
             },
             "no sequence is left",
         ),
         (
             "empty",
-            |book| {
-                fs::write(&book.path, "").unwrap();
-                book.path.clone()
+            |one_time_text| {
+                fs::write(&one_time_text.path, "").unwrap();
+                one_time_text.path.clone()
             },
             "no sequence is left",
         ),
         (
             "somebody else's",
-            |book| {
-                chown(&book.path, Some(12_345), None).unwrap();
-                book.path.clone()
+            |one_time_text| {
+                chown(&one_time_text.path, Some(12_345), None).unwrap();
+                one_time_text.path.clone()
             },
             "sudo install",
         ),
         (
             "in somebody else's directory",
-            |book| {
-                chown(book.directory.path(), Some(12_345), None).unwrap();
+            |one_time_text| {
+                chown(one_time_text.directory.path(), Some(12_345), None).unwrap();
                 let open = fs::Permissions::from_mode(0o755);
-                fs::set_permissions(book.directory.path(), open).unwrap();
-                book.path.clone()
+                fs::set_permissions(one_time_text.directory.path(), open).unwrap();
+                one_time_text.path.clone()
             },
             "cannot mark used lines",
         ),
@@ -382,8 +383,8 @@ fn unusable_files_are_reported() {
         let _server = Server::tcp(&net.server, &[SSH, WEB]);
         let web = DOOR.replace("tcp/22", "tcp/80");
         for (row, prepare, expected) in rows {
-            let book = Book::of(2);
-            let path = prepare(&book);
+            let one_time_text = OneTimeText::of(2);
+            let path = prepare(&one_time_text);
             let daemon = Daemon::start(&net.server, &(door(&path, 1) + &web));
             let event = daemon.wait_for_event(&json!({"event": "disabled", "door": "once"}));
             let because = event["because"].as_str().unwrap();
@@ -407,19 +408,19 @@ fn unusable_files_are_reported() {
 fn a_file_created_later_is_read_by_a_reload() {
     net::test(|net| {
         let _server = Server::tcp(&net.server, &[SSH]);
-        let book = Book::new("");
-        let link = book.directory.path().join("link");
-        symlink(&book.path, &link).unwrap();
+        let one_time_text = OneTimeText::new("");
+        let link = one_time_text.directory.path().join("link");
+        symlink(&one_time_text.path, &link).unwrap();
         let config = door(&link, 1);
         let mut daemon = Daemon::start(&net.server, &config);
         daemon.wait_for_event(&json!({"event": "disabled", "door": "once"}));
-        fs::write(&book.path, unused(0..2)).unwrap();
+        fs::write(&one_time_text.path, unused(0..2)).unwrap();
         daemon.reload(&config);
         let (_, status) = ask(&net.server, &["status"]);
         assert!(status.contains("once: line 1 is next, 2 left"), "{status}");
         opens(&net.stranger(Family::V4), 1, "read again");
         daemon.wait_for_event(&used(1));
-        book.is_marked(1, 2);
+        one_time_text.is_marked(1, 2);
         assert!(fs::symlink_metadata(&link).unwrap().is_symlink());
         daemon.reload(&config);
         is_dead(&net.stranger(Family::V4), 1, "reloaded");
@@ -433,18 +434,18 @@ fn a_file_created_later_is_read_by_a_reload() {
 fn a_new_file_after_the_last_line_is_read() {
     net::test(|net| {
         let _server = Server::tcp(&net.server, &[SSH]);
-        let book = Book::new(ONCE[0].1);
-        let mut daemon = Daemon::start(&net.server, &book.door(1));
+        let one_time_text = OneTimeText::new(ONCE[0].1);
+        let mut daemon = Daemon::start(&net.server, &one_time_text.door(1));
         opens(&net.stranger(Family::V4), 1, "the last one");
         daemon.wait_for_event(&json!({"event": "disabled", "door": "once"}));
         let fresh = unused(1..4);
-        fs::write(&book.path, &fresh).unwrap();
-        daemon.reload(&book.door(1));
+        fs::write(&one_time_text.path, &fresh).unwrap();
+        daemon.reload(&one_time_text.door(1));
         opens(&net.stranger(Family::V4), 2, "the first of the new file");
         let pattern = json!({"event": "used", "line": 1, "sequences_left": 2});
         daemon.wait_for_event(&pattern);
         let expected = marked(1..2) + &unused(2..4);
-        wait::until("it alone is marked", || book.text() == expected);
+        wait::until("it alone is marked", || one_time_text.text() == expected);
         daemon.stop();
     });
 }
@@ -455,9 +456,9 @@ fn a_new_file_after_the_last_line_is_read() {
 fn a_file_that_cannot_be_marked_opens_nothing_more() {
     net::test(|net| {
         let _server = Server::tcp(&net.server, &[SSH]);
-        let book = Book::of(3);
-        let mut daemon = Daemon::start(&net.server, &book.door(2));
-        let directory = book.directory.path();
+        let one_time_text = OneTimeText::of(3);
+        let mut daemon = Daemon::start(&net.server, &one_time_text.door(2));
+        let directory = one_time_text.directory.path();
         chown(directory, Some(12_345), None).unwrap();
         fs::set_permissions(directory, fs::Permissions::from_mode(0o755)).unwrap();
         opens(&net.stranger(Family::V4), 1, "the packet is the kernel's");
@@ -470,11 +471,11 @@ fn a_file_that_cannot_be_marked_opens_nothing_more() {
             2,
             "what is used could not be marked",
         );
-        book.is_marked(0, 3);
+        one_time_text.is_marked(0, 3);
         chown(directory, Some(0), None).unwrap();
-        daemon.reload(&book.door(2));
+        daemon.reload(&one_time_text.door(2));
         daemon.wait_for_event(&used(1));
-        book.is_marked(1, 3);
+        one_time_text.is_marked(1, 3);
         is_dead(&net.stranger(Family::V4), 1, "marked");
         opens(&net.stranger(Family::V6), 2, "it works again");
         daemon.wait_for_event(&used(2));
@@ -487,9 +488,9 @@ fn a_file_that_cannot_be_marked_opens_nothing_more() {
 fn other_attempts_are_not_disturbed() {
     net::test(|net| {
         let _server = Server::tcp(&net.server, &[SSH, WEB]);
-        let book = Book::of(3);
+        let one_time_text = OneTimeText::of(3);
         let web = DOOR.replace("tcp/22", "tcp/80");
-        let daemon = Daemon::start(&net.server, &(book.door(2) + &web));
+        let daemon = Daemon::start(&net.server, &(one_time_text.door(2) + &web));
         let [slow, next] = [net.stranger(Family::V4), net.stranger(Family::V6)];
         slow.knock("tcp/7000 udp/8000");
         next.knock("udp/7200 tcp/8200");
@@ -509,8 +510,8 @@ fn other_attempts_are_not_disturbed() {
 fn repeated_knocks_are_harmless_and_reordered_ones_are_wrong() {
     net::test(|net| {
         let _server = Server::tcp(&net.server, &[SSH]);
-        let book = Book::of(3);
-        let daemon = Daemon::start(&net.server, &book.door(1));
+        let one_time_text = OneTimeText::of(3);
+        let daemon = Daemon::start(&net.server, &one_time_text.door(1));
         for family in Family::ALL {
             let line = family.pick(1, 2);
             let knocks: Vec<&str> = ONCE[line - 1].0.split(' ').collect();
@@ -518,11 +519,11 @@ fn repeated_knocks_are_harmless_and_reordered_ones_are_wrong() {
             let source = net.stranger(family);
             source.knock(&format!("{a} {c} {b}"));
             source.finds_closed(SSH, "out of order");
-            book.is_marked(line - 1, 3);
+            one_time_text.is_marked(line - 1, 3);
             source.knock(&format!("{a} {a} {b} {b} {c} {c}"));
             source.finds(true, SSH, "each twice");
             daemon.wait_for_event(&used(u32::try_from(line).unwrap()));
-            book.is_marked(line, 3);
+            one_time_text.is_marked(line, 3);
             let opened = daemon.events_like(&opened(&source));
             assert_eq!(opened.len(), 1, "{family}: {:?}", daemon.events());
         }
@@ -568,9 +569,9 @@ fn knockd_runs_beside_knock_user() {
     const WEB_KNOCKS: &str = "tcp/7000 tcp/8000 tcp/9000";
     net::test(|net| {
         let _server = Server::tcp(&net.server, &[SSH, WEB]);
-        let book = Book::of(2);
-        let place = |name: &str| book.directory.path().join(name);
-        let (conf, log, path) = (place("conf"), place("log"), book.path.display());
+        let one_time_text = OneTimeText::of(2);
+        let place = |name: &str| one_time_text.directory.path().join(name);
+        let (conf, log, path) = (place("conf"), place("log"), one_time_text.path.display());
         let text = format!(
             "[once]\none_time_sequences = {path}\ntcpflags = syn\n\
              command = iptables -A INPUT -s %IP% -p tcp --dport 22 -j ACCEPT\n\
@@ -588,17 +589,17 @@ fn knockd_runs_beside_knock_user() {
         source.knock(ONCE[0].0);
         source.finds(true, SSH, "the first line");
         daemon.wait_for_event(&used(1));
-        let ours = book.text();
+        let ours = one_time_text.text();
         net.stranger(Family::V4).knock(ONCE[1].0);
         daemon.wait_for_event(&json!({"event": "disabled", "door": "once"}));
-        book.is_marked(2, 2);
+        one_time_text.is_marked(2, 2);
         let source = net.stranger(Family::V4);
         source.knock(WEB_KNOCKS);
         source.finds(true, WEB, "the other door, when the file is used up");
         daemon.stop();
 
         // knockd only logs: its commands need not do anything.
-        fs::write(&book.path, unused(0..2)).unwrap();
+        fs::write(&one_time_text.path, unused(0..2)).unwrap();
         let quiet = text.replace("command = iptables", "command = /bin/true");
         fs::write(&conf, quiet).unwrap();
         let mut knockd = Command::new("knockd");
@@ -611,7 +612,7 @@ fn knockd_runs_beside_knock_user() {
         let slowly = |knocks: &str| knocks.replace(' ', " wait/50ms ");
         net.stranger(Family::V4).knock(&slowly(ONCE[0].0));
         wait::until("knockd opens", || log_text().contains("once: OPEN SESAME"));
-        wait::until("knockd marks as we do", || book.text() == ours);
+        wait::until("knockd marks as we do", || one_time_text.text() == ours);
         // It accepts the next line a moment after it has marked the previous one.
         wait::until("knockd ends with its last line", || {
             net.stranger(Family::V4).knock(&slowly(ONCE[1].0));
@@ -632,8 +633,9 @@ fn a_client_within_the_lookahead_catches_up() {
             ("the client asks", 1, true, true),
         ] {
             for family in Family::ALL {
-                let [book, own] = [Book::of(4), Book::of(4)];
-                let daemon = Daemon::start(&net.server, &(listen() + &book.door(lookahead)));
+                let [one_time_text, own] = [OneTimeText::of(4), OneTimeText::of(4)];
+                let daemon =
+                    Daemon::start(&net.server, &(listen() + &one_time_text.door(lookahead)));
                 let file = own.path.to_str().unwrap();
                 for _ in 0..2 {
                     succeeds(net, &[&nowhere, "--one-time", file]);
@@ -664,8 +666,8 @@ fn a_client_within_the_lookahead_catches_up() {
 fn the_next_line_server_names_the_next_line() {
     net::test(|net| {
         let _server = Server::tcp(&net.server, &[SSH]);
-        let book = Book::of(3);
-        let mut daemon = Daemon::start(&net.server, &(listen() + &book.door(1)));
+        let one_time_text = OneTimeText::of(3);
+        let mut daemon = Daemon::start(&net.server, &(listen() + &one_time_text.door(1)));
         for family in Family::ALL {
             let line = family.pick(1, 2);
             let source = net.stranger(family);
@@ -687,23 +689,23 @@ fn the_next_line_server_names_the_next_line() {
         }
         let source = net.stranger(Family::V4);
         assert_eq!(asked(&source, "once\n"), "3\n");
-        daemon.reload(&book.door(1));
+        daemon.reload(&one_time_text.door(1));
         wait::until("nobody listens", || {
             source.connect(INDEX, FIRST_SYN).is_err()
         });
-        daemon.reload(&(listen() + &book.door(1)));
+        daemon.reload(&(listen() + &one_time_text.door(1)));
         assert_eq!(asked(&source, "once\n"), "3\n", "it listens again");
         daemon.stop();
     });
 }
 
 /// The file of the host.
-struct Book {
+struct OneTimeText {
     directory: TempDir,
     path: PathBuf,
 }
 
-impl Book {
+impl OneTimeText {
     fn new(text: &str) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("once");

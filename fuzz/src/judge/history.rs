@@ -7,7 +7,7 @@ use knock_common::{
 use knock_sequence::Knock;
 use knock_user::model::settings::{Door, Verify};
 
-use crate::parser::slow::Read;
+use crate::parser::reference::Read;
 
 /// A packet that can be read.
 #[derive(Clone, Copy, Debug)]

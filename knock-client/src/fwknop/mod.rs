@@ -15,7 +15,7 @@ pub use error::ImportError;
 
 use crate::failure::Failure;
 use crate::sequence::bytes;
-use crate::spa::HostKey;
+use crate::spa::HostPublicKey;
 use clap::Args;
 use std::collections::HashSet;
 use std::convert::Infallible;
@@ -43,7 +43,7 @@ pub struct ImportFwknop {
 #[derive(Clone, Debug)]
 pub struct StanzaKey {
     stanza: Option<String>,
-    key: HostKey,
+    key: HostPublicKey,
 }
 
 impl FromStr for StanzaKey {

@@ -5,7 +5,7 @@ mod disk;
 use self::disk::{FileLock, replace};
 use crate::refused;
 use crate::sequence::bytes;
-use knock_sequence::one_time::{Book, FILE_MOST, Flaw, Next};
+use knock_sequence::one_time::{FILE_MOST, Flaw, Next, OneTimeText};
 use knock_sequence::{Knock, Sequence};
 use std::fs;
 use std::io;
@@ -97,12 +97,12 @@ pub fn take(path: &Path) -> Result<Taken, OneTimeError> {
 ///
 /// No sequence is left, or it can't be marked.
 pub fn take_line(path: &Path, line: usize) -> Result<Taken, OneTimeError> {
-    take_with(path, |book| at(book, line))
+    take_with(path, |one_time_text| at(one_time_text, line))
 }
 
 fn take_with(
     path: &Path,
-    choose: impl FnOnce(&Book) -> Result<(Taken, Vec<u8>), Unusable>,
+    choose: impl FnOnce(&OneTimeText) -> Result<(Taken, Vec<u8>), Unusable>,
 ) -> Result<Taken, OneTimeError> {
     let unreadable = |cause| OneTimeError::Unreadable {
         path: path.to_owned(),
@@ -115,7 +115,7 @@ fn take_with(
         cause,
     })?;
     let text = bytes(&file, FILE_MOST).map_err(unreadable)?;
-    let (taken, marked) = choose(&Book::new(text)).map_err(|problem| problem.of(path))?;
+    let (taken, marked) = choose(&OneTimeText::new(text)).map_err(|problem| problem.of(path))?;
     replace(&file, &marked).map_err(|cause| OneTimeError::Unmarkable {
         path: path.to_owned(),
         cause,
@@ -149,34 +149,39 @@ impl Unusable {
 }
 
 /// Returns the next sequence of a file, and the text with its mark.
-fn next(book: &Book) -> Result<(Taken, Vec<u8>), Unusable> {
-    match book.next().ok_or(Unusable::Exhausted)? {
-        Next::Sequence(line, knocks) => Ok(taken(book, line, knocks)),
+fn next(one_time_text: &OneTimeText) -> Result<(Taken, Vec<u8>), Unusable> {
+    match one_time_text.next().ok_or(Unusable::Exhausted)? {
+        Next::Sequence(line, knocks) => Ok(taken(one_time_text, line, knocks)),
         Next::Flawed(flaw) => Err(flaw.into()),
     }
 }
 
 /// Returns the sequence of a line, and the text with marks up to there.
-fn at(book: &Book, number: usize) -> Result<(Taken, Vec<u8>), Unusable> {
+fn at(one_time_text: &OneTimeText, number: usize) -> Result<(Taken, Vec<u8>), Unusable> {
     let line = u32::try_from(number).map_err(|_| Unusable::NoLine(number))?;
     // A line that was knocked without effect is marked here, but unused on the host.
-    if !book.is_marked(line)
-        && let Some(flaw) = book.flaw(line)
+    if !one_time_text.is_marked(line)
+        && let Some(flaw) = one_time_text.flaw(line)
     {
         return Err(flaw.into());
     }
-    let knocks = book.sequence(line).ok_or(Unusable::NoLine(number))?;
-    Ok(taken(book, line, knocks))
+    let knocks = one_time_text
+        .sequence(line)
+        .ok_or(Unusable::NoLine(number))?;
+    Ok(taken(one_time_text, line, knocks))
 }
 
 /// Returns the taken sequence, and the text with marks on it and all lines before it.
-fn taken(book: &Book, line: u32, knocks: &[Knock]) -> (Taken, Vec<u8>) {
-    let marked = book.marked(line);
-    let text = marked.as_ref().unwrap_or(book).text().to_vec();
+fn taken(one_time_text: &OneTimeText, line: u32, knocks: &[Knock]) -> (Taken, Vec<u8>) {
+    let marked = one_time_text.marked(line);
+    let text = marked.as_ref().unwrap_or(one_time_text).text().to_vec();
     let taken = Taken {
         knocks: knocks.to_vec(),
         line: line as usize,
-        left: book.unused().filter(|(later, _)| *later > line).count(),
+        left: one_time_text
+            .unused()
+            .filter(|(later, _)| *later > line)
+            .count(),
     };
     (taken, text)
 }
@@ -238,7 +243,8 @@ mod tests {
             ),
         ];
         for (name, text, message, marked) in rows {
-            let Ok((Taken { knocks, line, left }, found)) = next(&Book::new(text.into())) else {
+            let Ok((Taken { knocks, line, left }, found)) = next(&OneTimeText::new(text.into()))
+            else {
                 panic!("{name}: nothing");
             };
             assert_eq!(
@@ -284,7 +290,7 @@ mod tests {
             ),
         ];
         for (name, text, wrong) in rows {
-            match (next(&Book::new(text.into())), wrong) {
+            match (next(&OneTimeText::new(text.into())), wrong) {
                 (Err(Unusable::Exhausted), None) => {}
                 (Err(Unusable::Line(line, reason)), Some((at, message))) => {
                     assert_eq!(line, at, "{name}");
@@ -318,7 +324,7 @@ mod tests {
             ("no line", 0, Err(0), text),
         ];
         for (name, number, message, marked) in rows {
-            match (at(&Book::new(text.into()), number), message) {
+            match (at(&OneTimeText::new(text.into()), number), message) {
                 (Ok((taken, found)), Ok(message)) => {
                     let words = format!("{}, {} left", words(&taken.knocks), taken.left);
                     assert_eq!(words, message, "{name}");
@@ -329,7 +335,7 @@ mod tests {
                 _ => panic!("{name}"),
             }
         }
-        let wrong = at(&Book::new(b" 7000\n ssh\n".to_vec()), 2);
+        let wrong = at(&OneTimeText::new(b" 7000\n ssh\n".to_vec()), 2);
         assert!(matches!(wrong, Err(Unusable::Line(2, _))));
     }
 

@@ -100,7 +100,7 @@ pub enum OtpError {
 
 /// The checked settings, from which sequences are derived.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Otp {
+pub struct CheckedOtp {
     sequences: TimeBased,
     source: Option<IpAddr>,
 }
@@ -122,12 +122,12 @@ impl OtpSettings {
     /// # Errors
     ///
     /// The secret is missing or invalid.
-    pub fn check(&self) -> Result<Otp, OtpError> {
+    pub fn check(&self) -> Result<CheckedOtp, OtpError> {
         let protocols = match &self.protocols {
             Some(Protocols(protocols)) => protocols.clone(),
             None => PROTOCOLS.to_vec(),
         };
-        Ok(Otp {
+        Ok(CheckedOtp {
             sequences: TimeBased {
                 secret: self.secret()?,
                 period: self.period.map_or(PERIOD, |Period(period)| period),
@@ -169,7 +169,7 @@ impl OtpSettings {
     }
 }
 
-impl Otp {
+impl CheckedOtp {
     /// Returns the knocks for a target now. Each sequence opens once, and the server accepts the
     /// previous and the next one, too: `round`, the number of sequences so far, selects among them.
     ///

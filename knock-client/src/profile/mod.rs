@@ -7,7 +7,7 @@ use crate::otp;
 use crate::refused;
 use crate::reply::ConnectTo;
 use crate::sequence::text;
-use crate::spa::{DoorName, GrantTime, HostKey, SpaPort, SpaSettings};
+use crate::spa::{DoorName, GrantTime, HostPublicKey, PacketPort, SpaSettings};
 use crate::target::Families;
 use knock_sequence::Knock;
 use serde::Deserialize;
@@ -45,7 +45,7 @@ pub struct Profile {
     /// The settings of time-based sequences.
     pub otp: Option<otp::OtpSettings>,
     /// The host's public key, for single packet authorization.
-    pub spa: Option<HostKey>,
+    pub spa: Option<HostPublicKey>,
     /// The door to open with it.
     pub door: Option<DoorName>,
     /// For how long to open it.
@@ -53,7 +53,7 @@ pub struct Profile {
     pub time: Option<GrantTime>,
     /// The port of the packet.
     #[serde(default, deserialize_with = "values::spa_port")]
-    pub port: Option<SpaPort>,
+    pub port: Option<PacketPort>,
     /// The file with this client's private key.
     pub key: Option<PathBuf>,
     /// The address to open for.

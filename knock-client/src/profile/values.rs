@@ -2,7 +2,7 @@
 
 use crate::next_line::NextLineAddress;
 use crate::reply::{ConnectTo, parse_connect_to, parse_timeout};
-use crate::spa::SpaPort;
+use crate::spa::PacketPort;
 use knock_sequence::duration;
 use knock_sequence::{Invalid, Knock, KnockSpec, Protocol};
 use serde::{Deserialize, Deserializer, de::Error as _};
@@ -41,7 +41,7 @@ pub(super) fn next_line<'de, D: Deserializer<'de>>(
 }
 
 /// `62201` or `"udp/62201"`.
-pub(super) fn spa_port<'de, D: Deserializer<'de>>(from: D) -> Result<Option<SpaPort>, D::Error> {
+pub(super) fn spa_port<'de, D: Deserializer<'de>>(from: D) -> Result<Option<PacketPort>, D::Error> {
     let word = number_or_word(from)?;
     word.parse().map(Some).map_err(D::Error::custom)
 }

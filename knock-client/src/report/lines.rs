@@ -2,7 +2,7 @@
 
 use crate::connect::{Closed, ConnectError};
 use crate::failure::Failure;
-use crate::spa::{Answered, SentPacket, Spa};
+use crate::spa::{Answered, CheckedSpa, SentPacket};
 use serde::Serialize;
 use std::time::Duration;
 
@@ -104,7 +104,7 @@ pub(super) enum Reason {
 }
 
 /// Returns the line of a packet that was sent.
-pub(super) fn of_packet(spa: &Spa, sent: &SentPacket) -> Line {
+pub(super) fn of_packet(spa: &CheckedSpa, sent: &SentPacket) -> Line {
     Line::Packet {
         protocol: "udp",
         port: spa.port().number(),

@@ -7,7 +7,7 @@ use crate::connect::Connected;
 use crate::failure::Failure;
 use crate::log::Log;
 use crate::one_time::Taken;
-use crate::spa::{Answered, SentPacket, Spa};
+use crate::spa::{Answered, CheckedSpa, SentPacket};
 use crate::target::{Target, list};
 use knock_sequence::Knock;
 use std::fmt::Display;
@@ -123,7 +123,7 @@ impl<W: Write> Reporter<W> {
     }
 
     /// Reports that a packet of single packet authorization was sent.
-    pub fn packet(&mut self, spa: &Spa, sent: &SentPacket) {
+    pub fn packet(&mut self, spa: &CheckedSpa, sent: &SentPacket) {
         let text = spa.packet_text(sent);
         let line = lines::of_packet(spa, sent);
         self.line(&[Style::Verbose], &text, Some(line));
@@ -131,7 +131,7 @@ impl<W: Write> Reporter<W> {
 
     /// Reports the answer to a packet. Without `-v` only a success that is the result of the run is printed: a
     /// refusal fails the run or another address works, and where a connection follows, that is the result.
-    pub fn answered(&mut self, spa: &Spa, answered: &Answered, is_result: bool) {
+    pub fn answered(&mut self, spa: &CheckedSpa, answered: &Answered, is_result: bool) {
         let styles: &[Style] = match answered.is_done() && is_result {
             true => &[Style::Quiet, Style::Verbose],
             false => &[Style::Verbose],

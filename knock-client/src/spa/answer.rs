@@ -1,8 +1,8 @@
 //! The host's answer, and what it means.
 
 use super::packet::SentPacket;
-use super::settings::Spa;
-use super::words::SpaPort;
+use super::settings::CheckedSpa;
+use super::words::PacketPort;
 use crate::target::Target;
 use knock_common::reason::Reason;
 use knock_sequence::duration::spell;
@@ -37,7 +37,7 @@ pub struct Unanswered {
     /// The host.
     pub target: Target,
     /// The port of the packet.
-    pub port: SpaPort,
+    pub port: PacketPort,
     /// The time that was allowed.
     pub limit: Duration,
     /// Whether the network reports that nothing receives at the port.
@@ -152,7 +152,7 @@ impl Answered {
     }
 
     /// Returns the refusal, if the host did not comply.
-    pub(super) fn refusal(&self, spa: &Spa, asked: Option<IpAddr>) -> Option<Refusal> {
+    pub(super) fn refusal(&self, spa: &CheckedSpa, asked: Option<IpAddr>) -> Option<Refusal> {
         let door = spa.door_text();
         let Answer { source, .. } = self.answer;
         let (text, is_passing) = match Meaning::of(self.answer.outcome) {
@@ -223,7 +223,7 @@ impl Answered {
     }
 
     /// Returns what the host did, in words.
-    pub(crate) fn text(&self, spa: &Spa) -> String {
+    pub(crate) fn text(&self, spa: &CheckedSpa) -> String {
         let Answer {
             source,
             seconds,

@@ -1,7 +1,7 @@
 //! Single packet authorization: one packet, under this client's key, instead of knocks.
 //!
 //! ```text
-//! settings ─▶ Spa ─▶ packet ─▶ answer
+//! settings ─▶ CheckedSpa ─▶ packet ─▶ answer
 //!          key_file ─┘
 //! ```
 
@@ -16,5 +16,5 @@ pub use answer::{Answered, Refusal, Unanswered};
 pub use key_file::{KeyFileError, create, default_path, read};
 pub use packet::{NotSent, SentPacket};
 pub(crate) use run::run;
-pub use settings::{Spa, SpaError, SpaOptions, SpaSettings};
-pub use words::{DoorName, GrantTime, HostKey, SpaPort};
+pub use settings::{CheckedSpa, SpaError, SpaOptions, SpaSettings};
+pub use words::{DoorName, GrantTime, HostPublicKey, PacketPort};

@@ -1,7 +1,7 @@
 //! Packets of single packet authorization, as they are sent.
 
-use super::settings::Spa;
-use super::words::SpaPort;
+use super::settings::CheckedSpa;
+use super::words::PacketPort;
 use crate::refused;
 use crate::remedy::remedy;
 use crate::target::{Target, connected_socket};
@@ -39,18 +39,18 @@ pub struct NotSent {
     /// The host.
     pub target: Target,
     /// The port.
-    pub port: SpaPort,
+    pub port: PacketPort,
     /// The system's error.
     pub cause: io::Error,
 }
 
 /// The stamps of a run: each is greater than the one before, even if the clock is set back.
 #[derive(Debug, Default)]
-pub(super) struct Stamps {
+pub(super) struct StampClock {
     last: u64,
 }
 
-impl Stamps {
+impl StampClock {
     fn next(&mut self) -> u64 {
         let since_1970 = SystemTime::now()
             .duration_since(UNIX_EPOCH)
@@ -61,7 +61,7 @@ impl Stamps {
     }
 }
 
-impl Spa {
+impl CheckedSpa {
     /// Sends a packet to one of the host's addresses.
     ///
     /// # Errors
@@ -71,7 +71,7 @@ impl Spa {
         &self,
         target: &Target,
         has_several: bool,
-        stamps: &mut Stamps,
+        stamps: &mut StampClock,
     ) -> Result<SentPacket, NotSent> {
         let not_sent = |cause| NotSent {
             target: *target,
@@ -129,7 +129,7 @@ mod tests {
 
     #[test]
     fn stamps_only_increase() {
-        let mut stamps = Stamps::default();
+        let mut stamps = StampClock::default();
         let first = stamps.next();
         assert!(first > 1_700_000_000_000_000_000, "ns since 1970: {first}");
         stamps.last = u64::MAX - 2;

@@ -1,8 +1,8 @@
 //! A run: sends the packet to each address, waits for the answer, and connects.
 
 use super::answer::{Answered, Received, Refusal, Unanswered};
-use super::packet::{SentPacket, Stamps};
-use super::settings::Spa;
+use super::packet::{SentPacket, StampClock};
+use super::settings::CheckedSpa;
 use crate::connect::{Closed, ConnectError, Connected, Knocked, connect_any};
 use crate::failure::Failure;
 use crate::plan::KnockPlan;
@@ -29,7 +29,7 @@ enum Event {
 
 /// The answers so far.
 struct Answers<'a> {
-    spa: &'a Spa,
+    spa: &'a CheckedSpa,
     /// For each packet, the address that it asks to open for.
     asked: Vec<Option<IpAddr>>,
     received: Vec<Option<Received>>,
@@ -46,12 +46,12 @@ struct Answers<'a> {
 ///
 /// The first step that failed.
 pub(crate) fn run(
-    spa: &Spa,
+    spa: &CheckedSpa,
     plan: &KnockPlan,
     targets: &[Target],
     report: &mut Reporter<impl Write>,
 ) -> Result<Option<TcpStream>, Failure> {
-    let mut stamps = Stamps::default();
+    let mut stamps = StampClock::default();
     let mut retry = 0;
     loop {
         let sent = send(spa, plan, targets, &mut stamps, report)?;
@@ -70,10 +70,10 @@ pub(crate) fn run(
 
 /// Sends a packet to each address, and succeeds if one can be sent.
 fn send(
-    spa: &Spa,
+    spa: &CheckedSpa,
     plan: &KnockPlan,
     targets: &[Target],
-    stamps: &mut Stamps,
+    stamps: &mut StampClock,
     report: &mut Reporter<impl Write>,
 ) -> Result<Vec<SentPacket>, Failure> {
     let has_several = targets.len() > 1;
@@ -102,7 +102,7 @@ fn send(
 }
 
 fn finish(
-    spa: &Spa,
+    spa: &CheckedSpa,
     plan: &KnockPlan,
     sent: Vec<SentPacket>,
     report: &mut Reporter<impl Write>,

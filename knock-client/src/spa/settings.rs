@@ -1,7 +1,7 @@
 //! The settings of a run with SPA: options, completed by a profile.
 
 use super::key_file::{self, KeyFileError};
-use super::words::{DoorName, GrantTime, HostKey, SpaPort};
+use super::words::{DoorName, GrantTime, HostPublicKey, PacketPort};
 use crate::target::Target;
 use clap::Args;
 use knock_sequence::Invalid;
@@ -29,7 +29,7 @@ pub struct SpaOptions {
         ],
         help_heading = HEADING
     )]
-    pub spa: Option<HostKey>,
+    pub spa: Option<HostPublicKey>,
 
     /// Open this door [default: the first of your doors]
     #[arg(long, value_name = "NAME", help_heading = HEADING)]
@@ -46,7 +46,7 @@ pub struct SpaOptions {
     /// Send the packet to this UDP port [default: udp/62201]
     // `proxy` has another argument `port`.
     #[arg(long = "port", value_name = "PORT", help_heading = HEADING)]
-    pub spa_port: Option<SpaPort>,
+    pub spa_port: Option<PacketPort>,
 
     /// Use the private key in this file [default: ~/.config/knock/key]
     #[arg(long, value_name = "FILE", help_heading = HEADING)]
@@ -61,7 +61,7 @@ pub struct SpaOptions {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct SpaSettings {
     /// The host's public key.
-    pub host: Option<HostKey>,
+    pub host: Option<HostPublicKey>,
     /// The door.
     pub door: Option<DoorName>,
     /// For how long to open it.
@@ -69,7 +69,7 @@ pub struct SpaSettings {
     /// Whether to close it.
     pub close: bool,
     /// The port of the packet.
-    pub port: Option<SpaPort>,
+    pub port: Option<PacketPort>,
     /// The file with this client's private key.
     pub key: Option<PathBuf>,
     /// The address to open for; `::` and `0.0.0.0` for the packet's source.
@@ -116,7 +116,7 @@ pub enum SpaError {
 
 /// The checked settings, from which packets are made.
 #[derive(Clone, Debug)]
-pub struct Spa {
+pub struct CheckedSpa {
     /// The keys.
     pub(super) channel: Channel,
     /// The door.
@@ -126,7 +126,7 @@ pub struct Spa {
     /// What to do with the door.
     pub(super) action: Action,
     /// The port of the packet.
-    pub(super) port: SpaPort,
+    pub(super) port: PacketPort,
     /// Whether an answer is wanted.
     pub(super) answer: bool,
     /// How long to wait for it.
@@ -190,7 +190,7 @@ impl SpaSettings {
     /// # Errors
     ///
     /// A key is missing or wrong.
-    pub fn check(self) -> Result<Spa, SpaError> {
+    pub fn check(self) -> Result<CheckedSpa, SpaError> {
         let host: PublicKey = match self.host {
             Some(host) => host.key().map_err(SpaError::Host)?,
             None => return Err(SpaError::NoHost("single packet authorization")),
@@ -203,7 +203,7 @@ impl SpaSettings {
         if own.public() == &host {
             return Err(SpaError::Own(path));
         }
-        Ok(Spa {
+        Ok(CheckedSpa {
             channel: Channel::new(&own, &host)?,
             door: self.door,
             seconds: self.time.map_or(0, GrantTime::seconds),
@@ -220,7 +220,7 @@ impl SpaSettings {
     }
 }
 
-impl Spa {
+impl CheckedSpa {
     /// Returns the address to open for, where packets to the target have this source; `None` for
     /// the packet's source.
     ///
@@ -235,7 +235,7 @@ impl Spa {
     }
 
     /// Returns the port of the packet.
-    pub(crate) fn port(&self) -> SpaPort {
+    pub(crate) fn port(&self) -> PacketPort {
         self.port
     }
 
@@ -292,14 +292,14 @@ mod tests {
         text.parse().expect("an address")
     }
 
-    fn spa(source: Option<IpAddr>) -> Spa {
+    fn spa(source: Option<IpAddr>) -> CheckedSpa {
         let [host, own] = [0x11, 0x22].map(|octet| PrivateKey::from_octets([octet; 32]));
-        Spa {
+        CheckedSpa {
             channel: Channel::new(&own, host.public()).expect("keys"),
             door: None,
             seconds: 0,
             action: Action::Open,
-            port: SpaPort::default(),
+            port: PacketPort::default(),
             answer: true,
             answer_timeout: ANSWER_TIMEOUT,
             source,

@@ -17,9 +17,9 @@ const TIMES: RangeInclusive<Duration> =
 ///
 /// The command line must not refuse it, because that would print the text, which may be a private key.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct HostKey(Result<PublicKey, Invalid>);
+pub struct HostPublicKey(Result<PublicKey, Invalid>);
 
-impl HostKey {
+impl HostPublicKey {
     /// Returns the key.
     ///
     /// # Errors
@@ -30,7 +30,7 @@ impl HostKey {
     }
 }
 
-impl FromStr for HostKey {
+impl FromStr for HostPublicKey {
     type Err = Infallible;
 
     fn from_str(word: &str) -> Result<Self, Infallible> {
@@ -38,7 +38,7 @@ impl FromStr for HostKey {
     }
 }
 
-impl<'de> Deserialize<'de> for HostKey {
+impl<'de> Deserialize<'de> for HostPublicKey {
     fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
         let word = String::deserialize(from)?;
         let key = word.parse().map_err(serde::de::Error::custom)?;
@@ -112,9 +112,9 @@ impl FromStr for GrantTime {
 
 /// The UDP port of SPA packets: `udp/62201`, `62201`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct SpaPort(u16);
+pub struct PacketPort(u16);
 
-impl SpaPort {
+impl PacketPort {
     /// Returns the number.
     #[must_use]
     pub const fn number(self) -> u16 {
@@ -122,19 +122,19 @@ impl SpaPort {
     }
 }
 
-impl Default for SpaPort {
+impl Default for PacketPort {
     fn default() -> Self {
         Self(PORT)
     }
 }
 
-impl fmt::Display for SpaPort {
+impl fmt::Display for PacketPort {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "udp/{}", self.0)
     }
 }
 
-impl FromStr for SpaPort {
+impl FromStr for PacketPort {
     type Err = Invalid;
 
     fn from_str(word: &str) -> Result<Self, Invalid> {
@@ -183,7 +183,7 @@ mod tests {
     #[test]
     fn words_are_read_or_refused_with_the_cure() {
         let seconds = |word: &str| text(word.parse::<GrantTime>().map(GrantTime::seconds));
-        let port = |word: &str| text(word.parse::<SpaPort>());
+        let port = |word: &str| text(word.parse::<PacketPort>());
         let door = |word: &str| text(word.parse::<DoorName>());
         for (name, found, expected) in [
             ("minutes", seconds("10m"), "600"),
@@ -234,7 +234,7 @@ mod tests {
     #[test]
     fn a_wrong_host_key_is_not_shown() {
         let private = "knock1-private:ERERERERERERERERERERERERERERERERERERERERERE";
-        let Ok(word) = private.parse::<HostKey>();
+        let Ok(word) = private.parse::<HostPublicKey>();
         let error = text(word.key());
         assert!(error.starts_with("this is a private key"), "{error}");
         assert!(!format!("{error}{word:?}").contains("ERER"), "{error}");

@@ -1,6 +1,6 @@
 //! A machine that runs knock-client against a host in this process.
 
-use super::spa::{Content, Host, Opened};
+use super::spa::{Content, Host, OpenedPacket};
 use knock_common::reason::Reason;
 use knock_sequence::spa::PrivateKey;
 use std::fs;
@@ -47,7 +47,7 @@ impl Machine {
     }
 
     /// Runs to the end without an answer, and returns the requests.
-    pub(crate) fn asks(&self, words: &[&str]) -> Opened {
+    pub(crate) fn asks(&self, words: &[&str]) -> OpenedPacket {
         let child = self.start(&[words, &["--no-answer"]].concat());
         let opened = self.host.receive();
         let outcome = ended(child);
@@ -89,7 +89,7 @@ pub(crate) fn ended(child: Child) -> Outcome {
 }
 
 /// An answer with this outcome, for the source as the host sees it and the time of the packet plus `time`.
-pub(crate) fn content_of(opened: &Opened, content: Content) -> Content {
+pub(crate) fn content_of(opened: &OpenedPacket, content: Content) -> Content {
     Content {
         source: opened.from.ip(),
         time: opened.stamp.wrapping_add(content.time),

@@ -20,7 +20,7 @@ pub(crate) struct Host {
 
 /// A packet that has been opened, and where it comes from.
 #[derive(Clone, Debug)]
-pub(crate) struct Opened {
+pub(crate) struct OpenedPacket {
     pub(crate) from: SocketAddr,
     pub(crate) datagram: Vec<u8>,
     pub(crate) stamp: u64,
@@ -79,7 +79,7 @@ impl Host {
     }
 
     /// Receives a packet and opens it.
-    pub(crate) fn receive(&self) -> Opened {
+    pub(crate) fn receive(&self) -> OpenedPacket {
         let mut buffer = [0; 600];
         let (length, from) = super::uninterrupted(|| self.socket.recv_from(&mut buffer))
             .expect("a packet within the time");
@@ -97,7 +97,7 @@ impl Host {
         assert_eq!(expected[..16], *tag, "the tag");
         let body = xor(&rest[16..], &hmac(&*self.pair.cipher, &[&header]));
         assert_eq!(body[29..], [0; 3], "reserved octets");
-        Opened {
+        OpenedPacket {
             from,
             stamp: u64::from_le_bytes(header[8..].try_into().expect("8 octets")),
             source: Ipv6Addr::from(<[u8; 16]>::try_from(&body[..16]).expect("16 octets")),
@@ -117,17 +117,17 @@ impl Host {
     }
 
     /// Answers a packet.
-    pub(crate) fn answer(&self, to: &Opened, content: Content) {
+    pub(crate) fn answer(&self, to: &OpenedPacket, content: Content) {
         self.send(to, &self.sealed(to, content));
     }
 
     /// Sends any octets back.
-    pub(crate) fn send(&self, to: &Opened, datagram: &[u8]) {
+    pub(crate) fn send(&self, to: &OpenedPacket, datagram: &[u8]) {
         self.socket.send_to(datagram, to.from).expect("sent");
     }
 
     /// Returns an answer, as a host makes it.
-    pub(crate) fn sealed(&self, to: &Opened, content: Content) -> Vec<u8> {
+    pub(crate) fn sealed(&self, to: &OpenedPacket, content: Content) -> Vec<u8> {
         let tag = &to.datagram[..16];
         let source = match content.source {
             IpAddr::V4(source) => source.to_ipv6_mapped(),

@@ -4,7 +4,7 @@
 use crate::{
     Subprograms,
     siphash::{siphash, siphash_128},
-    spa::layout::{GATES, Gate, Header, KeyId, PacketWords, SpaKeyName, SpaScratch},
+    spa::layout::{GATES, Gate, Header, PacketWords, SpaKeyId, SpaKeyName, SpaScratch},
 };
 
 /// Reads the header of the packet in `scratch`; `false` if it passes no gate.
@@ -21,7 +21,7 @@ pub fn pass<E: Subprograms>(env: &E, scratch: &mut SpaScratch, index: u32) -> bo
         Some(gate) if gate.is_used != 0 && admits(gate, packet) => {
             let [id, stamp] = unmask(gate, packet);
             *header = Header {
-                key: SpaKeyName::new(KeyId(id), index),
+                key: SpaKeyName::new(SpaKeyId(id), index),
                 stamp,
             };
             true

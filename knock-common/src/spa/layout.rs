@@ -39,14 +39,14 @@ pub struct Gate {
 /// The id of a client's key: the first 8 octets of SHA-256("knock spa v1 id" ‖ public key), little-endian.
 #[repr(transparent)]
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd, Pod, Zeroable)]
-pub struct KeyId(pub u64);
+pub struct SpaKeyId(pub u64);
 
 /// The id of a door: the first 8 octets of SHA-256("knock spa v1 door" ‖ name), little-endian.
 #[repr(transparent)]
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd, Pod, Zeroable)]
-pub struct DoorId(pub u64);
+pub struct SpaDoorId(pub u64);
 
-impl DoorId {
+impl SpaDoorId {
     /// The first of the user's doors.
     pub const FIRST: Self = Self(0);
 }
@@ -56,7 +56,7 @@ impl DoorId {
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd, Pod, Zeroable)]
 pub struct SpaKeyName {
     /// The client's key.
-    pub id: KeyId,
+    pub id: SpaKeyId,
     /// The index of the host key's gate.
     pub gate: u32,
     /// Explicit padding.
@@ -66,7 +66,7 @@ pub struct SpaKeyName {
 impl SpaKeyName {
     /// The key of a client, for the host key of a gate.
     #[inline(always)]
-    pub const fn new(id: KeyId, gate: u32) -> Self {
+    pub const fn new(id: SpaKeyId, gate: u32) -> Self {
         Self {
             id,
             gate,
@@ -104,7 +104,7 @@ impl SpaKey {
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd, Pod, Zeroable)]
 pub struct SpaMayKey {
-    /// A [`DoorId`], or an index of the port table.
+    /// A [`SpaDoorId`], or an index of the port table.
     number: u64,
     /// The number of the user, or [`Self::ANYBODY`].
     user: u16,
@@ -118,9 +118,9 @@ impl SpaMayKey {
     /// Under this user each door has an entry, so that an event can name a door that the user may not open.
     pub const ANYBODY: u16 = 0;
 
-    /// A user, and a door by its id. Each user also has an entry for [`DoorId::FIRST`].
+    /// A user, and a door by its id. Each user also has an entry for [`SpaDoorId::FIRST`].
     #[inline(always)]
-    pub const fn door(user: u16, DoorId(number): DoorId) -> Self {
+    pub const fn door(user: u16, SpaDoorId(number): SpaDoorId) -> Self {
         Self {
             number,
             user,

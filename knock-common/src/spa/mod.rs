@@ -8,10 +8,10 @@
 //! | at | octets | content | hidden with |
 //! |---|---|---|---|
 //! | 0 | 16 | tag: the first 16 octets of HMAC-SHA256(mac key; header ‖ hidden body) | |
-//! | 16 | 8 | header: the [`layout::KeyId`] | SipHash-2-4-128(mask key; tag) |
+//! | 16 | 8 | header: the [`layout::SpaKeyId`] | SipHash-2-4-128(mask key; tag) |
 //! | 24 | 8 | stamp: ns since 1970, greater than in each earlier packet of the key | the same |
 //! | 32 | 16 | body: the address to open for; `::` for the packet's source | HMAC-SHA256(cipher key; header) |
-//! | 48 | 8 | the [`layout::DoorId`] | the same |
+//! | 48 | 8 | the [`layout::SpaDoorId`] | the same |
 //! | 56 | 4 | seconds wanted; 0 for the door's `open_for` | the same |
 //! | 60 | 1 | 0 open, 1 close; 0x80 is added if an answer is wanted | the same |
 //! | 61 | 3 | 0 | the same |

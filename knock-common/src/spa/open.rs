@@ -3,7 +3,7 @@
 use crate::{
     hmac_sha256::{is_equal, text_bits},
     sha256::{BLOCK_WORDS, END, Work},
-    spa::layout::{Header, KeyId, MESSAGE_WORDS, OpenScratch, PacketWords, SpaKey},
+    spa::layout::{Header, MESSAGE_WORDS, OpenScratch, PacketWords, SpaKey, SpaKeyId},
 };
 
 /// Words of the header, and of header and body.
@@ -22,7 +22,7 @@ pub fn is_authentic(
 ) -> bool {
     let OpenScratch { message, work } = scratch;
     let [tag_low, tag_high, _, _, body @ .., _] = packet;
-    let KeyId(id) = header.key.id;
+    let SpaKeyId(id) = header.key.id;
     let clear = [id, header.stamp].map(u64::to_le);
     for (pair, word) in message.chunks_exact_mut(2).zip(clear.iter().chain(body)) {
         if let [first, second] = pair {

@@ -2,7 +2,7 @@
 
 use crate::{
     Address,
-    spa::layout::{DoorId, OpenScratch},
+    spa::layout::{OpenScratch, SpaDoorId},
 };
 
 /// The body of a packet.
@@ -11,7 +11,7 @@ pub struct Request {
     /// The address to open for; [`Address::ANY`] for the source of the packet.
     pub source: Address,
     /// The door.
-    pub door: DoorId,
+    pub door: SpaDoorId,
     /// For how many seconds; 0 for the door's `open_for`.
     pub seconds: u32,
     /// The lower bits of the octet for the action.
@@ -34,7 +34,7 @@ impl Request {
             source: Address {
                 words: [a, b, c, d].map(u32::to_be),
             },
-            door: DoorId((u64::from(door_high) << 32 | u64::from(door_low)).swap_bytes()),
+            door: SpaDoorId((u64::from(door_high) << 32 | u64::from(door_low)).swap_bytes()),
             seconds: seconds.swap_bytes(),
             action: last >> 24 & !Self::WANTS_ANSWER,
             wants_answer: last >> 24 & Self::WANTS_ANSWER != 0,

@@ -5,7 +5,7 @@ use crate::{
     hmac_sha256::{self, text_bits},
     sha256::{self, BLOCK_BYTES, Work, to_block},
     siphash::{SipKey, siphash, siphash_128},
-    spa::layout::{DoorId, Gate, KeyId},
+    spa::layout::{Gate, SpaDoorId, SpaKeyId},
 };
 
 /// Octets of a packet.
@@ -21,7 +21,7 @@ pub struct Sealer {
     /// Hides the body.
     pub cipher: hmac_sha256::Key,
     /// The client's key.
-    pub id: KeyId,
+    pub id: SpaKeyId,
 }
 
 /// What a packet says.
@@ -32,7 +32,7 @@ pub struct Content {
     /// The address to open for.
     pub source: Address,
     /// The door.
-    pub door: DoorId,
+    pub door: SpaDoorId,
     /// For how many seconds.
     pub seconds: u32,
     /// The octet for the action.
@@ -59,7 +59,7 @@ impl Sealer {
 
     /// Seals a packet with any body.
     pub fn seal_body(&self, stamp: u64, body: [u8; 32]) -> [u8; PACKET_BYTES] {
-        let KeyId(id) = self.id;
+        let SpaKeyId(id) = self.id;
         let header = [id.to_le_bytes(), stamp.to_le_bytes()].concat();
         let mut hidden = body;
         for (octet, mask) in hidden.iter_mut().zip(hmac(&self.cipher, &header)) {

@@ -8,7 +8,7 @@ use bytemuck::Pod;
 use knock_common::{
     grant,
     layout::{ALLOW_MAX, FLOWS_MAX, FlowKey, GrantKey},
-    spa::layout::KeyId,
+    spa::layout::SpaKeyId,
 };
 
 use super::facts::Grant;
@@ -61,7 +61,7 @@ pub(super) fn flows(instance: &Instance) -> Result<Vec<(FlowKey, u64)>> {
 ///
 /// # Errors
 /// The file can't be read.
-pub(super) fn stamps() -> Result<BTreeMap<KeyId, u64>> {
+pub(super) fn stamps() -> Result<BTreeMap<SpaKeyId, u64>> {
     stamps::recorded()
 }
 

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, io::Write, path::PathBuf};
 
 use anyhow::Result;
 use jiff::Timestamp;
-use knock_common::spa::layout::KeyId;
+use knock_common::spa::layout::SpaKeyId;
 use serde::{Deserialize, Serialize};
 
 use super::{
@@ -137,11 +137,11 @@ impl Command for Args {
 }
 
 /// Returns the users with the last stamps of their keys, in nanoseconds since 1970.
-pub fn answer(settings: &Settings, used: &BTreeMap<KeyId, u64>, unix_ms: u64) -> Answer {
+pub fn answer(settings: &Settings, used: &BTreeMap<SpaKeyId, u64>, unix_ms: u64) -> Answer {
     let users = settings.users.iter().map(|user| {
         let keys = user.keys.iter().map(|key| {
             let until = user.end_of(key);
-            let stamp = used.get(&KeyId(key.key.id().number()));
+            let stamp = used.get(&SpaKeyId(key.key.id().number()));
             Key {
                 key: key.key.to_string(),
                 note: key.note.clone(),

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use anyhow::{Context as _, Result};
 use knock_common::{
     Reason,
-    spa::layout::{FwknopKey, KeyId, LAST_MAX, SEEN_MAX},
+    spa::layout::{FwknopKey, LAST_MAX, SEEN_MAX, SpaKeyId},
 };
 
 use crate::{
@@ -36,7 +36,7 @@ pub(super) const AFTER_USE: [Reason; 10] = [
 #[derive(Debug, Default)]
 pub(super) struct KeyStamps {
     /// The keys of its users.
-    pub(super) keys: BTreeSet<KeyId>,
+    pub(super) keys: BTreeSet<SpaKeyId>,
     /// Which stamps count as used, and why.
     pub(super) opened: OpenedStamps,
     /// The word of keys that have used no stamp that is known.

@@ -8,7 +8,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result};
-use knock_common::spa::layout::{KeyId, SEEN_MAX};
+use knock_common::spa::layout::{SEEN_MAX, SpaKeyId};
 
 use super::{
     key_stamps::{AFTER_USE, KeyStamps},
@@ -94,7 +94,7 @@ impl Protection {
     ///
     /// # Errors
     /// The map can't be read.
-    pub fn used_stamps(&mut self) -> Result<BTreeMap<KeyId, u64>> {
+    pub fn used_stamps(&mut self) -> Result<BTreeMap<SpaKeyId, u64>> {
         match self.firewall.has_users() {
             true => Ok(self.key_stamps.used(&mut self.firewall)?.stamps),
             false => Ok(BTreeMap::new()),

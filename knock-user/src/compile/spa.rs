@@ -9,8 +9,8 @@ use knock_common::{
     siphash::SipKey,
     spa::{
         layout::{
-            DoorId, FWKNOP_KEYS_MAX, FWKNOP_SOURCES_MAX, FwknopKey, Gate, KEYS_MAX, KeyId,
-            LAST_MAX, MAY_MAX, SourcePrefix, SpaKey, SpaKeyName, SpaMay, SpaMayKey,
+            FWKNOP_KEYS_MAX, FWKNOP_SOURCES_MAX, FwknopKey, Gate, KEYS_MAX, LAST_MAX, MAY_MAX,
+            SourcePrefix, SpaDoorId, SpaKey, SpaKeyId, SpaKeyName, SpaMay, SpaMayKey,
         },
         port::{Otherwise as Others, SpaFormats, SpaPort},
     },
@@ -147,7 +147,7 @@ pub(super) fn tables(settings: &Settings, doors: &[u16], users: &[u16]) -> SpaTa
                 .filter_map(|key| Some((key, host_key.pairs.get(&key.key)?)));
             tables.keys.extend(pairs.map(|(key, pair)| {
                 let name = SpaKeyName {
-                    id: KeyId(key.key.id().number()),
+                    id: SpaKeyId(key.key.id().number()),
                     gate: index,
                     padding: 0,
                 };
@@ -161,7 +161,7 @@ pub(super) fn tables(settings: &Settings, doors: &[u16], users: &[u16]) -> SpaTa
         for (place, (door, entry)) in own.enumerate() {
             let may = may(door, entry);
             if place == 0 {
-                let first = SpaMayKey::door(number, DoorId::FIRST);
+                let first = SpaMayKey::door(number, SpaDoorId::FIRST);
                 tables.may.push((first, may));
             }
             let key = SpaMayKey::door(number, door_id(door));
@@ -210,7 +210,7 @@ fn fwknop_key(fwknop: &Fwknop, user: &User, number: u16, bind: bool) -> Option<F
 
 impl Tables {
     /// Returns the ids of the clients' keys, each of which needs a word in `SPA_LAST`.
-    pub fn spa_key_ids(&self) -> impl Iterator<Item = KeyId> + '_ {
+    pub fn spa_key_ids(&self) -> impl Iterator<Item = SpaKeyId> + '_ {
         let first = self.spa.keys.iter().filter(|(name, _)| name.gate == 0);
         first.map(|(name, _)| name.id)
     }
@@ -243,8 +243,8 @@ fn entry(user: &User, key: &UserKey, pair: &PairKeys, number: u16, bind: bool) -
     }
 }
 
-fn door_id(door: &Door) -> DoorId {
-    DoorId(spa::DoorId::of_name(&door.name).number())
+fn door_id(door: &Door) -> SpaDoorId {
+    SpaDoorId(spa::DoorId::of_name(&door.name).number())
 }
 
 fn may(door: &Door, entry: u16) -> SpaMay {

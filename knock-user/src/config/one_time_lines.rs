@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, net::IpAddr};
 
 use knock_common::packet::Protocol;
-use knock_sequence::{Knock, PortSet, Ports, one_time::Book};
+use knock_sequence::{Knock, PortSet, Ports, one_time::OneTimeText};
 
 use super::{
     checked::Checked,
@@ -43,30 +43,30 @@ impl Checked {
         let path = one_time.file.display();
         let unusable = |error: &OneTimeError| format!("the door can't be opened: {error}");
         let mut lines = OneTimeCheck::new(&self.settings, door);
-        let book = match one_time::inspect(&one_time.file, |knocks| lines.refuse(knocks)) {
-            Ok(book) => book,
+        let one_time_text = match one_time::inspect(&one_time.file, |knocks| lines.refuse(knocks)) {
+            Ok(one_time_text) => one_time_text,
             Err(error) => return vec![unusable(&error)],
         };
         let mut reasons: Vec<String> = one_time::exposure(&one_time.file).into_iter().collect();
-        let flaws = book.flaws().take(FLAWS_SHOWN);
+        let flaws = one_time_text.flaws().take(FLAWS_SHOWN);
         reasons.extend(flaws.map(|flaw| {
             format!(
                 "{path}:{}: {}; the line is not used",
                 flaw.line, flaw.reason
             )
         }));
-        let more = book.flaws().count().saturating_sub(FLAWS_SHOWN);
+        let more = one_time_text.flaws().count().saturating_sub(FLAWS_SHOWN);
         if more > 0 {
             reasons.push(format!("{path}: {more} more lines are not used"));
         }
-        reasons.extend(exhausted(&book, one_time).as_ref().map(unusable));
+        reasons.extend(exhausted(&one_time_text, one_time).as_ref().map(unusable));
         reasons
     }
 }
 
-fn exhausted(book: &Book, one_time: &OneTime) -> Option<OneTimeError> {
+fn exhausted(one_time_text: &OneTimeText, one_time: &OneTime) -> Option<OneTimeError> {
     let path = one_time.file.clone();
-    let none = book.unused().next().is_none();
+    let none = one_time_text.unused().next().is_none();
     none.then_some(OneTimeError::Exhausted { path })
 }
 

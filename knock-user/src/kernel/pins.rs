@@ -18,7 +18,7 @@ use knock_common::{
     },
     packet::Protocol,
     reason::COUNTERS_MAX,
-    spa::layout::{KeyId, LAST_MAX, SEEN_MAX, SpaTag},
+    spa::layout::{LAST_MAX, SEEN_MAX, SpaKeyId, SpaTag},
 };
 use knock_sequence::{PortSet, Ports};
 
@@ -68,7 +68,13 @@ pub const SHARED: [Shape; 7] = [
 /// The replay caches of SPA packets. All instances that have users share them, since a packet that
 /// was used at one interface must not be used at another one, and no command removes them.
 pub const REPLAY: [Shape; 2] = [
-    shape("SPA_LAST", MapType::Hash, size_of::<KeyId>(), 8, LAST_MAX),
+    shape(
+        "SPA_LAST",
+        MapType::Hash,
+        size_of::<SpaKeyId>(),
+        8,
+        LAST_MAX,
+    ),
     shape("SPA_SEEN", MapType::Hash, size_of::<SpaTag>(), 8, SEEN_MAX),
 ];
 

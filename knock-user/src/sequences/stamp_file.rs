@@ -8,7 +8,7 @@ use std::{
 
 use anyhow::{Context as _, Result};
 use jiff::Timestamp;
-use knock_common::spa::layout::{KeyId, SpaTag};
+use knock_common::spa::layout::{SpaKeyId, SpaTag};
 use serde::{Deserialize, Serialize};
 
 use super::one_time;
@@ -53,7 +53,7 @@ pub(super) struct Seen {
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct UsedStamps {
     /// The greatest stamp of each key, in nanoseconds since 1970.
-    pub stamps: BTreeMap<KeyId, u64>,
+    pub stamps: BTreeMap<SpaKeyId, u64>,
     /// The packets of fwknop, each with its time in milliseconds since boot.
     pub seen: BTreeMap<SpaTag, u64>,
 }
@@ -86,16 +86,16 @@ impl StampFile {
     }
 
     /// Adds used stamps, and drops keys that were removed long ago.
-    pub(super) fn merge(&mut self, used: &UsedStamps, configured: &BTreeSet<KeyId>, unix_ms: u64) {
+    pub(super) fn merge(&mut self, used: &UsedStamps, configured: &BTreeSet<SpaKeyId>, unix_ms: u64) {
         self.merge_seen(&used.seen, unix_ms, clock::boot_ms());
-        for (&KeyId(key), &last_ns) in &used.stamps {
+        for (&SpaKeyId(key), &last_ns) in &used.stamps {
             let stamp = self.keys.entry(key).or_insert(Stamp {
                 last_ns,
                 configured_ms: unix_ms,
             });
             stamp.last_ns = stamp.last_ns.max(last_ns);
         }
-        for KeyId(key) in configured {
+        for SpaKeyId(key) in configured {
             if let Some(stamp) = self.keys.get_mut(key) {
                 stamp.configured_ms = unix_ms;
             }
@@ -151,8 +151,8 @@ mod tests {
     #[test]
     fn stamps_only_grow_and_removed_keys_are_remembered() {
         let mut state = StampFile::default();
-        let [one, two] = [KeyId(1), KeyId(2)];
-        let used = |stamps: &[(KeyId, u64)]| UsedStamps {
+        let [one, two] = [SpaKeyId(1), SpaKeyId(2)];
+        let used = |stamps: &[(SpaKeyId, u64)]| UsedStamps {
             stamps: stamps.iter().copied().collect(),
             ..UsedStamps::default()
         };

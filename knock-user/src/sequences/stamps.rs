@@ -16,7 +16,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result};
-use knock_common::spa::layout::{KeyId, SpaTag};
+use knock_common::spa::layout::{SpaKeyId, SpaTag};
 use knock_sequence::duration::millis;
 
 use super::replay_cache::{boot, directories, lock};
@@ -90,7 +90,7 @@ pub struct OpenedStamps {
 
 impl OpenedStamps {
     /// Returns the least value of a key's word in `SPA_LAST`, by the difference of the clocks.
-    pub fn least(&self, key: KeyId, wall_ns: u64) -> u64 {
+    pub fn least(&self, key: SpaKeyId, wall_ns: u64) -> u64 {
         let last = self.keys.get(&key.0).copied().unwrap_or(0);
         last.max(self.floor.at(wall_ns))
     }
@@ -211,7 +211,7 @@ impl Stamps {
     ///
     /// # Errors
     /// The file can't be written: it has the stamps of the last call.
-    pub fn write(&self, used: &UsedStamps, configured: &BTreeSet<KeyId>) -> Result<()> {
+    pub fn write(&self, used: &UsedStamps, configured: &BTreeSet<SpaKeyId>) -> Result<()> {
         self.update(|state, _| state.merge(used, configured, clock::unix_ms()))
     }
 
@@ -250,7 +250,7 @@ impl Stamps {
 ///
 /// # Errors
 /// The file exists and can't be read.
-pub fn recorded() -> Result<BTreeMap<KeyId, u64>> {
+pub fn recorded() -> Result<BTreeMap<SpaKeyId, u64>> {
     for directory in directories() {
         let path = directory.join(FILE);
         if !path.exists() {
@@ -260,7 +260,7 @@ pub fn recorded() -> Result<BTreeMap<KeyId, u64>> {
             .with_context(|| format!("{} can't be read: run this as root", path.display()))?;
         let keys = state.keys.iter();
         return Ok(keys
-            .map(|(&key, stamp)| (KeyId(key), stamp.last_ns))
+            .map(|(&key, stamp)| (SpaKeyId(key), stamp.last_ns))
             .collect());
     }
     Ok(BTreeMap::new())

@@ -7,7 +7,7 @@ use std::{
 
 use anyhow::{Context as _, Result};
 
-use knock_sequence::{Ports, duration::spell, one_time::Book};
+use knock_sequence::{Ports, duration::spell, one_time::OneTimeText};
 
 use crate::{
     config::{self, Checked, one_time_lines::OneTimeCheck},
@@ -108,17 +108,17 @@ pub fn check(checked: &Checked, host: &Host, out: &mut impl Write) -> io::Result
 }
 
 fn describe(settings: &Settings, out: &mut impl Write) -> io::Result<()> {
-    let books: Vec<Option<Book>> = settings
+    let books: Vec<Option<OneTimeText>> = settings
         .doors
         .iter()
-        .map(|door| book(settings, door))
+        .map(|door| one_time_text(settings, door))
         .collect();
     let view = view(settings, &books);
-    for (door, book) in settings.doors.iter().zip(&books) {
-        let book = book.as_ref();
+    for (door, one_time_text) in settings.doors.iter().zip(&books) {
+        let one_time_text = one_time_text.as_ref();
         writeln!(out, "door {}", door.name)?;
         if door.has_sequence() {
-            writeln!(out, "  knock    {}", sequence(door, book))?;
+            writeln!(out, "  knock    {}", sequence(door, one_time_text))?;
             writeln!(out, "  timeout  {}", time_limits(door))?;
         }
         let users: Vec<_> = settings
@@ -132,7 +132,7 @@ fn describe(settings: &Settings, out: &mut impl Write) -> io::Result<()> {
         if let Some(target) = door.target {
             writeln!(out, "  target   {target}")?;
         }
-        if let Some(strength) = strength(door, book, &view) {
+        if let Some(strength) = strength(door, one_time_text, &view) {
             writeln!(out, "  guessing {}", strength.blind())?;
             writeln!(out, "  scanned  {}", strength.scanned)?;
         }
@@ -183,7 +183,7 @@ fn describe(settings: &Settings, out: &mut impl Write) -> io::Result<()> {
 }
 
 /// Reads the one-time file of a door, if possible.
-fn book(settings: &Settings, door: &Door) -> Option<Book> {
+fn one_time_text(settings: &Settings, door: &Door) -> Option<OneTimeText> {
     let Some(Dynamic::OneTime(OneTime { file, .. })) = &door.dynamic else {
         return None;
     };
@@ -192,7 +192,7 @@ fn book(settings: &Settings, door: &Door) -> Option<Book> {
 }
 
 /// Describes the sequence of a door.
-fn sequence(door: &Door, book: Option<&Book>) -> String {
+fn sequence(door: &Door, one_time_text: Option<&OneTimeText>) -> String {
     let OneTime { file, lookahead } = match &door.dynamic {
         None => return words(&door.knock),
         Some(Dynamic::Otp(_)) => {
@@ -200,10 +200,10 @@ fn sequence(door: &Door, book: Option<&Book>) -> String {
         }
         Some(Dynamic::OneTime(one_time)) => one_time,
     };
-    let lines = book.map_or("none can be read".to_owned(), |book| {
-        let next = book.unused().take((*lookahead).into());
+    let lines = one_time_text.map_or("none can be read".to_owned(), |one_time_text| {
+        let next = one_time_text.unused().take((*lookahead).into());
         let next: Vec<String> = next.map(|(line, _)| line.to_string()).collect();
-        let left = book.unused().count();
+        let left = one_time_text.unused().count();
         match next.as_slice() {
             [] => "none is left".to_owned(),
             [only] => format!("{left} left, line {only} opens"),
@@ -214,9 +214,9 @@ fn sequence(door: &Door, book: Option<&Book>) -> String {
 }
 
 /// Returns the strength of the door's weakest sequence.
-fn strength(door: &Door, book: Option<&Book>, view: &View) -> Option<Strength> {
-    let weakest = |book: &Book| {
-        let all = book
+fn strength(door: &Door, one_time_text: Option<&OneTimeText>, view: &View) -> Option<Strength> {
+    let weakest = |one_time_text: &OneTimeText| {
+        let all = one_time_text
             .unused()
             .map(|(_, knocks)| Strength::of(door, knocks, view));
         all.min_by(|a, b| a.bits.total_cmp(&b.bits))
@@ -225,22 +225,26 @@ fn strength(door: &Door, book: Option<&Book>, view: &View) -> Option<Strength> {
         None if door.knock.is_empty() => None,
         None => Some(Strength::of(door, &door.knock, view)),
         Some(Dynamic::Otp(_)) => Strength::timed(door),
-        Some(Dynamic::OneTime(_)) => weakest(book?),
+        Some(Dynamic::OneTime(_)) => weakest(one_time_text?),
     }
 }
 
 /// Returns what a scan of the host shows; `books` are the one-time files of the doors.
-fn view(settings: &Settings, books: &[Option<Book>]) -> View {
-    let lines = settings.doors.iter().zip(books).flat_map(|(door, book)| {
-        let lookahead = match &door.dynamic {
-            Some(Dynamic::OneTime(one_time)) => one_time.lookahead.into(),
-            Some(Dynamic::Otp(_)) | None => 0,
-        };
-        let next = book
-            .iter()
-            .flat_map(move |book| book.unused().take(lookahead));
-        next.flat_map(move |(_, knocks)| knocks.iter().map(move |&knock| (door, knock)))
-    });
+fn view(settings: &Settings, books: &[Option<OneTimeText>]) -> View {
+    let lines = settings
+        .doors
+        .iter()
+        .zip(books)
+        .flat_map(|(door, one_time_text)| {
+            let lookahead = match &door.dynamic {
+                Some(Dynamic::OneTime(one_time)) => one_time.lookahead.into(),
+                Some(Dynamic::Otp(_)) | None => 0,
+            };
+            let next = one_time_text
+                .iter()
+                .flat_map(move |one_time_text| one_time_text.unused().take(lookahead));
+            next.flat_map(move |(_, knocks)| knocks.iter().map(move |&knock| (door, knock)))
+        });
     View::of(settings, lines)
 }
 

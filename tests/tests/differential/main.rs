@@ -27,7 +27,7 @@ use knock_common::{
     packet::Protocol,
     sim::{Cells, LockoutKey, Sim, Words},
     spa::{
-        layout::{KeyId, SpaKey},
+        layout::{SpaKey, SpaKeyId},
         port::Otherwise,
         seal::{Content, PACKET_BYTES},
     },
@@ -506,7 +506,7 @@ fn same_tables(kernel: &mut Kernel, sim: &Sim) {
     assert_eq!(kernel_keys(&allow, low), keys(&sim.allow, low));
     let flows = kernel.flows().unwrap();
     assert_eq!(kernel_keys(&flows, none), keys(&sim.flows, none));
-    let last = kernel.entries::<KeyId>("SPA_LAST").unwrap();
+    let last = kernel.entries::<SpaKeyId>("SPA_LAST").unwrap();
     let whole = |word| word;
     assert_eq!(kernel_keys(&last, whole), keys(&sim.spa_last, whole));
     let firsts = same_cells(kernel, "FIRST_KNOCKS", &sim.buckets.borrow(), TICK_BITS);

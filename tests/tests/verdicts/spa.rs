@@ -8,7 +8,7 @@ use knock_common::{
     grant::Grant,
     layout::GrantKey,
     spa::{
-        layout::{DoorId, SpaKey, SpaKeyName},
+        layout::{SpaDoorId, SpaKey, SpaKeyName},
         port::Otherwise,
         seal::{Content, Sealer},
     },
@@ -154,7 +154,7 @@ fn a_packet_opens_what_its_user_may_open() {
             "his first door",
             bob,
             |c| Content {
-                door: DoorId::FIRST,
+                door: SpaDoorId::FIRST,
                 ..c
             },
             Opened,
@@ -345,7 +345,7 @@ fn an_answer_says_what_happened() {
         ),
         ("close", |c| Content { action: 0x81, ..c }, Closed, 0),
     ];
-    assert_ne!(wiki, DoorId::FIRST);
+    assert_ne!(wiki, SpaDoorId::FIRST);
     for frame in [v4(), v6(), eth().vlan(7).ip4(CLIENT, "192.0.2.2")] {
         for (name, change, reason, seconds) in rows {
             kernel.reset_event_limits().unwrap();

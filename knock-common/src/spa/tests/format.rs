@@ -33,8 +33,8 @@ fn packets_are_those_of_another_implementation() {
             stamp: stamp.parse().unwrap(),
             source: Address::from(source.parse::<IpAddr>().unwrap()),
             door: match door {
-                "-" => DoorId::FIRST,
-                _ => DoorId(u64::from(high) << 32 | u64::from(low)),
+                "-" => SpaDoorId::FIRST,
+                _ => SpaDoorId(u64::from(high) << 32 | u64::from(low)),
             },
             seconds: seconds.parse().unwrap(),
             action: u8::from_str_radix(action.trim_start_matches("0x"), 16).unwrap(),
@@ -67,7 +67,7 @@ fn a_packet_opens_what_it_asks_for() {
         (
             "the first door",
             Content {
-                door: DoorId::FIRST,
+                door: SpaDoorId::FIRST,
                 ..CONTENT
             },
             SSH_NUMBER,

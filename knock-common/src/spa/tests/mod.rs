@@ -9,7 +9,7 @@ use std::{cell::Cell, net::IpAddr, rc::Rc, vec, vec::Vec};
 use proptest::prelude::*;
 
 use super::{
-    layout::{DoorId, Gate, KeyId, SpaKey, SpaKeyName, SpaMay, SpaMayKey},
+    layout::{Gate, SpaDoorId, SpaKey, SpaKeyId, SpaKeyName, SpaMay, SpaMayKey},
     port::{Otherwise, SpaFormats, SpaPort},
     seal::{Content, PACKET_BYTES, Sealer},
     stamp,
@@ -33,9 +33,9 @@ const WINDOW: u64 = 30 * SECOND;
 /// Time since boot when a packet with [`STAMP`] was made.
 const BOOT: u64 = 5_000 * SECOND;
 const ALICE: u16 = 7;
-const SSH: DoorId = DoorId(0x79c7_ebe6_91a3_2f62);
-const WIKI: DoorId = DoorId(0x1a51_dc21_62ca_9bcf);
-const OTHERS: DoorId = DoorId(1);
+const SSH: SpaDoorId = SpaDoorId(0x79c7_ebe6_91a3_2f62);
+const WIKI: SpaDoorId = SpaDoorId(0x1a51_dc21_62ca_9bcf);
+const OTHERS: SpaDoorId = SpaDoorId(1);
 const SSH_NUMBER: u16 = 3;
 const WIKI_NUMBER: u16 = 4;
 const OTHERS_NUMBER: u16 = 5;
@@ -86,7 +86,7 @@ fn sealer() -> Sealer {
         },
         mac: key("1cb98ea809191451a021585414a310aad4f009bfeb00c683ca3d8ecc2bd6820d"),
         cipher: key("c36c35d5d20e89c89472a973e559e034d4bd27457238853f68cc962a6ced4ef2"),
-        id: KeyId(u64::from_le_bytes(octets("ae08b31542742c32"))),
+        id: SpaKeyId(u64::from_le_bytes(octets("ae08b31542742c32"))),
     }
 }
 
@@ -154,7 +154,7 @@ fn host_with(flags: u16) -> Sim {
         spa_gates: vec![sealer.gate],
         spa_keys: [(SpaKeyName::new(sealer.id, 0), key)].into(),
         spa_may: [
-            (SpaMayKey::door(ALICE, DoorId::FIRST), ssh),
+            (SpaMayKey::door(ALICE, SpaDoorId::FIRST), ssh),
             (SpaMayKey::door(ALICE, SSH), ssh),
             (SpaMayKey::door(ALICE, WIKI), wiki),
             (SpaMayKey::door(anybody, SSH), ssh),

@@ -27,7 +27,7 @@ fn a_user_may_open_what_is_configured() {
         (
             "no door",
             0,
-            door(DoorId(9)),
+            door(SpaDoorId(9)),
             Some((Reason::SpaNotAllowed, None, any)),
         ),
         ("its own address", 0, to(mapped), None),

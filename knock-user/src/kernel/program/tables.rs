@@ -12,7 +12,7 @@ use knock_common::{
     layout::{ALLOW_MAX, EdgeKey, FlowKey, GrantKey, PortRule, ProgressKey, UsedKey, port_index},
     presence,
     seen::Seen,
-    spa::layout::{FwknopKey, GATES, Gate, KeyId, SpaTag},
+    spa::layout::{FwknopKey, GATES, Gate, SpaKeyId, SpaTag},
     time::Moment,
 };
 use knock_sequence::Knock;
@@ -118,7 +118,7 @@ impl XdpProgram {
     }
 
     /// Returns the map of the greatest stamp that each key of a user has used.
-    pub fn stamps(&mut self) -> Result<Table<&mut MapData, KeyId, u64>> {
+    pub fn stamps(&mut self) -> Result<Table<&mut MapData, SpaKeyId, u64>> {
         Ok(Table::try_from(maps::map_mut(&mut self.ebpf, "SPA_LAST")?)?)
     }
 

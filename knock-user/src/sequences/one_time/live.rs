@@ -9,7 +9,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use knock_sequence::{Knock, one_time::Book};
+use knock_sequence::{Knock, one_time::OneTimeText};
 
 use super::disk;
 
@@ -35,7 +35,11 @@ pub(super) fn remove(path: &Path) -> io::Result<()> {
 }
 
 /// Returns the last line that was accepted when the host went down, if the file still has it.
-pub(super) fn lost(path: &Path, boot: &str, book: &Book) -> io::Result<Option<u32>> {
+pub(super) fn lost(
+    path: &Path,
+    boot: &str,
+    one_time_text: &OneTimeText,
+) -> io::Result<Option<u32>> {
     let text = match disk::read(&beside(path)?) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         text => text?,
@@ -47,7 +51,8 @@ pub(super) fn lost(path: &Path, boot: &str, book: &Book) -> io::Result<Option<u3
     // Another file may have replaced it meanwhile.
     let line = line.parse().ok().filter(|_| then != boot);
     Ok(line.filter(|&line| {
-        book.sequence(line)
+        one_time_text
+            .sequence(line)
             .is_some_and(|found| words(found) == knocks)
     }))
 }

@@ -4,7 +4,7 @@ use std::{os::unix::ffi::OsStrExt as _, path::Path};
 
 use knock_sequence::{
     Knock,
-    one_time::{Book, SEQUENCES_MOST},
+    one_time::{OneTimeText, SEQUENCES_MOST},
 };
 
 /// How many bits of an id are the line number. The others are a hash of the line.
@@ -37,8 +37,8 @@ fn fnv(bytes: impl Iterator<Item = u8>) -> u32 {
 }
 
 /// Returns the line with this id; none if another sequence is there now.
-pub(super) fn line_of(book: &Book, sequence_id: u32) -> Option<u32> {
+pub(super) fn line_of(one_time_text: &OneTimeText, sequence_id: u32) -> Option<u32> {
     let line = sequence_id & ((1 << LINE_BITS) - 1);
-    let knocks = book.sequence(line)?;
+    let knocks = one_time_text.sequence(line)?;
     (self::sequence_id(line, knocks) == sequence_id).then_some(line)
 }

@@ -1,7 +1,7 @@
 //! Reads files of one-time sequences, and marks used lines.
 //!
 //! ```text
-//! file ─▶ disk (read) ─▶ Book (lines) ─▶ OneTimeFile: current lines ─▶ automaton
+//! file ─▶ disk (read) ─▶ OneTimeText (lines) ─▶ OneTimeFile: current lines ─▶ automaton
 //!   ▲                                        │ this line was used
 //!   └── disk (replace, at once, fsync) ◀─────┘
 //! ```
@@ -19,7 +19,7 @@ use std::{
 };
 
 pub use self::disk::exposure;
-use knock_sequence::{Knock, one_time::Book};
+use knock_sequence::{Knock, one_time::OneTimeText};
 
 use crate::host::os_error;
 
@@ -112,14 +112,14 @@ fn current_user() -> String {
 pub fn inspect(
     path: &Path,
     refuses: impl FnMut(&[Knock]) -> Option<String>,
-) -> Result<Book, OneTimeError> {
+) -> Result<OneTimeText, OneTimeError> {
     let text = disk::read(path).map_err(|cause| OneTimeError::Unreadable {
         path: path.to_owned(),
         cause,
     })?;
-    let mut book = Book::new(text);
-    book.refuse(refuses);
-    Ok(book)
+    let mut one_time_text = OneTimeText::new(text);
+    one_time_text.refuse(refuses);
+    Ok(one_time_text)
 }
 
 /// Creates or replaces a file that only its owner may read, completely or not at all, and syncs it
@@ -139,7 +139,7 @@ pub struct OneTimeFile {
     lookahead: u16,
     /// The number under which the kernel records used sequences.
     replay_domain: u32,
-    book: Book,
+    one_time_text: OneTimeText,
     /// A used line that is not marked on disk yet.
     unmarked: Option<u32>,
     /// The last line that was marked since the file was opened.
@@ -164,7 +164,7 @@ impl OneTimeFile {
             replay_domain: mark::replay_domain(
                 &disk::real(path).unwrap_or_else(|_| path.to_owned()),
             ),
-            book: Book::default(),
+            one_time_text: OneTimeText::default(),
             unmarked: None,
             used: None,
             failure: None,
@@ -178,15 +178,15 @@ impl OneTimeFile {
         &mut self,
         refuses: impl FnMut(&[Knock]) -> Option<String>,
     ) -> Result<(), OneTimeError> {
-        self.book = inspect(&self.path, refuses)?;
+        self.one_time_text = inspect(&self.path, refuses)?;
         // A failure now is better than one after a grant was given.
         disk::try_to_replace(&self.path).map_err(|cause| self.unmarkable(cause))?;
         let unmarkable = |cause| self.unmarkable(cause);
         let boot = live::boot().map_err(unmarkable)?;
-        let lost = live::lost(&self.path, &boot, &self.book).map_err(unmarkable)?;
-        if let Some(marked) = lost.and_then(|line| self.book.marked(line)) {
+        let lost = live::lost(&self.path, &boot, &self.one_time_text).map_err(unmarkable)?;
+        if let Some(marked) = lost.and_then(|line| self.one_time_text.marked(line)) {
             disk::replace(&self.path, marked.text()).map_err(unmarkable)?;
-            self.book = marked;
+            self.one_time_text = marked;
             tracing::warn!(
                 "{}: the host went down while the lines up to {} were accepted, and their use was not \
                  recorded: they are void",
@@ -201,7 +201,7 @@ impl OneTimeFile {
     fn record_accepted(&self) -> Result<(), OneTimeError> {
         self.not_exhausted()?;
         let (line, knocks) = self
-            .book
+            .one_time_text
             .unused()
             .take(self.lookahead.into())
             .last()
@@ -238,7 +238,8 @@ impl OneTimeFile {
 
     /// Returns the sequence with this id, if the file has it.
     pub fn sequence(&self, sequence_id: u32) -> Option<&[Knock]> {
-        self.book.sequence(mark::line_of(&self.book, sequence_id)?)
+        self.one_time_text
+            .sequence(mark::line_of(&self.one_time_text, sequence_id)?)
     }
 
     /// Returns the accepted sequences; none if the file can't be used.
@@ -246,7 +247,7 @@ impl OneTimeFile {
         if self.failure.is_some() || self.is_withdrawn {
             return Vec::new();
         }
-        self.book
+        self.one_time_text
             .unused()
             .take(self.lookahead.into())
             .map(|(line, knocks)| Current {
@@ -258,13 +259,13 @@ impl OneTimeFile {
 
     /// Returns the state of the file.
     pub fn standing(&self) -> Standing {
-        let next = self.book.unused().next();
+        let next = self.one_time_text.unused().next();
         Standing {
             used: self.used,
             next: next
                 .filter(|_| self.failure.is_none())
                 .map(|(line, _)| line),
-            left: self.book.unused().count(),
+            left: self.one_time_text.unused().count(),
             failure: self.failure.as_ref().map(ToString::to_string),
         }
     }
@@ -278,10 +279,10 @@ impl OneTimeFile {
     /// # Errors
     /// The line can't be marked.
     pub fn mark_used(&mut self, sequence_id: u32) -> Result<(), &OneTimeError> {
-        let Some(line) = mark::line_of(&self.book, sequence_id) else {
+        let Some(line) = mark::line_of(&self.one_time_text, sequence_id) else {
             return Ok(());
         };
-        if self.unmarked.is_none() && self.book.is_marked(line) {
+        if self.unmarked.is_none() && self.one_time_text.is_marked(line) {
             return Ok(());
         }
         let line = self.unmarked.map_or(line, |unmarked| unmarked.max(line));
@@ -303,24 +304,26 @@ impl OneTimeFile {
     fn mark(&mut self, line: u32) -> Result<(), OneTimeError> {
         // Lines that were added meanwhile are kept.
         let text = disk::read(&self.path).map_err(|cause| self.unreadable(cause))?;
-        let mut found = Book::new(text);
-        if found.sequence(line).is_none() || found.sequence(line) != self.book.sequence(line) {
+        let mut found = OneTimeText::new(text);
+        if found.sequence(line).is_none()
+            || found.sequence(line) != self.one_time_text.sequence(line)
+        {
             return Err(OneTimeError::Changed {
                 path: self.path.clone(),
                 line,
             });
         }
-        found.restrict_to(&self.book);
+        found.restrict_to(&self.one_time_text);
         if let Some(marked) = found.marked(line) {
             disk::replace(&self.path, marked.text()).map_err(|cause| self.unmarkable(cause))?;
             found = marked;
         }
-        self.book = found;
+        self.one_time_text = found;
         self.record_accepted()
     }
 
     fn not_exhausted(&self) -> Result<(), OneTimeError> {
-        match self.book.unused().next() {
+        match self.one_time_text.unused().next() {
             Some(_) => Ok(()),
             None => Err(OneTimeError::Exhausted {
                 path: self.path.clone(),

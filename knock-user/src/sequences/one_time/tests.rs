@@ -53,12 +53,12 @@ impl Place {
 fn lines(file: &OneTimeFile) -> Vec<u32> {
     let lines = file.current().into_iter();
     lines
-        .map(|current| mark::line_of(&file.book, current.sequence_id).unwrap())
+        .map(|current| mark::line_of(&file.one_time_text, current.sequence_id).unwrap())
         .collect()
 }
 
 fn use_up(file: &mut OneTimeFile, line: u32) -> Result<(), String> {
-    let sequence_id = mark::sequence_id(line, file.book.sequence(line).unwrap());
+    let sequence_id = mark::sequence_id(line, file.one_time_text.sequence(line).unwrap());
     file.mark_used(sequence_id).map_err(ToString::to_string)
 }
 
@@ -136,7 +136,10 @@ fn lines_that_the_door_refuses_are_skipped() {
     let refuses = |knocks: &[Knock]| (knocks[0].port == 22).then(|| "protected".to_owned());
     let mut file = OneTimeFile::open(&place.path, 2, refuses);
     assert_eq!(lines(&file), [1, 3]);
-    assert_eq!(file.book.flaw(2).map(|flaw| flaw.reason), Some("protected"));
+    assert_eq!(
+        file.one_time_text.flaw(2).map(|flaw| flaw.reason),
+        Some("protected")
+    );
     use_up(&mut file, 1).unwrap();
     assert_eq!(lines(&file), [3], "still not");
     // These lines were not checked against the door.
@@ -156,7 +159,7 @@ fn lines_that_the_door_refuses_are_skipped() {
 fn an_id_of_the_previous_file_marks_nothing() {
     let place = Place::new(" 7000\n 8000\n");
     let notes: Vec<u32> = (1..=2)
-        .map(|line| mark::sequence_id(line, place.open(2).book.sequence(line).unwrap()))
+        .map(|line| mark::sequence_id(line, place.open(2).one_time_text.sequence(line).unwrap()))
         .collect();
     const OTHER: &str = " 7001\n 8001\n 9001\n";
     fs::write(&place.path, OTHER).unwrap();
