@@ -121,7 +121,7 @@ fn try_often(kind: Kind, openings: u32) -> Result<Measured> {
     }
     let mut measured = Measured::default();
     while measured.tries() < openings {
-        let source = net.stranger(Family::V4);
+        let source = net.new_source(Family::V4);
         let knocks = receiver.knocks(&source)?;
         let opened = net.client.enter(|| -> Result<_> {
             timing::pin(CLIENT_CPU)?;

@@ -126,7 +126,7 @@ fn succeed(kind: Kind, flood: Option<Flood>, patience: Duration) -> Result<u32> 
     let wire = Wire::open(&net.client);
     let mut successes = 0;
     for _ in 0..SEQUENCES {
-        let source = net.stranger(Family::V4);
+        let source = net.new_source(Family::V4);
         for knock in receiver.knocks(&source)? {
             // A full link loses packets, as a wire would.
             let _lost = wire.try_send(&knock);

@@ -101,12 +101,12 @@ const GRANTED: &str = "a new connection would pass: source has a grant";
 
 const ROWS: &[Row] = &[
     Row {
-        name: "a stranger",
+        name: "an unauthorized source",
         chain: &[PROTECTED, UNTRUSTED, "no grant", IDLE, NO_GRANT],
         ..PLAIN
     },
     Row {
-        name: "a stranger, IPv6",
+        name: "an unauthorized source, IPv6",
         source: SIX,
         chain: &[
             PROTECTED,

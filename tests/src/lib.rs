@@ -21,7 +21,7 @@ pub mod sleep;
 pub mod source;
 pub mod spa;
 pub mod ssh;
-pub mod strangers;
 pub mod stream;
+pub mod unauthorized;
 pub mod wait;
 pub mod wire;

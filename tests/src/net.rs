@@ -262,7 +262,7 @@ impl Net {
     /// # Panics
     /// No address is left.
     #[track_caller]
-    pub fn stranger(&self, family: Family) -> Source<'_> {
+    pub fn new_source(&self, family: Family) -> Source<'_> {
         let number = self.next_source.fetch_add(1, Ordering::Relaxed);
         assert!(number < 255, "a test has at most 254 sources");
         self.source(family.source(number), family.server())

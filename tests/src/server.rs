@@ -11,7 +11,7 @@ use socket2::{Domain, Socket, Type};
 
 use crate::{namespace::Namespace, wait};
 
-type Guests = Arc<Mutex<Vec<(IpAddr, u16)>>>;
+type Peers = Arc<Mutex<Vec<(IpAddr, u16)>>>;
 
 /// Listeners in a namespace, on all its addresses.
 ///
@@ -19,7 +19,7 @@ type Guests = Arc<Mutex<Vec<(IpAddr, u16)>>>;
 /// few.
 #[derive(Debug, Default)]
 pub struct Server {
-    guests: Guests,
+    peers: Peers,
 }
 
 impl Server {
@@ -49,11 +49,11 @@ impl Server {
             Ok(socket) => socket,
             Err(error) => panic!("listening on udp/{port}: {error}"),
         };
-        let guests = Arc::clone(&self.guests);
+        let peers = Arc::clone(&self.peers);
         thread::spawn(move || {
             let mut buffer = [0; 2048];
             while let Ok((length, from)) = socket.recv_from(&mut buffer) {
-                note(&guests, from, port);
+                note(&peers, from, port);
                 let _unreachable = socket.send_to(&buffer[..length], from);
             }
         });
@@ -73,24 +73,24 @@ impl Server {
 
     /// Whether a connection or datagram of this source has ever reached this port.
     pub fn met(&self, source: IpAddr, port: u16) -> bool {
-        let guests = self.guests.lock().unwrap_or_else(PoisonError::into_inner);
-        guests.contains(&(source, port))
+        let peers = self.peers.lock().unwrap_or_else(PoisonError::into_inner);
+        peers.contains(&(source, port))
     }
 
     /// How many sources and ports were recorded.
-    pub fn guests(&self) -> usize {
-        self.guests
+    pub fn peers(&self) -> usize {
+        self.peers
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .len()
     }
 
     fn accept(&self, listener: Socket, port: u16) {
-        let guests = Arc::clone(&self.guests);
+        let peers = Arc::clone(&self.peers);
         thread::spawn(move || {
             while let Ok((socket, from)) = listener.accept() {
                 if let Some(from) = from.as_socket() {
-                    note(&guests, from, port);
+                    note(&peers, from, port);
                 }
                 thread::spawn(move || echo(socket.into()));
             }
@@ -108,8 +108,8 @@ fn listener(port: u16) -> io::Result<Socket> {
     Ok(socket)
 }
 
-fn note(guests: &Guests, from: SocketAddr, port: u16) {
-    guests
+fn note(peers: &Peers, from: SocketAddr, port: u16) {
+    peers
         .lock()
         .unwrap_or_else(PoisonError::into_inner)
         .push((from.ip().to_canonical(), port));

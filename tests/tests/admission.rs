@@ -149,7 +149,7 @@ fn an_interface_that_appears_is_checked() {
             } else {
                 assert_eq!(attached_programs(&net.server).len(), 2, "{kind}");
             }
-            net.stranger(Family::V4)
+            net.new_source(Family::V4)
                 .finds_closed(SSH, &format!("beside {kind}"));
             let gone = daemon
                 .events_like(&json!({"event": "absent", "interface": "t0"}))
@@ -239,7 +239,8 @@ fn an_interface_is_protected_when_its_foreign_program_is_gone() {
             daemon.wait_for_event(&refused);
             let because = status(&net.server, "b1")["because"].to_string();
             assert!(because.contains("another XDP program"), "{because}");
-            net.stranger(Family::V4).finds_closed(SSH, "the other one");
+            net.new_source(Family::V4)
+                .finds_closed(SSH, "the other one");
             drop(others);
             wait_for_events(&daemon, &protecting, 2);
             let source = elsewhere(net);
@@ -262,7 +263,7 @@ fn a_reload_succeeds_while_one_interface_is_refused() {
         daemon.wait_for_event(&json!({"event": "refused", "interface": "t0"}));
         let other = DOOR.replace("7000", "7500");
         daemon.reload(&named("\"b0\", \"t0\"", &other));
-        let source = net.stranger(Family::V4);
+        let source = net.new_source(Family::V4);
         source.knock("tcp/7500 udp/8000 tcp/9000");
         source.finds(true, SSH, "reloaded");
         assert_eq!(status(&net.server, "t0")["attached"], false);
@@ -312,7 +313,7 @@ fn a_bridge_and_its_port_are_not_both_protected() {
             wait::until("both are attached", || {
                 attached_programs(&net.server).len() == 2
             });
-            let source = net.stranger(Family::V4);
+            let source = net.new_source(Family::V4);
             source.finds_closed(SSH, "at both");
             source.knock(KNOCKS);
             source.finds(true, SSH, "at both");
@@ -338,7 +339,7 @@ fn a_port_of_a_protected_bridge_is_refused() {
         for word in ["b1 is a port of br0", "protect br0 alone"] {
             assert!(output.contains(word), "no {word:?} in: {output}");
         }
-        net.stranger(Family::V4)
+        net.new_source(Family::V4)
             .finds_closed(SSH, "nothing was changed");
         daemon.stop();
     });
@@ -361,7 +362,7 @@ fn an_alternative_name_is_resolved() {
         let protecting =
             json!({"event": "protecting", "interface": alternative, "current_name": "b0"});
         daemon.wait_for_event(&protecting);
-        net.stranger(Family::V4)
+        net.new_source(Family::V4)
             .finds_closed(SSH, "under the other name");
         let known = status(&net.server, alternative);
         assert_eq!(known["current_name"], "b0", "{known}");
@@ -371,10 +372,11 @@ fn an_alternative_name_is_resolved() {
             assert_eq!(code, Some(0), "{output}");
         }
         daemon.reload(&config("b0"));
-        net.stranger(Family::V4).finds_closed(SSH, "under its name");
+        net.new_source(Family::V4)
+            .finds_closed(SSH, "under its name");
         assert_eq!(pins::instance(&net.server).linked(), ["b0"]);
         daemon.reload(&config(alternative));
-        net.stranger(Family::V4)
+        net.new_source(Family::V4)
             .finds_closed(SSH, "the other name again");
         assert!(daemon.events_like(&json!({"event": "detached"})).is_empty());
         daemon.stop();
@@ -414,7 +416,7 @@ fn exchanged_names_are_followed() {
 
 /// A source that has not knocked, on the second link.
 fn elsewhere(net: &Net) -> Source<'_> {
-    net.stranger(Family::V4).to(Family::V4.second_server())
+    net.new_source(Family::V4).to(Family::V4.second_server())
 }
 
 /// The entry of an interface in `status --json`.

@@ -39,7 +39,8 @@ fn grants_last_when_the_wall_clock_is_set() {
         let config = format!("{DOOR}\nopen_for = \"{}s\"", OPEN_FOR.as_secs());
         let daemon = Daemon::start(&net.server, &config);
         for (row, hours) in [("an hour back", -1), ("an hour forward", 1)] {
-            let sources = Family::ALL.map(|family| (net.stranger(family), net.stranger(family)));
+            let sources =
+                Family::ALL.map(|family| (net.new_source(family), net.new_source(family)));
             for (inside, halfway) in &sources {
                 inside.knock(KNOCKS);
                 halfway.knock("tcp/7000 udp/8000");
@@ -52,7 +53,7 @@ fn grants_last_when_the_wall_clock_is_set() {
                 halfway.finds(true, SSH, row);
                 daemon.wait_for_event(&json!({"event": "opened", "source": halfway.name()}));
             }
-            times_are_right(&daemon, &net.stranger(Family::V4), row);
+            times_are_right(&daemon, &net.new_source(Family::V4), row);
             sleep_until_it_ended(knocked);
             for (inside, _) in &sources {
                 inside.finds_closed(SSH, row);
@@ -81,12 +82,12 @@ fn time_based_sequences_follow_the_wall_clock() {
             let before = otp.now();
             turn_the_clock(hours);
             wait::until(row, || {
-                let source = net.stranger(Family::V4);
+                let source = net.new_source(Family::V4);
                 source.knock(&otp.words(otp.now(), source.from));
                 source.connect(SSH, Duration::from_millis(300)).is_ok()
             });
             for family in Family::ALL {
-                let source = net.stranger(family);
+                let source = net.new_source(family);
                 source.knock(&otp.words(before, source.from));
                 source.finds_closed(SSH, row);
             }
@@ -105,7 +106,7 @@ fn grants_expire_while_the_machine_sleeps() {
             OPEN_FOR.as_secs()
         );
         let daemon = Daemon::start(&net.server, &config);
-        let (inside, halfway) = (net.stranger(Family::V4), net.stranger(Family::V6));
+        let (inside, halfway) = (net.new_source(Family::V4), net.new_source(Family::V6));
         let mut connection = inside.knock_and_connect(KNOCKS, SSH).unwrap();
         assert!(echoes(&mut connection), "before");
         halfway.knock("tcp/7000 udp/8000");
@@ -140,10 +141,10 @@ fn turn_the_clock(hours: i64) {
 
 /// The console prints the current time.
 #[track_caller]
-fn times_are_right(daemon: &Daemon, stranger: &Source<'_>, row: &str) {
+fn times_are_right(daemon: &Daemon, unauthorized: &Source<'_>, row: &str) {
     wait::until(&format!("{row}: right times"), || {
-        stranger.finds_closed(SSH, row);
-        let events = daemon.events_like(&json!({"event": "denied", "source": stranger.name()}));
+        unauthorized.finds_closed(SSH, row);
+        let events = daemon.events_like(&json!({"event": "denied", "source": unauthorized.name()}));
         let Some(event) = events.last() else {
             return false;
         };

@@ -13,8 +13,8 @@ use knock_tests::{
     process::Ended,
     server::Server,
     ssh::{DOOR, KNOCKS, SSH},
-    strangers::Strangers,
     stream::Stream,
+    unauthorized::Unauthorized,
     wait,
 };
 use nix::sys::signal::Signal::SIGTERM;
@@ -39,10 +39,10 @@ fn an_unconfirmed_first_start_is_rolled_back() {
         let _server = Server::tcp(&net.server, &[SSH]);
         let daemon = start(net, DOOR, &["--confirm", TRIAL]);
         let programs = daemon.programs().to_vec();
-        net.stranger(Family::V4).finds_closed(SSH, "on trial");
+        net.new_source(Family::V4).finds_closed(SSH, "on trial");
         is_not_confirmed(daemon);
         pins::nothing_is_left(&net.server, &programs);
-        net.stranger(Family::V4).finds(true, SSH, "as before");
+        net.new_source(Family::V4).finds(true, SSH, "as before");
     });
 }
 
@@ -50,30 +50,30 @@ fn an_unconfirmed_first_start_is_rolled_back() {
 fn a_confirmed_first_start_stays() {
     net::test(|net| {
         let _server = Server::tcp(&net.server, &[SSH]);
-        let mut strangers = Strangers::before_there_is_protection(net, SSH);
+        let mut unauthorized_sources = Unauthorized::before_there_is_protection(net, SSH);
         let started = Instant::now();
         let daemon = start(net, DOOR, &["--confirm", TRIAL]);
         let deadline = started + TRIAL_LASTS + Duration::from_secs(1);
-        strangers.come(SSH);
-        let guest = net.stranger(Family::V4);
-        guest.knock(KNOCKS);
+        unauthorized_sources.come(SSH);
+        let client = net.new_source(Family::V4);
+        client.knock(KNOCKS);
         let (code, output) = daemon::ask(&net.server, &["confirm"]);
         assert_eq!(code, Some(0), "{output}");
-        guest.finds(true, SSH, "confirmed");
-        daemon.wait_for_event(&json!({"event": "opened", "source": guest.name()}));
+        client.finds(true, SSH, "confirmed");
+        daemon.wait_for_event(&json!({"event": "opened", "source": client.name()}));
         // The end of the trial has to pass.
         thread::sleep(deadline.saturating_duration_since(Instant::now()));
-        strangers.go();
-        net.stranger(Family::V4).finds_closed(SSH, "confirmed");
+        unauthorized_sources.go();
+        net.new_source(Family::V4).finds_closed(SSH, "confirmed");
         knocks_lead_in(net, KNOCKS, true, "confirmed");
-        guest.finds(true, SSH, "confirmed");
+        client.finds(true, SSH, "confirmed");
         let (code, output) = daemon::ask(&net.server, &["confirm"]);
         assert_eq!(code, Some(1), "nothing awaits a confirmation: {output}");
         assert!(output.contains("was confirmed at"), "{output}");
         daemon.wait_for_event(&json!({"event": "confirmed"}));
         assert_eq!(
             daemon
-                .events_like(&json!({"event": "opened", "source": guest.name()}))
+                .events_like(&json!({"event": "opened", "source": client.name()}))
                 .len(),
             1
         );
@@ -90,7 +90,7 @@ fn a_killed_first_start_on_trial_opens_the_ports_at_its_deadline() {
         let daemon = start(net, DOOR, &["--confirm", TRIAL]);
         let programs = daemon.programs().to_vec();
         daemon.kill();
-        let source = net.stranger(Family::V4);
+        let source = net.new_source(Family::V4);
         let connected = source.connect(SSH, Duration::from_millis(60));
         let is_early = started.elapsed() < TRIAL_LASTS;
         assert!(connected.is_err() || !is_early, "open before the deadline");
@@ -103,10 +103,11 @@ fn a_killed_first_start_on_trial_opens_the_ports_at_its_deadline() {
 
         // The next one is not confirmed either: the roll-back opens the host.
         let second = start(net, OTHER, &["--confirm", TRIAL]);
-        net.stranger(Family::V4).finds_closed(SSH, "on trial again");
+        net.new_source(Family::V4)
+            .finds_closed(SSH, "on trial again");
         let programs = [&programs, second.programs()].concat();
         is_not_confirmed(second);
-        net.stranger(Family::V4).finds(true, SSH, "as before");
+        net.new_source(Family::V4).finds(true, SSH, "as before");
         pins::nothing_is_left(&net.server, &programs);
     });
 }
@@ -116,16 +117,16 @@ fn a_start_after_a_killed_trial_protects() {
     net::test(|net| {
         let _server = Server::tcp(&net.server, &[SSH]);
         let trial = start(net, DOOR, &["--confirm", TRIAL]);
-        let guest = net.stranger(Family::V4);
-        guest.knock(KNOCKS);
+        let client = net.new_source(Family::V4);
+        client.knock(KNOCKS);
         trial.kill();
-        let source = net.stranger(Family::V4);
+        let source = net.new_source(Family::V4);
         wait::until("everything passes", || {
             source.connect(SSH, Duration::from_millis(60)).is_ok()
         });
         let daemon = start(net, DOOR, &[]);
         source.finds_closed(SSH, "without a trial");
-        guest.finds(true, SSH, "its grant continues");
+        client.finds(true, SSH, "its grant continues");
         daemon.stop();
     });
 }
@@ -135,21 +136,21 @@ fn an_unconfirmed_restart_rolls_back_to_what_was_kept() {
     net::test(|net| {
         net.add_second_link();
         let _server = Server::tcp(&net.server, &[SSH, WEB]);
-        let mut strangers = Strangers::before_there_is_protection(net, SSH);
+        let mut unauthorized_sources = Unauthorized::before_there_is_protection(net, SSH);
         let kept = start(net, DOOR, &["--on-exit", "keep"]);
-        let guest = net.stranger(Family::V4);
-        let connected = guest.knock_and_connect(KNOCKS, SSH);
+        let client = net.new_source(Family::V4);
+        let connected = client.knock_and_connect(KNOCKS, SSH);
         let stream = Stream::begin(connected.unwrap_or_else(|error| panic!("{error}")));
         kept.leave(SIGTERM);
-        strangers.come(SSH);
+        unauthorized_sources.come(SSH);
 
-        let elsewhere = || net.stranger(Family::V4).to(Family::V4.second_server());
+        let elsewhere = || net.new_source(Family::V4).to(Family::V4.second_server());
         let trial = start(net, OTHER, &["--iface", SERVER_LINK_2, "--confirm", TRIAL]);
         let on_trial = attached_programs(&net.server);
         knocks_lead_in(net, KNOCKS, false, "on trial");
         knocks_lead_in(net, OTHER_KNOCKS, true, "on trial");
         elsewhere().finds_closed(SSH, "on trial");
-        guest.finds(true, SSH, "on trial");
+        client.finds(true, SSH, "on trial");
         let events = is_not_confirmed(trial);
         for (event, interface) in [("left-on", SERVER_LINK), ("detached", SERVER_LINK_2)] {
             let pattern = json!({"event": event, "interface": interface});
@@ -157,13 +158,13 @@ fn an_unconfirmed_restart_rolls_back_to_what_was_kept() {
             assert!(is_reported, "no {pattern} in {events:?}");
         }
 
-        strangers.stay_outside("as before");
+        unauthorized_sources.stay_outside("as before");
         let back = attached_programs(&net.server);
         assert!(!on_trial.contains(&back[0]), "{on_trial:?} {back:?}");
         knocks_lead_in(net, KNOCKS, true, "as before");
         knocks_lead_in(net, OTHER_KNOCKS, false, "as before");
-        guest.finds(true, SSH, "as before");
-        net.stranger(Family::V4).finds(true, WEB, "as before");
+        client.finds(true, SSH, "as before");
+        net.new_source(Family::V4).finds(true, WEB, "as before");
         elsewhere().finds(true, SSH, "as before");
 
         // The next one is confirmed.
@@ -173,10 +174,10 @@ fn an_unconfirmed_restart_rolls_back_to_what_was_kept() {
         trial.leave(SIGTERM);
         knocks_lead_in(net, OTHER_KNOCKS, true, "confirmed");
         knocks_lead_in(net, KNOCKS, false, "confirmed");
-        guest.finds(true, SSH, "confirmed");
+        client.finds(true, SSH, "confirmed");
         stream.continues("at the end");
         stream.end();
-        strangers.go();
+        unauthorized_sources.go();
     });
 }
 
@@ -213,7 +214,7 @@ fn a_stop_before_the_deadline_ends_the_trial() {
         let trial = start(net, DOOR, &["--confirm", "1m", "--on-exit", "keep"]);
         let programs = trial.programs().to_vec();
         was_not_confirmed(&trial.end_by(SIGTERM));
-        net.stranger(Family::V4)
+        net.new_source(Family::V4)
             .finds(true, SSH, "it was open before");
         pins::nothing_is_left(&net.server, &programs);
 
@@ -230,12 +231,12 @@ fn a_stop_before_the_deadline_ends_the_trial() {
 fn an_unconfirmed_reload_is_rolled_back() {
     net::test(|net| {
         let _server = Server::tcp(&net.server, &[SSH, WEB]);
-        let mut strangers = Strangers::before_there_is_protection(net, SSH);
+        let mut unauthorized_sources = Unauthorized::before_there_is_protection(net, SSH);
         let daemon = start(net, DOOR, &[]);
-        let guest = net.stranger(Family::V4);
-        let connected = guest.knock_and_connect(KNOCKS, SSH);
+        let client = net.new_source(Family::V4);
+        let connected = client.knock_and_connect(KNOCKS, SSH);
         let stream = Stream::begin(connected.unwrap_or_else(|error| panic!("{error}")));
-        strangers.come(SSH);
+        unauthorized_sources.come(SSH);
 
         let (code, output) = daemon::ask(&net.server, &["confirm"]);
         assert_eq!(code, Some(1), "nothing was on trial: {output}");
@@ -251,15 +252,15 @@ fn an_unconfirmed_reload_is_rolled_back() {
         assert_eq!(code, Some(1), "{output}");
         assert!(output.contains("a configuration is on trial"), "{output}");
         knocks_lead_in(net, OTHER_KNOCKS, true, "on trial");
-        guest.finds(true, WEB, "on trial: its door opens more");
+        client.finds(true, WEB, "on trial: its door opens more");
         wait::until("the old doors are back", || {
-            let source = net.stranger(Family::V4);
+            let source = net.new_source(Family::V4);
             source.knock(KNOCKS);
             source.connect(SSH, Duration::from_millis(100)).is_ok()
         });
         knocks_lead_in(net, OTHER_KNOCKS, false, "as before");
-        guest.finds(true, SSH, "as before");
-        net.stranger(Family::V4).finds(true, WEB, "as before");
+        client.finds(true, SSH, "as before");
+        net.new_source(Family::V4).finds(true, WEB, "as before");
         let mut output = String::new();
         wait::until("a confirmation is too late", || {
             let (code, answer) = daemon::ask(&net.server, &["confirm"]);
@@ -275,8 +276,8 @@ fn an_unconfirmed_reload_is_rolled_back() {
         assert_eq!(code, Some(0), "{output}");
         knocks_lead_in(net, OTHER_KNOCKS, true, "confirmed");
         knocks_lead_in(net, KNOCKS, false, "confirmed");
-        strangers.stay_outside("at the end");
-        strangers.go();
+        unauthorized_sources.stay_outside("at the end");
+        unauthorized_sources.go();
         stream.continues("at the end");
         stream.end();
         daemon.stop();
@@ -302,7 +303,7 @@ fn a_reload_can_be_confirmed_while_its_interface_is_absent() {
         wait::until("it is attached", || {
             attached_programs(&net.server).len() == 1
         });
-        let elsewhere = || net.stranger(Family::V4).to(Family::V4.second_server());
+        let elsewhere = || net.new_source(Family::V4).to(Family::V4.second_server());
         elsewhere().finds_closed(SSH, "before the end of the trial");
         thread::sleep(deadline.saturating_duration_since(Instant::now()));
         elsewhere().finds_closed(SSH, "after the end of the trial");
@@ -334,14 +335,14 @@ fn an_unconfirmed_reload_can_roll_back_to_open_ports() {
             net.add_second_link();
             let _server = Server::tcp(&net.server, &[SSH]);
             let daemon = Daemon::start_with(&net.server, &before, &["--wait-for-interfaces"]);
-            net.stranger(Family::V4).finds(true, SSH, row);
+            net.new_source(Family::V4).finds(true, SSH, row);
             daemon.rewrite(&on(SERVER_LINK));
             let (code, output) = daemon::ask(&net.server, &["reload", "--confirm", TRIAL]);
             assert_eq!(code, Some(0), "{row}: {output}");
-            net.stranger(Family::V4).finds_closed(SSH, row);
+            net.new_source(Family::V4).finds_closed(SSH, row);
             net.server.ip(&format!("link delete {SERVER_LINK_2}"));
             wait::until(row, || {
-                let source = net.stranger(Family::V4);
+                let source = net.new_source(Family::V4);
                 source.connect(SSH, Duration::from_millis(100)).is_ok()
             });
             wait::until("nothing is on trial", || {
@@ -363,7 +364,7 @@ fn a_stop_on_trial_reports_the_ports_that_stay_closed() {
         daemon.rewrite(OTHER);
         let (code, output) = daemon::ask(&net.server, &["reload", "--confirm", "1m"]);
         assert_eq!(code, Some(0), "{output}");
-        net.stranger(Family::V4).finds_closed(WEB, "on trial");
+        net.new_source(Family::V4).finds_closed(WEB, "on trial");
         let ended = daemon.end_by(SIGTERM);
         let events = daemon::events(&ended.stdout);
         let left = events
@@ -371,8 +372,8 @@ fn a_stop_on_trial_reports_the_ports_that_stay_closed() {
             .find(|event| daemon::has(event, &json!({"event": "left-on"})));
         let ports = left.map(|left| &left["ports"]);
         assert_eq!(ports, Some(&json!(["tcp/22"])), "{events:?}");
-        net.stranger(Family::V4).finds_closed(SSH, "kept");
-        net.stranger(Family::V4)
+        net.new_source(Family::V4).finds_closed(SSH, "kept");
+        net.new_source(Family::V4)
             .finds(true, WEB, "the previous configuration");
     });
 }
@@ -401,7 +402,7 @@ fn was_not_confirmed(ended: &Ended) -> Vec<Value> {
 /// A new source knocks, and is admitted or not.
 #[track_caller]
 fn knocks_lead_in(net: &Net, knocks: &str, leads_in: bool, row: &str) {
-    let source = net.stranger(Family::V4);
+    let source = net.new_source(Family::V4);
     source.knock(knocks);
     source.finds(leads_in, SSH, row);
 }

@@ -70,7 +70,7 @@ type Situation = (&'static str, &'static [Step], &'static str, &'static str);
 
 #[rustfmt::skip]
 const SITUATIONS: &[Situation] = &[
-    ("a stranger", &[], "tcp/22", "a new connection would be dropped: no grant"),
+    ("an unauthorized source", &[], "tcp/22", "a new connection would be dropped: no grant"),
     ("a port that no door opens", &[Knock(KNOCKS)], "tcp/3306", "a new connection would be dropped: no grant"),
     ("by UDP", &[], "udp/5353", "a datagram would be dropped: no grant"),
     ("let in", &[Knock(KNOCKS)], "tcp/22", "a new connection would pass: source has a grant"),
@@ -96,16 +96,16 @@ fn grant_and_revoke_change_what_packets_find() {
         net::test(|net| {
             let _server = Server::tcp(&net.server, &[SSH]);
             let daemon = Daemon::start(&net.server, DOOR);
-            let [guest, other] = [net.stranger(family), net.stranger(family)];
-            let name = guest.name();
-            guest.finds_closed(SSH, "before");
+            let [client, other] = [net.new_source(family), net.new_source(family)];
+            let name = client.name();
+            client.finds_closed(SSH, "before");
 
             let granted = answer(&net.server, &format!("grant {name} --door ssh --for 10m"));
             let expected = json!({"source": name, "door": "ssh", "ports": ["tcp/22"]});
             assert!(has(&granted, &expected), "{granted}");
             let seconds = granted["seconds"].as_f64().unwrap();
             assert!((500.0..=600.0).contains(&seconds), "{granted}");
-            let mut connection = guest.finds_open(SSH, "granted");
+            let mut connection = client.finds_open(SSH, "granted");
             other.finds_closed(SSH, "granted to another");
             daemon.wait_for_event(&json!({
                 "event": "opened", "source": name, "door": "ssh", "ports": ["tcp/22"],
@@ -122,7 +122,7 @@ fn grant_and_revoke_change_what_packets_find() {
             let revoked = answer(&net.server, &format!("revoke {name}"));
             let expected = json!({"source": name, "doors": ["ssh"], "flows": 1});
             assert_eq!(revoked, expected);
-            guest.finds_closed(SSH, "revoked");
+            client.finds_closed(SSH, "revoked");
             assert!(echoes(&mut connection), "connections continue");
             daemon.wait_for_event(&json!({
                 "event": "closed", "source": name, "door": "ssh", "reason": "revoked", "by": "uid 0",
@@ -131,8 +131,8 @@ fn grant_and_revoke_change_what_packets_find() {
             let again = answer(&net.server, &format!("revoke {name} --door ssh"));
             assert_eq!(again["doors"], json!([]), "{again}");
 
-            guest.knock(KNOCKS);
-            guest.finds_open(SSH, "knocked after that");
+            client.knock(KNOCKS);
+            client.finds_open(SSH, "knocked after that");
             wait::until("it is reported again", || {
                 let opened = json!({"event": "opened", "source": name});
                 daemon.events_like(&opened).len() == 2
@@ -147,12 +147,12 @@ fn grants_of_knocks_are_listed_and_revoked() {
     net::test(|net| {
         let _server = Server::tcp(&net.server, &[SSH]);
         let daemon = Daemon::start(&net.server, DOOR);
-        let guest = net.stranger(Family::V4);
-        guest.knock(KNOCKS);
-        guest.finds_open(SSH, "knocked");
-        daemon.wait_for_event(&json!({"event": "opened", "source": guest.name()}));
+        let client = net.new_source(Family::V4);
+        client.knock(KNOCKS);
+        client.finds_open(SSH, "knocked");
+        daemon.wait_for_event(&json!({"event": "opened", "source": client.name()}));
         let listed = &answer(&net.server, "list")["grants"][0];
-        let expected = json!({"source": guest.name(), "door": "ssh", "by": "knock"});
+        let expected = json!({"source": client.name(), "door": "ssh", "by": "knock"});
         assert!(has(listed, &expected), "{listed}");
         let seconds = listed["seconds"].as_f64().unwrap();
         assert!((0.0..=30.0).contains(&seconds), "{listed}");
@@ -162,12 +162,12 @@ fn grants_of_knocks_are_listed_and_revoked() {
             .map(|line| line.split_whitespace().collect())
             .collect();
         assert_eq!(lines[0], ["SOURCE", "DOOR", "PORTS", "LEFT", "SINCE", "BY"]);
-        assert_eq!(lines[1][..3], [guest.name().as_str(), "ssh", "tcp/22"]);
+        assert_eq!(lines[1][..3], [client.name().as_str(), "ssh", "tcp/22"]);
         assert_eq!(lines[1][5], "knock");
 
-        let revoked = ask(&net.server, &format!("revoke {} --door ssh", guest.name()));
+        let revoked = ask(&net.server, &format!("revoke {} --door ssh", client.name()));
         assert!(revoked.out.contains("may no longer use ssh"), "{revoked:?}");
-        guest.finds_closed(SSH, "revoked");
+        client.finds_closed(SSH, "revoked");
         daemon.stop();
     });
 }
@@ -237,7 +237,7 @@ fn explain_agrees_with_what_a_packet_meets() {
             for (number, &(name, steps, port, outcome)) in (1_u128..).zip(SITUATIONS) {
                 // Lockouts of IPv6 are for a /64, so each row has one of its own.
                 let source = match family {
-                    Family::V4 => net.stranger(family),
+                    Family::V4 => net.new_source(family),
                     Family::V6 => {
                         let from = (0x2001_0db8_000a << 80) | (number << 64) | 9;
                         net.source(Ipv6Addr::from(from).into(), family.server())
@@ -265,7 +265,7 @@ fn explain_agrees_with_what_a_packet_meets() {
 fn explain_prints_the_chain_of_reasons() {
     net::test(|net| {
         let daemon = Daemon::start(&net.server, HOUSE);
-        let source = net.stranger(Family::V4);
+        let source = net.new_source(Family::V4);
         let name = source.name();
         source.knock("tcp/7000 udp/8000");
         let text = ask(&net.server, &format!("explain {name} tcp/22")).out;
@@ -291,12 +291,13 @@ fn status_reports_the_state() {
     net::test(|net| {
         let _server = Server::tcp(&net.server, &[SSH]);
         let daemon = Daemon::start(&net.server, DOOR);
-        let guest = net.stranger(Family::V4);
-        net.stranger(Family::V4).finds_closed(SSH, "a stranger");
-        guest.knock(KNOCKS);
-        let mut connection = guest.finds_open(SSH, "knocked");
+        let client = net.new_source(Family::V4);
+        net.new_source(Family::V4)
+            .finds_closed(SSH, "an unauthorized source");
+        client.knock(KNOCKS);
+        let mut connection = client.finds_open(SSH, "knocked");
         assert!(echoes(&mut connection));
-        daemon.wait_for_event(&json!({"event": "opened", "source": guest.name()}));
+        daemon.wait_for_event(&json!({"event": "opened", "source": client.name()}));
         let status = answer(&net.server, "status");
         let expected = json!({
             "pid": daemon.process().id(),
@@ -347,10 +348,10 @@ fn without_a_daemon_commands_read_the_pins() {
         let _server = Server::tcp(&net.server, &[SSH]);
         let arguments = ["--iface", SERVER_LINK, "--on-exit", "keep"];
         let daemon = Daemon::start_with(&net.server, DOOR, &arguments);
-        let guest = net.stranger(Family::V4);
-        guest.knock(KNOCKS);
-        guest.finds_open(SSH, "knocked");
-        daemon.wait_for_event(&json!({"event": "opened", "source": guest.name()}));
+        let client = net.new_source(Family::V4);
+        client.knock(KNOCKS);
+        client.finds_open(SSH, "knocked");
+        daemon.wait_for_event(&json!({"event": "opened", "source": client.name()}));
         // Not `stop`, which asserts that the program is unloaded.
         drop(daemon);
 
@@ -374,7 +375,7 @@ fn without_a_daemon_commands_read_the_pins() {
         );
         let listed = &answer(&net.server, "list")["grants"];
         let expected = json!({
-            "source": guest.name(), "door": "ssh", "ports": ["tcp/22"], "since": null, "by": null,
+            "source": client.name(), "door": "ssh", "ports": ["tcp/22"], "since": null, "by": null,
         });
         assert!(has(&listed[0], &expected), "{listed}");
         for words in [
@@ -387,7 +388,7 @@ fn without_a_daemon_commands_read_the_pins() {
             ask(&net.server, words).fails(COULD_NOT, "no process runs for b0");
         }
         ask(&net.server, "confirm").fails(COULD_NOT, "there is nothing to confirm");
-        net.stranger(Family::V4)
+        net.new_source(Family::V4)
             .finds_closed(SSH, "still protected");
 
         let detached = answer(&net.server, "detach");
@@ -396,7 +397,7 @@ fn without_a_daemon_commands_read_the_pins() {
             json!({"interfaces": [SERVER_LINK], "ports": ["tcp/22"]})
         );
         assert_eq!(attached_programs(&net.server), [] as [u32; 0]);
-        net.stranger(Family::V4).finds(true, SSH, "detached");
+        net.new_source(Family::V4).finds(true, SSH, "detached");
         let again = ask(&net.server, "detach");
         assert_eq!(
             (again.code, again.out.as_str()),
@@ -417,7 +418,7 @@ fn detach_ends_a_running_daemon() {
             detached,
             json!({"interfaces": [SERVER_LINK], "ports": ["tcp/22"]})
         );
-        net.stranger(Family::V4).finds(true, SSH, "detached");
+        net.new_source(Family::V4).finds(true, SSH, "detached");
         assert_eq!(sockets(&net.server), [] as [PathBuf; 0]);
         daemon.wait_for_event(&json!({"event": "detached", "interface": SERVER_LINK}));
     });
@@ -436,9 +437,9 @@ fn every_watcher_receives_every_event() {
         wait::until("both watch", || {
             answer(&net.server, "status")["watchers"] == 2
         });
-        let guest = net.stranger(Family::V6);
-        guest.knock(KNOCKS);
-        let name = guest.name();
+        let client = net.new_source(Family::V6);
+        client.knock(KNOCKS);
+        let name = client.name();
         wait::until("the text has it", || {
             let opened = |line: &String| {
                 line.contains(" opened ") && line.contains(&name) && line.contains("tcp/22 for 30s")
@@ -518,9 +519,9 @@ fn a_bad_configuration_changes_nothing() {
                 .iter()
                 .any(|line| line.contains("\"protecting\""))
         });
-        let guest = net.stranger(Family::V4);
-        guest.knock(KNOCKS);
-        guest.finds_open(SSH, "knocked");
+        let client = net.new_source(Family::V4);
+        client.knock(KNOCKS);
+        client.finds_open(SSH, "knocked");
         std::fs::write(
             config.path(),
             "[[door]]\nname = \"ssh\"\nnock = []\nopen = [\"22\"]\n",
@@ -529,13 +530,13 @@ fn a_bad_configuration_changes_nothing() {
         let refused = ask(&net.server, "reload");
         refused.fails(MISUSE, ":3: nock: unknown key: did you mean knock?");
         refused.fails(MISUSE, ":4: open: \"22\" is not a port");
-        guest.finds_open(SSH, "still let in");
-        net.stranger(Family::V4)
+        client.finds_open(SSH, "still let in");
+        net.new_source(Family::V4)
             .finds_closed(SSH, "still protected");
         std::fs::write(config.path(), format!("{DOOR}{SHUT}")).unwrap();
         let reloaded = answer(&net.server, "reload");
         assert_eq!(reloaded["changes"], json!(["new door: shut"]));
-        guest.finds_open(SSH, "grants continue");
+        client.finds_open(SSH, "grants continue");
         assert!(daemon.stop(Signal::SIGINT).status.success());
     });
 }
@@ -573,9 +574,9 @@ fn clients_that_hang_or_send_nonsense_disturb_no_other() {
             let asking: Vec<_> = (0..10)
                 .map(|_| scope.spawn(|| answer(&net.server, "status")))
                 .collect();
-            let guest = net.stranger(Family::V4);
-            guest.knock(KNOCKS);
-            guest.finds_open(SSH, "meanwhile");
+            let client = net.new_source(Family::V4);
+            client.knock(KNOCKS);
+            client.finds_open(SSH, "meanwhile");
             for asked in asking {
                 let status = asked.join().unwrap();
                 assert_eq!(status["pid"], daemon.process().id());
@@ -635,9 +636,9 @@ fn a_reload_changes_the_group_that_may_use_the_socket() {
             "watch",
         ]);
         let watching = Process::start(&net.server, &mut watch);
-        let guest = net.stranger(Family::V4);
+        let client = net.new_source(Family::V4);
         wait::until("it watches", || {
-            guest.knock(KNOCKS);
+            client.knock(KNOCKS);
             !watching.stdout().is_empty()
         });
 

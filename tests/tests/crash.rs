@@ -27,8 +27,8 @@ use knock_tests::{
     server::Server,
     source::{FIRST_SYN, Source},
     ssh::{KNOCKS, SSH},
-    strangers::Strangers,
     stream::Stream,
+    unauthorized::Unauthorized,
     wait,
 };
 use knock_user::kernel::instance::Instance;
@@ -68,16 +68,16 @@ fn a_kill_at_any_moment_lets_nobody_in() {
     println!("KNOCK_SEED={seed} KNOCK_KILLS={kills}");
     net::test(|net| {
         let server = Server::tcp(&net.server, &[SSH, WEB, UPWARDS]);
-        let mut strangers = Strangers::before_there_is_protection(net, SSH);
+        let mut unauthorized_sources = Unauthorized::before_there_is_protection(net, SSH);
         let mut host = Host::new(net, seed);
         // Without earlier protection, a start has either no effect or all of it.
         for _ in 0..3 {
             host.kill_a_start();
         }
         let first = host.start();
-        strangers.come(SSH);
+        unauthorized_sources.come(SSH);
 
-        let [holder, scanner, prober] = [0, 1, 2].map(|_| net.stranger(Family::V4));
+        let [holder, scanner, prober] = [0, 1, 2].map(|_| net.new_source(Family::V4));
         let stream = Stream::begin(holder.knock_and_connect(KNOCKS, SSH).unwrap());
         daemon::wait_for_event(&first, &json!({"event": "opened", "source": holder.name()}));
         kill(first);
@@ -96,17 +96,17 @@ fn a_kill_at_any_moment_lets_nobody_in() {
             });
             scope.spawn(|| {
                 while working() {
-                    prober.finds_closed(SSH, "a stranger");
+                    prober.finds_closed(SSH, "an unauthorized source");
                 }
             });
             while host.kills.all() < kills {
                 round(&mut host, holder, &stream);
-                strangers.stay_outside("after a round");
+                unauthorized_sources.stay_outside("after a round");
                 assert!(
                     ![scanner, prober].iter().any(|source| [SSH, WEB, UPWARDS]
                         .iter()
                         .any(|&port| server.met(source.from, port))),
-                    "a stranger was let in"
+                    "an unauthorized source was let in"
                 );
             }
         });
@@ -114,7 +114,7 @@ fn a_kill_at_any_moment_lets_nobody_in() {
         let last = host.start();
         takes_over(&last, holder);
         stream.continues("the last start");
-        let packets = strangers.go();
+        let packets = unauthorized_sources.go();
         let round_trips = stream.round_trips();
         stream.end();
         let programs = attached_programs(&net.server);
@@ -122,7 +122,7 @@ fn a_kill_at_any_moment_lets_nobody_in() {
         assert!(ended.status.success(), "{ended:?}");
         pins::nothing_is_left(&net.server, &programs);
         println!(
-            "{} kills ({:?}); meanwhile {packets} packets of strangers, {} scans, {round_trips} \
+            "{} kills ({:?}); meanwhile {packets} packets of unauthorized sources, {} scans, {round_trips} \
              round trips",
             host.kills.all(),
             host.kills,
@@ -242,9 +242,9 @@ impl<'n> Host<'n> {
         self.kills.reloading += 1;
     }
 
-    fn stranger(&self) -> Source<'n> {
+    fn new_source(&self) -> Source<'n> {
         let families = [Family::V4, Family::V6];
-        self.net.stranger(families[self.rounds % families.len()])
+        self.net.new_source(families[self.rounds % families.len()])
     }
 }
 
@@ -286,7 +286,7 @@ fn is_let_in<'n>(
 ) -> Source<'n> {
     let mut attempts = 0;
     loop {
-        let source = host.stranger();
+        let source = host.new_source();
         let connected = source.knock_and_connect(knocks, port);
         let Err(error) = connected.or_else(|_| source.connect(port, SLOWLY)) else {
             return source;
@@ -363,7 +363,7 @@ fn round(host: &mut Host<'_>, holder: Source<'_>, stream: &Stream) {
     }
 
     // Killed while a source knocks.
-    let source = host.stranger();
+    let source = host.new_source();
     let delay = Duration::from_micros(host.random.below(20_000) as u64);
     let mut has_lost = losses(host.net);
     let reloads = host.random.one_in(2);

@@ -55,13 +55,15 @@ fn vmxnet3_is_protected_again_after_a_restart_and_a_change_of_mtu() {
 
 /// Returns whether a source without a grant gets in; checks before and after that its frames arrive.
 #[track_caller]
-fn is_open(stranger: &Source<'_>, row: &str) -> bool {
+fn is_open(unauthorized: &Source<'_>, row: &str) -> bool {
     wait::until(&format!("{row}: frames arrive"), || {
-        stranger.connect(FREE, POSSIBLE).is_ok()
+        unauthorized.connect(FREE, POSSIBLE).is_ok()
     });
-    let is_open = stranger.connect(SSH, Duration::from_millis(500)).is_ok();
+    let is_open = unauthorized
+        .connect(SSH, Duration::from_millis(500))
+        .is_ok();
     wait::until(&format!("{row}: frames still arrive"), || {
-        stranger.connect(FREE, POSSIBLE).is_ok()
+        unauthorized.connect(FREE, POSSIBLE).is_ok()
     });
     is_open
 }
@@ -70,9 +72,9 @@ fn is_open(stranger: &Source<'_>, row: &str) -> bool {
 #[track_caller]
 fn closes(net: &Net, daemon: &Daemon, row: &str) {
     let start = Instant::now();
-    let stranger = net.stranger(Family::V4).to(Family::V4.second_server());
+    let unauthorized = net.new_source(Family::V4).to(Family::V4.second_server());
     let closed = wait::poll(wait::PATIENCE, || {
-        (!is_open(&stranger, row)).then(|| start.elapsed())
+        (!is_open(&unauthorized, row)).then(|| start.elapsed())
     });
     let Some(closed) = closed else {
         panic!(
@@ -82,8 +84,8 @@ fn closes(net: &Net, daemon: &Daemon, row: &str) {
         );
     };
     println!("{row}: closed after {closed:.1?}");
-    assert!(!is_open(&stranger, row), "{row}: open again");
-    let friend = net.stranger(Family::V4).to(Family::V4.second_server());
+    assert!(!is_open(&unauthorized, row), "{row}: open again");
+    let friend = net.new_source(Family::V4).to(Family::V4.second_server());
     friend.knock(KNOCKS);
     friend.finds(true, SSH, row);
 }

@@ -123,7 +123,7 @@ fn a_restart_with_empty_input_changes_nothing() {
         assert_eq!(ended.status.code(), Some(2), "{ended:?}");
         is_closed(net, "a drained pipe");
         daemon::detach(&net.server);
-        net.stranger(Family::V4).finds(true, SSH, "detached");
+        net.new_source(Family::V4).finds(true, SSH, "detached");
     });
 }
 
@@ -229,7 +229,7 @@ fn without_a_readable_registry_the_program_names_the_closed_ports() {
                     assert!(ended.stderr.contains(words), "{row}: {words}: {ended:?}");
                 }
                 let is_open = ended.stderr.contains("no longer protected: tcp/22");
-                net.stranger(Family::V4).finds(is_open, SSH, &row);
+                net.new_source(Family::V4).finds(is_open, SSH, &row);
                 if code.is_some() {
                     assert_eq!(attached_programs(&net.server), programs, "{row}");
                 }
@@ -291,8 +291,8 @@ fn ports_and_interfaces_that_are_no_longer_protected_are_reported() {
         });
         let stopped = serde_json::json!({"event": "detached", "interface": SERVER_LINK_2});
         daemon::wait_for_event(&process, &stopped);
-        net.stranger(Family::V4).finds_closed(SSH, "protected");
-        net.stranger(Family::V4).finds(true, 80, "announced");
+        net.new_source(Family::V4).finds_closed(SSH, "protected");
+        net.new_source(Family::V4).finds(true, 80, "announced");
         assert!(process.stop(SIGTERM).status.success());
         daemon::detach(&net.server);
     });
@@ -345,13 +345,13 @@ fn protects(process: &Process) {
     });
 }
 
-/// Checks that nothing changed: strangers stay outside, and clients that knock get in.
+/// Checks that nothing changed: unauthorized sources stay outside, and clients that knock get in.
 #[track_caller]
 fn is_closed(net: &Net, row: &str) {
-    net.stranger(Family::V4).finds_closed(SSH, row);
-    let guest = net.stranger(Family::V6);
-    guest.knock(KNOCKS);
-    guest.finds(true, SSH, row);
+    net.new_source(Family::V4).finds_closed(SSH, row);
+    let client = net.new_source(Family::V6);
+    client.knock(KNOCKS);
+    client.finds(true, SSH, row);
 }
 
 /// Writes a configuration to a directory, and starts a daemon with it that protects.

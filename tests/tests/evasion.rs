@@ -40,7 +40,7 @@ fn nothing_in_disguise_reaches_a_protected_port() {
     net::test(|net| {
         let _server = Server::tcp(&net.server, &[SSH, OPEN]).and_udp(&net.server, DNS);
         let wire = Wire::open(&net.client);
-        let sources = Family::ALL.map(|family| net.stranger(family));
+        let sources = Family::ALL.map(|family| net.new_source(family));
         for source in &sources {
             for (shape, row) in rows(source, 20_000) {
                 let Shape { port, number, .. } = shape;
@@ -105,7 +105,7 @@ fn fragments_of_a_granted_source_arrive() {
         let wire = Wire::open(&net.client);
         let daemon = Daemon::start(&net.server, DOOR);
         for family in Family::ALL {
-            let source = net.stranger(family);
+            let source = net.new_source(family);
             source.knock(KNOCKS);
             let path = source.path();
             let payload = datagram(path, 40_000, DNS, b"sixteen octets .");
@@ -136,7 +136,7 @@ fn an_ipv6_packet_cannot_borrow_an_ipv4_grant() {
         let _server = Server::tcp(&net.server, &[SSH]).and_udp(&net.server, DNS);
         let wire = Wire::open(&net.client);
         let daemon = Daemon::start(&net.server, DOOR);
-        let source = net.stranger(Family::V4);
+        let source = net.new_source(Family::V4);
         source.knock(KNOCKS);
         let IpAddr::V4(address) = source.from else {
             panic!("{} is IPv4", source.from);
@@ -166,7 +166,7 @@ fn knocks_in_tagged_frames_count() {
         let daemon = Daemon::start(&net.server, DOOR);
         for (name, tags) in rows {
             for family in Family::ALL {
-                let source = net.stranger(family);
+                let source = net.new_source(family);
                 let path = source.path();
                 let knocks = [
                     syn(path, 40_000, 7000),

@@ -36,12 +36,12 @@ const CLIENTS_FIRST: [u8; 4] = [10, 128, 0, 0];
 /// The source with a number, if there is one; each number has another source.
 type Sources = fn(u32) -> Option<IpAddr>;
 
-/// Between the first knock of honest clients and their second, strangers make first knocks.
+/// Between the first knock of honest clients and their second, unauthorized sources make first knocks.
 #[test]
 fn honest_clients_get_in_during_a_flood() {
     const ALL: u64 = CLIENTS as u64;
     let mut kernel = Kernel::load(CONFIG).unwrap();
-    let mut first_stranger = 0;
+    let mut first_unauthorized = 0;
     let [one, two, three] = three();
     for (group, (name, sources, millions, least)) in (0..).zip([
         ("random IPv4", random_v4 as Sources, 1, 990),
@@ -54,7 +54,7 @@ fn honest_clients_get_in_during_a_flood() {
         ("random IPv4, once more", random_v4, 1, 990),
     ]) {
         let flooding = millions * MILLION;
-        let who = || strangers(sources, first_stranger, flooding);
+        let who = || unauthorized_sources(sources, first_unauthorized, flooding);
         let knocked = send(&mut kernel, &one, clients(group), Reason::FirstKnock);
         assert_eq!(knocked, ALL, "{name}");
         let began = Instant::now();
@@ -76,11 +76,11 @@ fn honest_clients_get_in_during_a_flood() {
         let refused = send(&mut kernel, &ssh, who().take(1000), Reason::NoGrant);
         assert_eq!(refused, 1000, "{name}");
         // Room for the numbers without a source.
-        first_stranger += flooding + 2 * MILLION;
+        first_unauthorized += flooding + 2 * MILLION;
     }
 }
 
-/// Grants are out of reach for strangers, and attempts past the first knock for those who make
+/// Grants are out of reach for unauthorized sources, and attempts past the first knock for those who make
 /// first knocks.
 #[test]
 fn attempts_and_grants_survive_a_flood() {
@@ -102,20 +102,26 @@ fn attempts_and_grants_survive_a_flood() {
     let given = grants(&mut kernel);
     assert_eq!(given.len(), CLIENTS as usize);
 
-    flood(&mut kernel, &one, strangers(random_v4, 0, MILLION));
+    flood(
+        &mut kernel,
+        &one,
+        unauthorized_sources(random_v4, 0, MILLION),
+    );
     assert_eq!(grants(&mut kernel), given);
     let opened = send(&mut kernel, &three, clients(1), Reason::Opened);
     assert_eq!(opened, ALL);
 
-    // Strangers who know the first two knocks.
-    let knowing = || strangers(random_v4, 2 * MILLION, PROGRESS_MAX);
+    // Unauthorized sources who know the first two knocks.
+    let knowing = || unauthorized_sources(random_v4, 2 * MILLION, PROGRESS_MAX);
     let given = grants(&mut kernel);
     come_far(&mut kernel, 2);
     flood(&mut kernel, &one, knowing());
     let deep = send(&mut kernel, &two, knowing(), Reason::NextKnock);
     assert_eq!(grants(&mut kernel), given);
     let opened = send(&mut kernel, &three, clients(2), Reason::Opened);
-    println!("{deep} strangers made two knocks: {opened} of {CLIENTS} who had too got in");
+    println!(
+        "{deep} unauthorized sources made two knocks: {opened} of {CLIENTS} who had too got in"
+    );
     assert!(deep > u64::from(PROGRESS_MAX / 10 * 9), "{deep}");
     let ssh = Packet::tcp(22);
     for group in [0, 1] {
@@ -133,12 +139,16 @@ fn wrong_knocks_end_attempts_during_a_flood() {
     let both = clients(wrong).chain(clients(right));
     let knocked = send(&mut kernel, &one, both, Reason::FirstKnock);
     assert_eq!(knocked, 2 * u64::from(CLIENTS));
-    flood(&mut kernel, &one, strangers(random_v4, 0, MILLION / 2));
+    flood(
+        &mut kernel,
+        &one,
+        unauthorized_sources(random_v4, 0, MILLION / 2),
+    );
     let reset = send(&mut kernel, &nothing, clients(wrong), Reason::StrayPort);
     flood(
         &mut kernel,
         &one,
-        strangers(random_v4, MILLION, MILLION / 2),
+        unauthorized_sources(random_v4, MILLION, MILLION / 2),
     );
     let opened_wrong = send(&mut kernel, &two, clients(wrong), Reason::Opened);
     let opened_right = send(&mut kernel, &two, clients(right), Reason::Opened);
@@ -231,8 +241,8 @@ fn networks_v6(number: u32) -> Option<IpAddr> {
     Some(Ipv6Addr::from(0xfd01 << 112 | u128::from(number) << 64).into())
 }
 
-/// The `count` strangers from number `first` on.
-fn strangers(sources: Sources, first: u32, count: u32) -> impl Iterator<Item = IpAddr> {
+/// The `count` unauthorized sources from number `first` on.
+fn unauthorized_sources(sources: Sources, first: u32, count: u32) -> impl Iterator<Item = IpAddr> {
     (first..).filter_map(sources).take(count as usize)
 }
 

@@ -73,8 +73,8 @@ fn frames_without_ip_are_reported_unless_they_serve_the_link() {
             frame
         };
         let send = |ethertype| (0..MANY).for_each(|_| wire.send(&frame(ethertype)));
-        // Marked by the tick of the daemon's clock: a stranger's event comes after it has looked.
-        let marker = net.stranger(Family::V4);
+        // Marked by the tick of the daemon's clock: an unauthorized source's event comes after it has looked.
+        let marker = net.new_source(Family::V4);
         send(0x0806);
         daemon.catches_up(&marker, SSH);
         assert!(daemon.events_like(&bypassed()).is_empty(), "ARP");
@@ -108,7 +108,7 @@ fn events_before_the_second_copy_are_not_lost() {
             let (code, answer) = ask(&net.server, &["status"]);
             assert_eq!(code, Some(0), "{row}: {answer}");
             wait::until(&format!("another copy after {row}"), || {
-                net.stranger(Family::V4).finds_closed(SSH, row);
+                net.new_source(Family::V4).finds_closed(SSH, row);
                 attached_programs(&net.server) != before
             });
             daemon.reload(&DOOR.replace("7000", "7500"));
@@ -123,13 +123,13 @@ fn a_driver_is_handed_another_copy_after_each_event_of_its_link() {
     net::test(|net| {
         let _server = Server::tcp(&net.server, &[SSH]);
         let daemon = Daemon::start_with(&net.server, DOOR, &NATIVE);
-        let stranger = net.stranger(Family::V4);
+        let unauthorized = net.new_source(Family::V4);
         let mut ids = vec![attached_programs(&net.server)];
         for mtu in [1400, 1500, 1400, 1500] {
             net.server.ip(&format!("link set {SERVER_LINK} mtu {mtu}"));
             let before = ids.last().unwrap().clone();
             wait::until(&format!("another copy after MTU {mtu}"), || {
-                stranger.finds_closed(SSH, "between two copies");
+                unauthorized.finds_closed(SSH, "between two copies");
                 attached_programs(&net.server) != before
             });
             ids.push(attached_programs(&net.server));
@@ -171,10 +171,12 @@ fn bypassed() -> Value {
 /// a report; then the frames bypass it once more.
 #[track_caller]
 fn bypass_until_reported(net: &Net, daemon: &Daemon, times: usize) {
-    let stranger = net.stranger(Family::V4);
+    let unauthorized = net.new_source(Family::V4);
     let is_reported = || daemon.events_like(&bypassed()).len() >= times;
     wait::until(&format!("{} is reported {times} times", bypassed()), || {
-        let gets_in = stranger.connect(SSH, Duration::from_millis(100)).is_ok();
+        let gets_in = unauthorized
+            .connect(SSH, Duration::from_millis(100))
+            .is_ok();
         if !gets_in && wait::poll(Duration::from_secs(1), || is_reported().then_some(())).is_none()
         {
             bypass(net);
@@ -185,8 +187,8 @@ fn bypass_until_reported(net: &Net, daemon: &Daemon, times: usize) {
 
 #[track_caller]
 fn is_protected(net: &Net, row: &str) {
-    net.stranger(Family::V4).finds_closed(SSH, row);
-    let friend = net.stranger(Family::V6);
+    net.new_source(Family::V4).finds_closed(SSH, row);
+    let friend = net.new_source(Family::V6);
     friend.knock(KNOCKS);
     friend.finds(true, SSH, row);
 }

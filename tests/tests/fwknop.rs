@@ -85,7 +85,7 @@ fn options_of_the_stock_client_are_understood() {
         let _server = Server::tcp(&net.server, &[SSH, WEB]);
         let keys = Keys::new();
         let daemon = Daemon::start(&net.server, &keys.config("username = \"carol\"\n"));
-        let other = net.stranger(Family::V4);
+        let other = net.new_source(Family::V4);
         let long = "x".repeat(64);
         let client = Family::V4.client().to_string();
         for (name, arguments, expected) in [

@@ -66,7 +66,7 @@ fn cookie_keys_are_renewed() {
         let daemon = Daemon::start(&net.server, &brief);
         let instance = pins::instance(&net.server);
         wait::until("a key is drawn, if it can be now", || {
-            let source = net.stranger(Family::V4);
+            let source = net.new_source(Family::V4);
             knocks(&source, "meanwhile");
             drop(source.finds_open(SSH, "meanwhile"));
             // The daemon wakes up when a grant ends.
@@ -140,7 +140,7 @@ fn handshake_connections_end_like_ordinary_ones() {
                 Daemon::start_with(&net.server, CONFIG, &["--iface", "b0", "--mode", mode]);
             for family in Family::ALL {
                 let row = format!("{mode}, {family}");
-                let source = net.stranger(family);
+                let source = net.new_source(family);
                 knocks(&source, &row);
                 drop(source.finds_open(SSH, &row));
                 daemon.wait_for_event(&json!({"event": "opened", "source": source.name()}));
@@ -171,7 +171,7 @@ fn connections_to_wrong_ports_end_the_attempt() {
                 ("backwards", &[8000, 9000, 7000]),
             ] {
                 let row = format!("{name}, {family}");
-                let source = net.stranger(family);
+                let source = net.new_source(family);
                 for &port in ports {
                     connects(&source, port, &row);
                 }
@@ -179,7 +179,7 @@ fn connections_to_wrong_ports_end_the_attempt() {
                 knocks(&source, &row);
                 drop(source.finds_open(SSH, &row));
             }
-            let source = net.stranger(family);
+            let source = net.new_source(family);
             let row = format!("another port, {family}");
             for port in [7000, 9000] {
                 connects(&source, port, &row);
@@ -233,7 +233,7 @@ fn a_syn_alone_is_not_a_knock() {
         let daemon = Daemon::start(&net.server, CONFIG);
         for family in Family::ALL {
             let row = family.to_string();
-            let source = net.stranger(family);
+            let source = net.new_source(family);
             let forger = Forger::of(net, &source);
             for port in KNOCKS.into_iter().chain(DECOYS).chain(KNOCKS) {
                 forger.send(port, SYN, 1, 0);
@@ -255,7 +255,7 @@ fn forged_packets_change_nothing() {
         let mut random = Random::new(1);
         for family in Family::ALL {
             let row = family.to_string();
-            let source = net.stranger(family);
+            let source = net.new_source(family);
             let forger = Forger::of(net, &source);
             let mut forge = || {
                 for port in KNOCKS.into_iter().chain(DECOYS) {
@@ -291,7 +291,7 @@ fn repeated_frames_knock_once() {
         for family in Family::ALL {
             for times in [1, 2, 5] {
                 let row = format!("{times} times, {family}");
-                let source = net.stranger(family);
+                let source = net.new_source(family);
                 let by_hand = ByHand {
                     wire: Wire::open(&net.client),
                     path: source.path(),
@@ -328,7 +328,7 @@ fn answers_stay_in_their_vlan() {
                 ("two tags", &[OUTER, INNER], &[INNER]),
             ] {
                 let row = format!("{name}, {family}");
-                let source = net.stranger(family);
+                let source = net.new_source(family);
                 let path = source.path();
                 let wire = Wire::open(&net.client);
                 let send = |port, flags, sequence, acknowledged| {
@@ -369,7 +369,7 @@ fn knocks_count_in_the_order_of_their_completed_handshakes() {
                 ("again after a wrong one", &[0, 2, 0, 1, 2], true),
             ] {
                 let row = format!("{name}, {family}");
-                let source = net.stranger(family);
+                let source = net.new_source(family);
                 let by_hand = ByHand {
                     wire: Wire::open(&net.client),
                     path: source.path(),
@@ -495,7 +495,7 @@ fn silent_doors_work_beside_handshake_doors() {
         assert!(warned.contains("its knock ports do not reply"), "{warned}");
         for family in Family::ALL {
             let row = family.to_string();
-            let source = net.stranger(family);
+            let source = net.new_source(family);
             knocks(&source, &row);
             drop(source.finds_open(SSH, &row));
             source.finds_closed(80, &row);
@@ -507,7 +507,7 @@ fn silent_doors_work_beside_handshake_doors() {
             }
             source.knock("udp/9100 tcp/8100");
             drop(source.finds_open(80, &row));
-            let source = net.stranger(family);
+            let source = net.new_source(family);
             source.knock("tcp/7100");
             connects(&source, 7500, &row);
             source.knock("udp/9100 tcp/8100");
@@ -524,7 +524,7 @@ fn answers_are_neither_more_nor_longer_than_what_they_answer() {
     test(|net| {
         let daemon = Daemon::start(&net.server, CONFIG);
         for family in Family::ALL {
-            let source = net.stranger(family);
+            let source = net.new_source(family);
             let path = source.path();
             let wire = Wire::open(&net.client);
             let mut asked = Vec::new();
@@ -570,7 +570,7 @@ fn a_dry_run_answers_no_handshake() {
         assert!(warned.contains("a dry run sends no replies"), "{warned}");
         assert!(!warned.contains("veth"), "{warned}");
         for family in Family::ALL {
-            let closed = net.stranger(family).connect(7000, LONG).unwrap_err();
+            let closed = net.new_source(family).connect(7000, LONG).unwrap_err();
             assert_eq!(closed.kind(), ErrorKind::ConnectionRefused, "{family}");
         }
         daemon.stop();
@@ -616,7 +616,7 @@ fn event_names(daemon: &Daemon, source: &Source<'_>) -> Vec<String> {
 /// Waits until the daemon has reported what happened before; the event of a new source marks the place.
 #[track_caller]
 fn catch_up(net: &Net, daemon: &Daemon, family: Family) {
-    daemon.catches_up(&net.stranger(family), SSH);
+    daemon.catches_up(&net.new_source(family), SSH);
 }
 
 /// The state of each port by `nmap`.

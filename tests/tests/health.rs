@@ -136,7 +136,7 @@ fn absent_and_refused_interfaces_are_shortfalls() {
         let arguments = ["--iface", "late0", "--wait-for-interfaces"];
         let daemon = start(net, DOOR, &arguments);
         assert_eq!(shortfalls(net), ["absent late0"]);
-        let source = net.stranger(Family::V4).name();
+        let source = net.new_source(Family::V4).name();
         let explained = || {
             let (code, text) = daemon::ask(&net.server, &["explain", &source, "tcp/22"]);
             assert_eq!(code, Some(0), "{text}");
@@ -294,7 +294,7 @@ fn a_start_with_a_misspelt_interface_leaves_nothing_behind() {
         assert_eq!(shortfalls(net), NONE);
         let (code, output) = daemon::ask(&net.server, &["list"]);
         assert_eq!(code, Some(0), "{output}");
-        net.stranger(Family::V4)
+        net.new_source(Family::V4)
             .finds_closed(SSH, "protected all the time");
         // The next start removes them.
         let daemon = start(net, DOOR, &[]);
@@ -330,12 +330,12 @@ fn protection_without_a_pin_is_a_shortfall_if_it_is_meant_to_stay() {
             let notes = answer["notes"].to_string();
             let is_note = notes.contains("the protection of b0 ends with the process");
             assert_eq!(is_note, expected.is_empty(), "{row}: {notes}");
-            net.stranger(Family::V4)
+            net.new_source(Family::V4)
                 .finds_closed(SSH, &format!("{row}: it is attached all the same"));
             let ended = daemon.end_by(SIGTERM);
             assert!(ended.status.success(), "{row}: {ended:?}");
             assert!(attached_programs(&net.server).is_empty(), "{row}");
-            net.stranger(Family::V4)
+            net.new_source(Family::V4)
                 .finds(true, SSH, &format!("{row}: open, as reported"));
             assert_eq!(
                 shortfalls(net),

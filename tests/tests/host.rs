@@ -172,7 +172,7 @@ fn a_shifted_monotonic_clock_does_no_harm() {
             &net.server,
             &mut in_time_namespace("86400", "0", &arguments),
         );
-        let source = net.stranger(Family::V4);
+        let source = net.new_source(Family::V4);
         wait::until("tcp/22 is protected", || {
             process
                 .stdout()
@@ -218,7 +218,7 @@ fn ports_that_start_or_stop_being_served_are_followed() {
     net::test(|net| {
         let _server = Server::tcp(&net.server, &[SSH]);
         let daemon = Daemon::start(&net.server, &format!("{DOOR}\nopen_for = \"1s\"\n"));
-        let source = net.stranger(Family::V4);
+        let source = net.new_source(Family::V4);
         let gets_in = |source: &Source<'_>| {
             source.knock(SERVED);
             source.connect(SSH, Duration::from_millis(200)).is_ok()
@@ -235,9 +235,10 @@ fn ports_that_start_or_stop_being_served_are_followed() {
         let _knock = listen(7000);
         drop(service);
         wait::until("tcp/8443 is not exempt", || !gets_in(&source));
-        net.stranger(Family::V4).finds_closed(SSH, "protected");
-        net.stranger(Family::V4).finds_closed(7000, "a knock port");
-        let last = net.stranger(Family::V4);
+        net.new_source(Family::V4).finds_closed(SSH, "protected");
+        net.new_source(Family::V4)
+            .finds_closed(7000, "a knock port");
+        let last = net.new_source(Family::V4);
         last.knock(KNOCKS);
         last.finds_open(SSH, "after the knocks");
         daemon.stop();

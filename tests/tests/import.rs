@@ -154,7 +154,7 @@ fn an_imported_file_opens_and_closes_like_knockd() {
         let daemon = Daemon::start_with(&net.server, &toml, &[]);
         for family in Family::ALL {
             let row = &family.to_string();
-            let source = net.stranger(family);
+            let source = net.new_source(family);
             let name = source.name();
             source.finds_closed(SSH, row);
             source.knock("tcp/7000 udp/8000 tcp/9000");
@@ -241,7 +241,7 @@ fn imported_log_lines_are_those_of_knockd() {
             wait::until("knockd listens", || {
                 read().contains("starting up, listening on b0")
             });
-            let theirs = logged(&net.stranger(family), read);
+            let theirs = logged(&net.new_source(family), read);
             knockd.stop(Signal::SIGTERM);
             assert!(read().ends_with("shutting down\n"), "{}", read());
             fs::remove_file(&log).unwrap();
@@ -253,7 +253,7 @@ fn imported_log_lines_are_those_of_knockd() {
             wait::until("we listen", || {
                 read().contains("starting up, listening on b0")
             });
-            let ours = logged(&net.stranger(family), read);
+            let ours = logged(&net.new_source(family), read);
             let ended = daemon.stop(Signal::SIGINT);
             assert_eq!(ours, theirs, "{family}");
             let last = ended.stdout.last().unwrap();

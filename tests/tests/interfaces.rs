@@ -24,7 +24,7 @@ fn an_interface_that_goes_down_and_up_stays_protected() {
     net::test(|net| {
         let _server = Server::tcp(&net.server, &[SSH]);
         let daemon = Daemon::start(&net.server, DOOR);
-        let source = net.stranger(Family::V4);
+        let source = net.new_source(Family::V4);
         source.knock(KNOCKS);
         source.finds(true, SSH, "knocked");
         for _ in 0..3 {
@@ -36,9 +36,9 @@ fn an_interface_that_goes_down_and_up_stays_protected() {
             ));
             carries_packets(source);
             source.finds(true, SSH, "still open");
-            net.stranger(Family::V4).finds_closed(SSH, "still closed");
+            net.new_source(Family::V4).finds_closed(SSH, "still closed");
         }
-        let late = net.stranger(Family::V4);
+        let late = net.new_source(Family::V4);
         late.knock(KNOCKS);
         late.finds(true, SSH, "knocked");
         daemon.wait_for_event(&json!({"event": "opened", "source": late.name()}));
@@ -54,7 +54,7 @@ fn a_deleted_interface_that_is_made_again_is_protected_again() {
         net.add_second_link();
         let _server = Server::tcp(&net.server, &[SSH]);
         let daemon = Daemon::start_with(&net.server, DOOR, &BOTH);
-        let (guest, stream) = guest(net);
+        let (client, stream) = client(net);
         let protecting = json!({"event": "protecting", "interface": SERVER_LINK_2});
         let gone = json!({"event": "absent", "interface": SERVER_LINK_2});
         for count in 1..=3 {
@@ -63,14 +63,15 @@ fn a_deleted_interface_that_is_made_again_is_protected_again() {
                 daemon.events_like(&gone).len() == count
             });
             stream.continues("the other one");
-            net.stranger(Family::V4).finds_closed(SSH, "the other one");
+            net.new_source(Family::V4)
+                .finds_closed(SSH, "the other one");
             net.add_second_link();
             wait::until("it is protected again", || {
                 daemon.events_like(&protecting).len() == count + 1
             });
             carries_packets(elsewhere(net));
             elsewhere(net).finds_closed(SSH, "made again");
-            guest
+            client
                 .to(Family::V4.second_server())
                 .finds(true, SSH, "grants are shared");
             stream.continues("the other one");
@@ -87,7 +88,7 @@ fn an_interface_made_again_without_a_daemon_is_protected_by_the_next_start() {
         net.add_second_link();
         let _server = Server::tcp(&net.server, &[SSH]);
         let first = Daemon::start_with(&net.server, DOOR, &BOTH);
-        let (guest, stream) = guest(net);
+        let (client, stream) = client(net);
         first.kill();
         net.server.ip(&format!("link delete {SERVER_LINK_2}"));
         stream.continues("the other one");
@@ -101,7 +102,7 @@ fn an_interface_made_again_without_a_daemon_is_protected_by_the_next_start() {
         third.wait_for_event(&json!({"event": "protecting", "interface": SERVER_LINK_2}));
         carries_packets(elsewhere(net));
         elsewhere(net).finds_closed(SSH, "protected again");
-        guest
+        client
             .to(Family::V4.second_server())
             .finds(true, SSH, "grants are shared");
         stream.continues("the other one");
@@ -117,12 +118,12 @@ fn an_awaited_interface_is_protected_when_it_appears() {
         let arguments = [&BOTH[..], &["--wait-for-interfaces"]].concat();
         let daemon = Daemon::start_with(&net.server, DOOR, &arguments);
         daemon.wait_for_event(&json!({"event": "absent", "interface": SERVER_LINK_2}));
-        let (guest, stream) = guest(net);
+        let (client, stream) = client(net);
         net.add_second_link();
         daemon.wait_for_event(&json!({"event": "protecting", "interface": SERVER_LINK_2}));
         carries_packets(elsewhere(net));
         elsewhere(net).finds_closed(SSH, "protected as soon as it appeared");
-        guest
+        client
             .to(Family::V4.second_server())
             .finds(true, SSH, "grants are shared");
         stream.continues("the first one");
@@ -167,8 +168,8 @@ fn a_renamed_interface_stays_protected() {
         net.add_second_link();
         let _server = Server::tcp(&net.server, &[SSH]);
         let mut daemon = Daemon::start_with(&net.server, &both(DOOR), &[]);
-        let (guest, stream) = guest(net);
-        let there = guest.to(Family::V4.second_server());
+        let (client, stream) = client(net);
+        let there = client.to(Family::V4.second_server());
         let stays = |row: &str| {
             carries_packets(elsewhere(net));
             elsewhere(net).finds_closed(SSH, row);
@@ -258,9 +259,9 @@ fn an_interface_renamed_without_a_daemon_is_found_by_the_next_start() {
         let _server = Server::tcp(&net.server, &[SSH]);
         let named = |name| ["--iface", name, "--on-exit", "keep"];
         let daemon = Daemon::start_with(&net.server, DOOR, &named(SERVER_LINK_2));
-        let guest = elsewhere(net);
-        guest.knock(KNOCKS);
-        guest.finds(true, SSH, "before");
+        let client = elsewhere(net);
+        client.knock(KNOCKS);
+        client.finds(true, SSH, "before");
         daemon.leave(Signal::SIGTERM);
         rename(net, SERVER_LINK_2, "wan");
         let daemon = Daemon::start_with(&net.server, DOOR, &named("wan"));
@@ -268,7 +269,7 @@ fn an_interface_renamed_without_a_daemon_is_found_by_the_next_start() {
         assert_eq!(protecting["interface"], "wan", "{protecting}");
         assert_eq!(pins::instance(&net.server).linked(), ["wan"]);
         elsewhere(net).finds_closed(SSH, "taken over");
-        guest.finds(true, SSH, "and the grant with it");
+        client.finds(true, SSH, "and the grant with it");
         daemon.leave(Signal::SIGTERM);
         elsewhere(net).finds_closed(SSH, "kept again");
         let (code, answer) = daemon::ask(&net.server, &["detach"]);
@@ -309,7 +310,7 @@ fn an_interface_that_returns_from_another_namespace_is_protected_again() {
         net.add_second_link();
         let _server = Server::tcp(&net.server, &[SSH]);
         let daemon = Daemon::start_with(&net.server, DOOR, &BOTH);
-        let (_, stream) = guest(net);
+        let (_, stream) = client(net);
         let away = Namespace::new("away");
         net.server
             .ip(&format!("link set {SERVER_LINK_2} netns {}", away.name()));
@@ -331,7 +332,7 @@ fn an_interface_that_returns_from_another_namespace_is_protected_again() {
 /// A source that has not knocked, on the second link. Answers take the first link, and the client accepts them
 /// there.
 fn elsewhere(net: &Net) -> Source<'_> {
-    net.stranger(Family::V4).to(Family::V4.second_server())
+    net.new_source(Family::V4).to(Family::V4.second_server())
 }
 
 /// Waits until the server answers: an unused port refuses.
@@ -346,11 +347,11 @@ fn carries_packets(source: Source<'_>) {
 
 /// A source with a grant through the first link, and its connection.
 #[track_caller]
-fn guest(net: &Net) -> (Source<'_>, Stream) {
-    let guest = net.stranger(Family::V4);
-    let connected = guest.knock_and_connect(KNOCKS, SSH);
+fn client(net: &Net) -> (Source<'_>, Stream) {
+    let client = net.new_source(Family::V4);
+    let connected = client.knock_and_connect(KNOCKS, SSH);
     let stream = Stream::begin(connected.unwrap_or_else(|error| panic!("{error}")));
-    (guest, stream)
+    (client, stream)
 }
 
 /// Renames an interface of the server.

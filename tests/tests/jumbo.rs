@@ -54,11 +54,11 @@ fn frames_larger_than_a_page_are_judged() {
             daemon.wait_for_event(&json!({"event": "protecting", "mode": attached}));
             for family in Family::ALL {
                 let row = format!("{name}, {family}");
-                let source = net.stranger(family);
+                let source = net.new_source(family);
                 knocks_and_transfers(&source, &row);
-                let stranger = net.stranger(family);
-                stranger.finds_closed(SSH, &row);
-                assert!(!server.met(stranger.from, SSH), "{row}");
+                let unauthorized = net.new_source(family);
+                unauthorized.finds_closed(SSH, &row);
+                assert!(!server.met(unauthorized.from, SSH), "{row}");
             }
             daemon.stop();
         });
@@ -71,7 +71,7 @@ fn a_connection_uses_frames_larger_than_a_page() {
         set_mtu(net, MTU);
         let _server = Server::tcp(&net.server, &[SSH]);
         let daemon = Daemon::start(&net.server, DOOR);
-        let source = net.stranger(Family::V4);
+        let source = net.new_source(Family::V4);
         let stream = source.knock_and_connect(KNOCKS, SSH).unwrap();
         let segment = SockRef::from(&stream).tcp_mss().unwrap();
         assert!(segment > 8_900, "segments of {segment} octets");
@@ -109,11 +109,11 @@ fn a_larger_mtu_keeps_the_protection() {
             DOOR,
             &["--iface", SERVER_LINK, "--mode", "native"],
         );
-        let source = net.stranger(Family::V4);
+        let source = net.new_source(Family::V4);
         let stream = source.knock_and_connect(KNOCKS, SSH).unwrap();
         set_mtu(net, MTU);
         transfers(stream, "a connection from before");
-        knocks_and_transfers(&net.stranger(Family::V4), "a new one");
+        knocks_and_transfers(&net.new_source(Family::V4), "a new one");
         daemon.stop();
     });
 }

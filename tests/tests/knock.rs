@@ -27,7 +27,7 @@ fn a_door_opens_after_its_knocks_and_closes_when_the_grant_expires() {
         let daemon = Daemon::start(&net.server, &config);
         for family in Family::ALL {
             let row = &family.to_string();
-            let source = net.stranger(family);
+            let source = net.new_source(family);
             source.finds_closed(SSH, row);
             daemon.wait_for_event(
                 &json!({"event": "denied", "source": source.name(), "protocol": "tcp",
@@ -55,7 +55,7 @@ fn a_door_opens_after_its_knocks_and_closes_when_the_grant_expires() {
             assert!(echoes(&mut established), "{row}: data on what was open");
             assert!(echoes(&mut established), "{row}: and again");
         }
-        assert_eq!(server.guests(), Family::ALL.len());
+        assert_eq!(server.peers(), Family::ALL.len());
         daemon.stop();
     });
 }
@@ -68,7 +68,7 @@ fn keep_false_cuts_connections_when_the_grant_ends() {
         let daemon = Daemon::start(&net.server, &config);
         for family in Family::ALL {
             let row = &family.to_string();
-            let source = net.stranger(family);
+            let source = net.new_source(family);
             let knocked = Instant::now();
             let mut stream = source
                 .knock_and_connect(KNOCKS, SSH)
@@ -89,7 +89,7 @@ fn a_packet_right_behind_the_last_knock_gets_in() {
         let daemon = Daemon::start(&net.server, DOOR);
         for family in Family::ALL {
             for number in 1..=SOURCES {
-                let source = net.stranger(family);
+                let source = net.new_source(family);
                 let connected = source.knock_and_connect(KNOCKS, SSH);
                 assert!(
                     connected.is_ok(),
@@ -97,7 +97,7 @@ fn a_packet_right_behind_the_last_knock_gets_in() {
                 );
             }
         }
-        wait::until("the server met all", || server.guests() == 2 * SOURCES);
+        wait::until("the server met all", || server.peers() == 2 * SOURCES);
         daemon.stop();
     });
 }
@@ -299,13 +299,13 @@ fn one_source_does_not_knock_for_another() {
         let server = Server::tcp(&net.server, &[SSH]);
         let daemon = Daemon::start(&net.server, DOOR);
         for family in Family::ALL {
-            let [a, b] = [net.stranger(family), net.stranger(family)];
+            let [a, b] = [net.new_source(family), net.new_source(family)];
             a.knock(KNOCKS);
             b.finds_closed(SSH, "the other one");
             a.finds(true, SSH, "who knocked");
 
             // Turn by turn: neither disturbs the other.
-            let [c, d] = [net.stranger(family), net.stranger(family)];
+            let [c, d] = [net.new_source(family), net.new_source(family)];
             for knock in KNOCKS.split(' ') {
                 c.knock(knock);
                 d.knock(knock);
@@ -314,7 +314,7 @@ fn one_source_does_not_knock_for_another() {
             d.finds(true, SSH, "turn by turn, the second");
 
             // Two halves by two sources are no sequence.
-            let [e, f] = [net.stranger(family), net.stranger(family)];
+            let [e, f] = [net.new_source(family), net.new_source(family)];
             e.knock("tcp/7000 udp/8000");
             f.knock("tcp/9000");
             e.finds_closed(SSH, "the first half");
@@ -330,7 +330,7 @@ fn knocking_again_extends_the_grant() {
     net::test(|net| {
         let _server = Server::tcp(&net.server, &[SSH]);
         let daemon = Daemon::start(&net.server, &format!("{DOOR}\nopen_for = \"2s\""));
-        let sources = Family::ALL.map(|family| net.stranger(family));
+        let sources = Family::ALL.map(|family| net.new_source(family));
         let first = Instant::now();
         for source in &sources {
             source.knock(KNOCKS);
@@ -373,7 +373,7 @@ fn a_closing_sequence_revokes_the_grant_of_its_source_only() {
         );
         let daemon = Daemon::start(&net.server, &config);
         for family in Family::ALL {
-            let [leaver, stayer] = [net.stranger(family), net.stranger(family)];
+            let [leaver, stayer] = [net.new_source(family), net.new_source(family)];
             stayer.knock(KNOCKS);
             let mut stream = leaver.knock_and_connect(KNOCKS, SSH).unwrap();
             leaver.knock("tcp/9100 tcp/7100");
@@ -436,7 +436,7 @@ fn doors_with_a_common_beginning_open_separately() {
         let daemon = Daemon::start(&net.server, DOORS);
         for family in Family::ALL {
             for (name, knocks, open) in rows {
-                let source = net.stranger(family);
+                let source = net.new_source(family);
                 source.knock(knocks);
                 for (port, open) in ports.into_iter().zip(open) {
                     source.finds(open, port, &format!("{name}, {family}"));
@@ -476,15 +476,15 @@ fn a_door_can_be_limited_to_one_address() {
                 source.finds(one, SSH, row);
                 source.to(family.other_server()).finds(other, SSH, row);
             };
-            let here = net.stranger(family);
+            let here = net.new_source(family);
             here.knock(KNOCKS);
             both(here, false, false, "knocked at the other address");
 
-            let there = net.stranger(family);
+            let there = net.new_source(family);
             there.to(family.other_server()).knock(KNOCKS);
             both(there, false, true, "knocked at the door's address");
 
-            let mixed = net.stranger(family);
+            let mixed = net.new_source(family);
             mixed.knock("tcp/7000");
             mixed.to(family.other_server()).knock("tcp/9000");
             both(mixed, false, false, "half here, half there");
@@ -518,14 +518,14 @@ fn wrong_knocks_lock_a_source_out_for_the_configured_time() {
         let _server = Server::tcp(&net.server, &[SSH]);
         let config = format!("lockout = {{ failures = 2, for = \"2s\" }}\n{DOOR}");
         let daemon = Daemon::start(&net.server, &config);
-        let sources = Family::ALL.map(|family| net.stranger(family));
+        let sources = Family::ALL.map(|family| net.new_source(family));
         let start = Instant::now();
         for source in &sources {
             source.knock(WRONG);
             source.knock(KNOCKS);
             source.finds(true, SSH, "one failure");
         }
-        let sources = Family::ALL.map(|family| net.stranger(family));
+        let sources = Family::ALL.map(|family| net.new_source(family));
         for source in &sources {
             source.knock(WRONG);
             source.knock(WRONG);
@@ -535,9 +535,9 @@ fn wrong_knocks_lock_a_source_out_for_the_configured_time() {
                 &json!({"event": "locked-out", "reason": "locked-out", "source": source.name()}),
             );
         }
-        let stranger = net.stranger(Family::V4);
-        stranger.knock(KNOCKS);
-        stranger.finds(true, SSH, "somebody else meanwhile");
+        let unauthorized = net.new_source(Family::V4);
+        unauthorized.knock(KNOCKS);
+        unauthorized.finds(true, SSH, "somebody else meanwhile");
         assert!(
             start.elapsed() < Duration::from_secs(2),
             "too slow to distinguish"
@@ -585,7 +585,7 @@ fn decoys_end_the_attempt() {
         "#;
         let daemon = Daemon::start(&net.server, config);
         run(net, &daemon, &server, ROWS);
-        let silent = net.stranger(Family::V4);
+        let silent = net.new_source(Family::V4);
         silent.finds_closed(8500, "a decoy looks like a knock port");
         silent.finds_closed(7000, "and that is silent");
         daemon.stop();
@@ -598,7 +598,7 @@ fn every_grant_has_one_opening_and_one_end() {
     net::test(|net| {
         let _server = Server::tcp(&net.server, &[SSH]);
         let daemon = Daemon::start(&net.server, &format!("{DOOR}\nopen_for = \"1s\""));
-        let sources: Vec<_> = (0..SOURCES).map(|_| net.stranger(Family::V4)).collect();
+        let sources: Vec<_> = (0..SOURCES).map(|_| net.new_source(Family::V4)).collect();
         for source in &sources {
             source.knock(KNOCKS);
         }
@@ -660,7 +660,7 @@ fn run(net: &Net, daemon: &Daemon, server: &Server, rows: &[Row]) {
     for family in Family::ALL {
         for row in rows {
             let name = &format!("{}, {family}", row.name);
-            let source = net.stranger(family);
+            let source = net.new_source(family);
             source.knock(row.knocks);
             source.finds(row.opens, SSH, name);
             if row.opens {

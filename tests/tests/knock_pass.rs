@@ -22,15 +22,15 @@ fn services_on_knock_ports_serve_where_knocks_pass() {
         let mut daemon = Daemon::start(&net.server, &doors(&format!("{keys}knock_pass = true")));
         for family in Family::ALL {
             let row = &family.to_string();
-            let visitor = net.stranger(family);
-            let mut page = visitor.finds_open(WEB, row);
+            let other_client = net.new_source(family);
+            let mut page = other_client.finds_open(WEB, row);
             assert!(echoes(&mut page), "{row}: data to the web server");
-            assert!(visitor.has_udp_echo(GAME), "{row}: the game's port");
-            visitor.finds_closed(HIDDEN, row);
-            record.gets(&format!("open web {}", visitor.name()));
-            record.gets(&format!("open game {}", visitor.name()));
+            assert!(other_client.has_udp_echo(GAME), "{row}: the game's port");
+            other_client.finds_closed(HIDDEN, row);
+            record.gets(&format!("open web {}", other_client.name()));
+            record.gets(&format!("open game {}", other_client.name()));
 
-            let knocker = net.stranger(family);
+            let knocker = net.new_source(family);
             knocker.knock("udp/3389 tcp/80 udp/2021");
             record.gets(&format!("open maintenance {}", knocker.name()));
         }
@@ -39,14 +39,17 @@ fn services_on_knock_ports_serve_where_knocks_pass() {
         daemon.reload(&doors(&keys));
         for family in Family::ALL {
             let row = &family.to_string();
-            let visitor = net.stranger(family);
-            visitor.finds_closed(WEB, row);
-            assert!(!visitor.has_udp_echo(GAME), "{row}: the game's port");
-            assert!(!server.met(visitor.from, GAME), "{row}: the game's port");
-            daemon.wait_for_event(
-                &json!({"event": "opened", "door": "game", "source": visitor.name()}),
+            let other_client = net.new_source(family);
+            other_client.finds_closed(WEB, row);
+            assert!(!other_client.has_udp_echo(GAME), "{row}: the game's port");
+            assert!(
+                !server.met(other_client.from, GAME),
+                "{row}: the game's port"
             );
-            record.gets(&format!("open game {}", visitor.name()));
+            daemon.wait_for_event(
+                &json!({"event": "opened", "door": "game", "source": other_client.name()}),
+            );
+            record.gets(&format!("open game {}", other_client.name()));
         }
         daemon.stop();
     });

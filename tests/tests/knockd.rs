@@ -51,7 +51,7 @@ fn our_column_of_the_table_is_true() {
         let daemon = Daemon::start(&net.server, &config());
         let rows = table();
         let with_sources = |family: Family| {
-            let sources = move |row| (row, net.stranger(family), net.stranger(family));
+            let sources = move |row| (row, net.new_source(family), net.new_source(family));
             rows.iter().map(sources)
         };
         let rows: Vec<_> = Family::ALL.into_iter().flat_map(with_sources).collect();
@@ -67,7 +67,7 @@ fn our_column_of_the_table_is_true() {
         for &(row, source, other) in scans {
             run(net, source, other, &row.packets, &row.ours);
         }
-        daemon.catches_up(&net.stranger(Family::V4), A.1);
+        daemon.catches_up(&net.new_source(Family::V4), A.1);
         for (row, source, _) in rows {
             let opened = daemon.events_like(&json!({"event": "opened", "source": source.name()}));
             let count = usize::from(self::opened(&row.ours).is_some());
@@ -83,7 +83,7 @@ fn knockds_column_of_the_table_is_true() {
         for row in table() {
             // A new knockd for each row, because a packet of one source can end the attempt of another.
             let knockd = Knockd::start(net, &knockds_config());
-            let [source, other, last] = [(); 3].map(|()| net.stranger(Family::V4));
+            let [source, other, last] = [(); 3].map(|()| net.new_source(Family::V4));
             send_all(net, source, other, &row.packets);
             send_all(net, last, other, "7000 8000 9000");
             let opens = |source: &Source<'_>, door: &str| {
@@ -109,7 +109,8 @@ fn knockd_ends_with_its_last_one_time_sequence() {
         fs::write(&sequences, " 7000,8000,9000\n").expect("the file is written");
         let conf = format!("[once]\none_time_sequences = {}\n", sequences.display());
         let mut knockd = Knockd::start(net, &conf);
-        net.stranger(Family::V4).knock("tcp/7000 tcp/8000 tcp/9000");
+        net.new_source(Family::V4)
+            .knock("tcp/7000 tcp/8000 tcp/9000");
         wait::until("knockd has ended", || !knockd.process.is_running());
         assert_eq!(knockd.says("shutting down"), 0);
     });

@@ -33,14 +33,14 @@ fn a_stop_detaches_and_names_the_open_ports() {
         net::test(|net| {
             let _server = Server::tcp(&net.server, &[SSH]);
             let daemon = Daemon::start(&net.server, DOOR);
-            net.stranger(Family::V4).finds_closed(SSH, "protected");
+            net.new_source(Family::V4).finds_closed(SSH, "protected");
             let ended = daemon.stop_by(signal);
             let last = daemon::events(&ended.stdout).pop().unwrap();
             let expected =
                 json!({"event": "detached", "interface": SERVER_LINK, "ports": ["tcp/22"]});
             assert!(daemon::has(&last, &expected), "{signal}: {last}");
             assert_eq!(attached_programs(&net.server), [] as [u32; 0], "{signal}");
-            net.stranger(Family::V4)
+            net.new_source(Family::V4)
                 .finds(true, SSH, "no longer protected");
         });
     }
@@ -63,7 +63,7 @@ fn lines_for_people_name_ports_doors_and_sources() {
         };
         says(&["fallback to skb on b0 because native XDP on veth"]);
         says(&["protecting tcp/22 on b0 (skb), 1 door"]);
-        let source = net.stranger(Family::V4);
+        let source = net.new_source(Family::V4);
         source.finds_closed(SSH, "protected");
         says(&["denied", &source.name(), "tcp/22"]);
         source.knock(KNOCKS);
@@ -90,7 +90,7 @@ fn each_level_of_verbosity_logs_its_packets() {
             let _server = Server::tcp(&net.server, &[SSH, 80]);
             let arguments = [&["--iface", SERVER_LINK], arguments].concat();
             let daemon = Daemon::start_with(&net.server, DOOR, &arguments);
-            let source = net.stranger(Family::V4);
+            let source = net.new_source(Family::V4);
             source.finds(true, 80, name);
             source.finds_closed(SSH, name);
             daemon.wait_for_event(&json!({"event": "denied", "source": source.name()}));
@@ -122,14 +122,14 @@ fn the_mode_is_the_one_asked_for() {
             );
             for family in Family::ALL {
                 let row = format!("{name}, {family}");
-                let [source, stranger] = [net.stranger(family), net.stranger(family)];
+                let [source, unauthorized] = [net.new_source(family), net.new_source(family)];
                 source.finds_closed(SSH, &row);
                 let mut stream = source
                     .knock_and_connect(KNOCKS, SSH)
                     .unwrap_or_else(|error| panic!("{row}: {error}"));
                 assert!(echoes(&mut stream), "{row}");
-                stranger.finds_closed(SSH, &row);
-                assert!(!server.met(stranger.from, SSH), "{row}");
+                unauthorized.finds_closed(SSH, &row);
+                assert!(!server.met(unauthorized.from, SSH), "{row}");
             }
             daemon.stop();
         });
@@ -148,7 +148,7 @@ fn interfaces_share_knocks_and_grants() {
         }
         for family in Family::ALL {
             let row = &family.to_string();
-            let here = net.stranger(family);
+            let here = net.new_source(family);
             // The answers go through the first link: the client takes them from there as well.
             let there = here.to(family.second_server());
             here.finds_closed(SSH, row);
@@ -189,7 +189,7 @@ fn a_dry_run_drops_nothing_and_logs_what_it_would() {
         };
         says(&["would protect tcp/22 on b0"]);
         for family in Family::ALL {
-            let source = net.stranger(family);
+            let source = net.new_source(family);
             source.finds(true, SSH, "a protected port");
             says(&["would drop", &source.name(), "tcp/22"]);
             source.finds(true, 7000, "a knock port");
@@ -204,7 +204,7 @@ fn a_dry_run_drops_nothing_and_logs_what_it_would() {
         let (on_open, opened) = recorder(&directory, "on-open");
         let config = format!("{DOOR}\non_open = [\"{on_open}\"]");
         let daemon = Daemon::start_with(&net.server, &config, &arguments);
-        let source = net.stranger(Family::V4);
+        let source = net.new_source(Family::V4);
         source.finds(true, SSH, "a protected port");
         daemon
             .wait_for_event(&json!({"event": "denied", "source": source.name(), "dry_run": true}));
@@ -230,7 +230,7 @@ fn an_interface_that_is_down_is_protected_when_it_comes_up() {
              route replace 198.51.100.0/24 via 192.0.2.1
              neighbour replace 192.0.2.1 lladdr 02:00:00:00:00:a0 dev b0 nud permanent",
         );
-        let source = net.stranger(Family::V4);
+        let source = net.new_source(Family::V4);
         wait::until("the link carries packets", || {
             source
                 .connect(81, std::time::Duration::from_millis(50))
@@ -248,7 +248,7 @@ fn a_link_that_goes_down_keeps_its_protection_and_its_grants() {
     net::test(|net| {
         let _server = Server::tcp(&net.server, &[SSH]);
         let daemon = Daemon::start(&net.server, DOOR);
-        let [source, stranger] = [net.stranger(Family::V4), net.stranger(Family::V4)];
+        let [source, unauthorized] = [net.new_source(Family::V4), net.new_source(Family::V4)];
         source.knock(KNOCKS);
         source.finds(true, SSH, "knocked");
         net.client.ip("link set a0 down");
@@ -261,7 +261,7 @@ fn a_link_that_goes_down_keeps_its_protection_and_its_grants() {
                 .is_err_and(|error| error.kind() == std::io::ErrorKind::ConnectionRefused)
         });
         source.finds(true, SSH, "still open");
-        stranger.finds_closed(SSH, "still closed");
+        unauthorized.finds_closed(SSH, "still closed");
         daemon.stop();
     });
 }
@@ -282,7 +282,7 @@ fn commands_run_once_with_their_arguments_and_environment() {
         let daemon = Daemon::start(&net.server, &config);
         let mut sources = Vec::new();
         for (family, number) in [(Family::V4, "4"), (Family::V6, "6")] {
-            let source = net.stranger(family);
+            let source = net.new_source(family);
             source.knock(KNOCKS);
             sources.push((source.name(), number));
         }
@@ -335,7 +335,7 @@ fn a_stop_undoes_what_on_open_did() {
     net::test(|net| {
         let config = format!("{DOOR}\non_close = [\"{on_close}\", \"{{source}}\"]");
         let daemon = Daemon::start(&net.server, &config);
-        let source = net.stranger(Family::V4);
+        let source = net.new_source(Family::V4);
         source.knock(KNOCKS);
         daemon.wait_for_event(&json!({"event": "opened", "source": source.name()}));
         assert_eq!(records(&closed), []);
@@ -370,7 +370,7 @@ fn failing_commands_are_logged_and_change_nothing() {
         for (name, command, words) in rows {
             let config = format!("{DOOR}\ncommand_timeout = \"1s\"\non_open = {command}");
             let daemon = Daemon::start(&net.server, &config);
-            let source = net.stranger(Family::V4);
+            let source = net.new_source(Family::V4);
             source.knock(KNOCKS);
             source.finds(true, SSH, name);
             let words = [words, vec![source.from.to_string().leak()]].concat();
@@ -403,7 +403,7 @@ fn packets_are_judged_while_the_daemon_is_suspended() {
         process.signal(Signal::SIGSTOP);
         for family in Family::ALL {
             let row = &family.to_string();
-            let source = net.stranger(family);
+            let source = net.new_source(family);
             source.finds_closed(SSH, row);
             let connected = source.knock_and_connect(KNOCKS, SSH);
             assert!(connected.is_ok(), "{row}: {connected:?}");
@@ -439,7 +439,7 @@ fn a_closed_output_stops_nothing() {
             !attached_programs(&net.server).is_empty()
         });
         drop(child.stdout.take());
-        let source = net.stranger(Family::V4);
+        let source = net.new_source(Family::V4);
         for _ in 0..3 {
             source.finds_closed(SSH, "nobody reads");
         }

@@ -145,14 +145,14 @@ fn a_link_made_again_is_protected_and_others_are_not_disturbed() {
         let _server = Server::tcp(&net.server, &[SSH]);
         net.add_second_link();
         let daemon = Daemon::start_with(&net.server, DOOR, &BOTH);
-        let friend = net.stranger(Family::V4);
+        let friend = net.new_source(Family::V4);
         friend.knock(KNOCKS);
         is_protected(net, "at first");
         for time in 1..=3 {
             let row = &format!("made again, time {time}");
             net.client.ip("link delete a1");
             wait_for(&daemon, "absent", time);
-            net.stranger(Family::V4).finds_closed(SSH, row);
+            net.new_source(Family::V4).finds_closed(SSH, row);
             friend.finds(true, SSH, row);
             net.add_second_link();
             // It was protected once at the start.
@@ -185,7 +185,7 @@ fn a_link_that_appears_late_is_protected() {
         let _server = Server::tcp(&net.server, &[SSH]);
         let arguments = [&BOTH[..], &["--wait-for-interfaces"]].concat();
         let daemon = Daemon::start_with(&net.server, DOOR, &arguments);
-        net.stranger(Family::V4).finds_closed(SSH, "the first");
+        net.new_source(Family::V4).finds_closed(SSH, "the first");
         net.add_second_link();
         wait_for(&daemon, "protecting", 1);
         is_protected(net, "late");
@@ -277,8 +277,8 @@ impl Watched {
 #[track_caller]
 fn is_protected(net: &Net, row: &str) {
     let there = Family::V4.second_server();
-    net.stranger(Family::V4).to(there).finds_closed(SSH, row);
-    let source = net.stranger(Family::V4);
+    net.new_source(Family::V4).to(there).finds_closed(SSH, row);
+    let source = net.new_source(Family::V4);
     source.knock(KNOCKS);
     source.to(there).finds(true, SSH, row);
 }

@@ -47,10 +47,10 @@ fn a_long_reload_delays_no_interface_and_no_request() {
         });
         carries_packets(net);
         elsewhere(net).finds_closed(SSH, "while the reload is under way");
-        let guest = net.stranger(Family::V4);
-        guest.knock(KNOCKS);
-        guest.finds(true, SSH, "doors open");
-        daemon.wait_for_event(&json!({"event": "opened", "source": guest.name()}));
+        let client = net.new_source(Family::V4);
+        client.knock(KNOCKS);
+        client.finds(true, SSH, "doors open");
+        daemon.wait_for_event(&json!({"event": "opened", "source": client.name()}));
 
         for (words, code, expected) in [
             (&["status"][..], None, "process"),
@@ -76,7 +76,7 @@ fn a_long_reload_delays_no_interface_and_no_request() {
         wait::until("it is reloaded again", || {
             daemon.events_like(&reloaded).len() == 2
         });
-        guest.finds(true, SSH, "grants continue");
+        client.finds(true, SSH, "grants continue");
         elsewhere(net).finds_closed(SSH, "after the reload");
         daemon.stop();
     });
@@ -177,7 +177,7 @@ fn is_under_way(net: &Net) {
 
 /// A source without a grant, behind the second link.
 fn elsewhere(net: &Net) -> Source<'_> {
-    net.stranger(Family::V4).to(Family::V4.second_server())
+    net.new_source(Family::V4).to(Family::V4.second_server())
 }
 
 /// Waits until the second link carries packets: an unused port refuses.

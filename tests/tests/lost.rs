@@ -21,9 +21,9 @@ fn a_removed_pin_is_replaced_and_reported() {
     net::test(|net| {
         let _server = Server::tcp(&net.server, &[SSH]);
         let mut daemon = Daemon::start(&net.server, DOOR);
-        let guest = net.stranger(Family::V4);
-        guest.knock(KNOCKS);
-        guest.finds(true, SSH, "knocked");
+        let client = net.new_source(Family::V4);
+        client.knock(KNOCKS);
+        client.finds(true, SSH, "knocked");
         let instance = pins::instance(&net.server);
         let [link, program, map] = [
             instance.link(SERVER_LINK),
@@ -45,16 +45,16 @@ fn a_removed_pin_is_replaced_and_reported() {
             wait::until(&format!("{row}: it is attached again"), || {
                 daemon.events_like(&json!({"event": "protecting"})).len() == count + 1
             });
-            net.stranger(Family::V4).finds_closed(SSH, row);
-            guest.finds(true, SSH, &format!("{row}: grants continue"));
+            net.new_source(Family::V4).finds_closed(SSH, row);
+            client.finds(true, SSH, &format!("{row}: grants continue"));
             assert!(
                 [&link, &program, &map].iter().all(|path| path.exists()),
                 "{row}"
             );
             daemon.reload(&DOOR.replace("7000", &format!("75{count}0")));
-            net.stranger(Family::V4)
+            net.new_source(Family::V4)
                 .finds_closed(SSH, &format!("{row}: reloaded"));
-            guest.finds(
+            client.finds(
                 true,
                 SSH,
                 &format!("{row}: grants continue after the reload"),
@@ -97,9 +97,9 @@ fn an_unmounted_bpffs_is_reported_and_ports_stay_closed() {
             let arguments = [&[mounts.as_str()], words].concat();
             net.server.run("nsenter", &arguments)
         };
-        let guest = net.stranger(Family::V4);
-        guest.knock(KNOCKS);
-        guest.finds(true, SSH, "knocked");
+        let client = net.new_source(Family::V4);
+        client.knock(KNOCKS);
+        client.finds(true, SSH, "knocked");
 
         inside(&["umount", "/sys/fs/bpf"]);
         wait::until("it is reported", || count("lost") == 1);
@@ -107,9 +107,9 @@ fn an_unmounted_bpffs_is_reported_and_ports_stay_closed() {
         wait::until("the warning that nothing is pinned", || {
             process.stderr().contains("nothing can be pinned")
         });
-        net.stranger(Family::V4)
+        net.new_source(Family::V4)
             .finds_closed(SSH, "without a bpffs");
-        guest.finds(true, SSH, "grants continue");
+        client.finds(true, SSH, "grants continue");
         let user = binaries().user.display().to_string();
         let mounts = format!("--mount=/proc/{}/ns/mnt", process.id());
         let reload = net.server.try_run("nsenter", &[&mounts, &user, "reload"]);
@@ -118,7 +118,7 @@ fn an_unmounted_bpffs_is_reported_and_ports_stay_closed() {
             String::from_utf8_lossy(&reload.stderr).contains("mount -t bpf"),
             "{reload:?}"
         );
-        net.stranger(Family::V4)
+        net.new_source(Family::V4)
             .finds_closed(SSH, "the reload changes nothing");
 
         inside(&["mount", "-t", "bpf", "bpf", "/sys/fs/bpf"]);
@@ -126,8 +126,8 @@ fn an_unmounted_bpffs_is_reported_and_ports_stay_closed() {
             process.stderr().contains("everything is pinned again")
         });
         inside(&[&user, "reload"]);
-        net.stranger(Family::V4).finds_closed(SSH, "reloaded");
-        guest.finds(true, SSH, "grants continue after the reload");
+        net.new_source(Family::V4).finds_closed(SSH, "reloaded");
+        client.finds(true, SSH, "grants continue after the reload");
         assert_eq!(attached_programs(&net.server).len(), 1);
         let ended = process.stop(Signal::SIGTERM);
         assert!(ended.status.success(), "{ended:?}");

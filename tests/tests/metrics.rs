@@ -72,9 +72,9 @@ fn a_knock_is_counted_by_door_and_command() {
             "{METRICS}{DOOR}\n    on_open = [\"/bin/true\"]\n    on_close = [\"/bin/false\"]\n"
         );
         let daemon = Daemon::start(&net.server, &text);
-        let guest = net.stranger(Family::V4);
-        guest.knock(KNOCKS);
-        daemon.wait_for_event(&json!({"event": "opened", "source": guest.name()}));
+        let client = net.new_source(Family::V4);
+        client.knock(KNOCKS);
+        daemon.wait_for_event(&json!({"event": "opened", "source": client.name()}));
         let command = "knock_commands_total{door=\"ssh\",command=\"on_open\",outcome=\"success\"}";
         wait_for(net, command, 1.0);
         wait_for(net, "knock_door_openings_total{door=\"ssh\"}", 1.0);
@@ -84,7 +84,7 @@ fn a_knock_is_counted_by_door_and_command() {
             "knock_packets_total{reason=\"opened\",verdict=\"drop\"}",
             1.0,
         );
-        let (code, output) = daemon::ask(&net.server, &["revoke", &guest.name()]);
+        let (code, output) = daemon::ask(&net.server, &["revoke", &client.name()]);
         assert_eq!(code, Some(0), "{output}");
         wait_for(net, "knock_grants{door=\"ssh\"}", 0.0);
         wait_for(
@@ -95,7 +95,7 @@ fn a_knock_is_counted_by_door_and_command() {
         let command = "knock_commands_total{door=\"ssh\",command=\"on_close\",outcome=\"failure\"}";
         wait_for(net, command, 1.0);
         // No source is in a label.
-        assert!(!page(&net.server, "").contains(&guest.name()));
+        assert!(!page(&net.server, "").contains(&client.name()));
         daemon.stop();
     });
 }
@@ -246,9 +246,9 @@ fn ten_thousand_grants_and_doors_are_counted() {
 fn a_stock_prometheus_scrapes_the_page() {
     net::test(|net| {
         let daemon = start(net);
-        let guest = net.stranger(Family::V4);
-        guest.knock(KNOCKS);
-        daemon.wait_for_event(&json!({"event": "opened", "source": guest.name()}));
+        let client = net.new_source(Family::V4);
+        client.knock(KNOCKS);
+        daemon.wait_for_event(&json!({"event": "opened", "source": client.name()}));
         let directory = TempDir::new().unwrap();
         let config = directory.path().join("prometheus.yml");
         let rules = dist("prometheus/knock.rules.yml");

@@ -62,18 +62,18 @@ fn a_full_disk_for_the_log_changes_nothing_for_packets() {
         wait::until("it protects", || logged("protecting"));
         // The log has one page.
         let _full = fs::write(&filler, [0; 8192]);
-        let source = net.stranger(Family::V4);
+        let source = net.new_source(Family::V4);
         source.finds_closed(SSH, "the disk is full");
         source.knock(KNOCKS);
         source.finds(true, SSH, "the disk is full");
         wait::until("it is reported", || {
             // Lines are written until the log's own page is full.
-            net.stranger(Family::V4).finds_closed(SSH, "filling");
+            net.new_source(Family::V4).finds_closed(SSH, "filling");
             daemon.stderr().contains("can't be written for now")
         });
         fs::remove_file(&filler).unwrap();
         wait::until("it writes again", || {
-            net.stranger(Family::V4).finds_closed(SSH, "room again");
+            net.new_source(Family::V4).finds_closed(SSH, "room again");
             daemon.stderr().contains("can be written again")
         });
         assert!(daemon.stop(Signal::SIGINT).status.success());
@@ -99,13 +99,13 @@ fn events_that_overrun_the_ring_buffer_are_counted_and_nothing_else_is_lost() {
             wire.send(&whole(path, &datagram(path, 40_000, 4000, &[0])));
         }
         assert!(events_lost(&net.server) > 0, "all events found room");
-        let source = net.stranger(Family::V4);
+        let source = net.new_source(Family::V4);
         source.knock(KNOCKS);
         source.finds(true, SSH, "while nobody reads events");
         daemon.process_mut().signal(Signal::SIGCONT);
         // Lines are left out only while this many events wait.
         wait::until("events are reported again", || {
-            let source = net.stranger(Family::V6);
+            let source = net.new_source(Family::V6);
             source.knock(KNOCKS);
             let opened = json!({"event": "opened", "source": source.name(), "door": "ssh"});
             wait::poll(Duration::from_millis(500), || {
@@ -128,7 +128,7 @@ fn a_flood_of_grants_prints_a_limited_number_of_lines() {
         let daemon = Daemon::start(&net.server, &format!("{DOOR}\n{one_knock}"));
         let wire = Wire::open(&net.client);
         let began = Instant::now();
-        let guest = net.stranger(Family::V4);
+        let client = net.new_source(Family::V4);
         for number in 0..SOURCES {
             let [high, low] = number.to_be_bytes();
             let path = Path {
@@ -137,7 +137,7 @@ fn a_flood_of_grants_prints_a_limited_number_of_lines() {
             };
             wire.send(&whole(path, &datagram(path, 40_000, 4000, &[0])));
             if number == SOURCES / 2 {
-                guest.knock(KNOCKS);
+                client.knock(KNOCKS);
             }
         }
         let knocked = daemon::ask(&net.server, &["status", "--json"]);
@@ -163,8 +163,8 @@ fn a_flood_of_grants_prints_a_limited_number_of_lines() {
         let seconds = began.elapsed().as_secs() + 2;
         assert!(lines <= 128 * seconds, "{lines} lines in {seconds} s");
         assert!(lines < u64::from(SOURCES), "{lines}");
-        let guests = daemon.events_like(&json!({"event": "opened", "source": guest.name()}));
-        assert_eq!(guests.len(), 1, "the line of another door");
+        let clients = daemon.events_like(&json!({"event": "opened", "source": client.name()}));
+        assert_eq!(clients.len(), 1, "the line of another door");
         daemon.stop();
     });
 }
@@ -174,9 +174,9 @@ fn a_full_allow_map_makes_room() {
     net::test(|net| {
         let _server = Server::tcp(&net.server, &[SSH]);
         let daemon = Daemon::start(&net.server, DOOR);
-        let guest = net.stranger(Family::V4);
-        guest.knock(KNOCKS);
-        daemon.wait_for_event(&json!({"event": "opened", "source": guest.name()}));
+        let client = net.new_source(Family::V4);
+        client.knock(KNOCKS);
+        daemon.wait_for_event(&json!({"event": "opened", "source": client.name()}));
         let mut allow = allow(&net.server);
         let until_ms = clock::boot_ms() + 3_600_000;
         let grant = Grant { until_ms, door: 0 };
@@ -193,24 +193,24 @@ fn a_full_allow_map_makes_room() {
         let filled = fill();
         assert!(filled > ALLOW_MAX as usize / 2, "{filled}");
         // There is always room for grants by hand.
-        let by_hand = net.stranger(Family::V4);
+        let by_hand = net.new_source(Family::V4);
         let grants = ["grant", &by_hand.name(), "--door", "ssh", "--for", "1h"];
         let (code, text) = daemon::ask(&net.server, &grants);
         assert_eq!(code, Some(0), "{text}");
         by_hand.finds(true, SSH, "granted by hand");
         fill();
-        let late = net.stranger(Family::V4);
+        let late = net.new_source(Family::V4);
         late.knock(KNOCKS);
         late.finds_closed(SSH, "there is no room");
-        guest.knock(KNOCKS);
-        guest.finds(true, SSH, "who has a grant keeps it, and can refresh it");
+        client.knock(KNOCKS);
+        client.finds(true, SSH, "who has a grant keeps it, and can refresh it");
         daemon.wait_for_event(&json!({"event": "full", "source": late.name()}));
         daemon.wait_for_event(&json!({"event": "pressure"}));
         wait::until("room is made", || {
             late.knock(KNOCKS);
             late.connect(SSH, Duration::from_millis(100)).is_ok()
         });
-        guest.finds(true, SSH, "a network with one grant makes no room");
+        client.finds(true, SSH, "a network with one grant makes no room");
         by_hand.finds(true, SSH, "a grant by hand makes no room");
         daemon.stop();
     });
@@ -223,14 +223,14 @@ fn a_connected_client_keeps_its_grant_while_its_door_is_flooded() {
     net::test(|net| {
         let _server = Server::tcp(&net.server, &[SSH]);
         let daemon = Daemon::start(&net.server, DOOR);
-        let [connected, idle] = [(); 2].map(|()| net.stranger(Family::V4));
-        for guest in [&connected, &idle] {
-            guest.knock(KNOCKS);
-            daemon.wait_for_event(&json!({"event": "opened", "source": guest.name()}));
+        let [connected, idle] = [(); 2].map(|()| net.new_source(Family::V4));
+        for client in [&connected, &idle] {
+            client.knock(KNOCKS);
+            daemon.wait_for_event(&json!({"event": "opened", "source": client.name()}));
         }
         let connection = connected.connect(SSH, Duration::from_secs(5)).unwrap();
         assert!(flood_grants(&net.server) > ALLOW_MAX as usize / 2);
-        let late = net.stranger(Family::V4);
+        let late = net.new_source(Family::V4);
         wait::until("room is made", || {
             late.knock(KNOCKS);
             late.connect(SSH, Duration::from_millis(100)).is_ok()
@@ -248,17 +248,17 @@ fn a_full_allow_map_without_a_daemon_is_noted_and_takes_no_new_grants() {
         let _server = Server::tcp(&net.server, &[SSH]);
         let daemon = Daemon::start(&net.server, DOOR);
         assert!(!notes(&net.server).contains("table of grants"));
-        let guest = net.stranger(Family::V4);
-        guest.knock(KNOCKS);
-        daemon.wait_for_event(&json!({"event": "opened", "source": guest.name()}));
+        let client = net.new_source(Family::V4);
+        client.knock(KNOCKS);
+        daemon.wait_for_event(&json!({"event": "opened", "source": client.name()}));
         daemon.kill();
         flood_grants(&net.server);
         assert!(notes(&net.server).contains("the table of grants is full (65536)"));
-        let late = net.stranger(Family::V4);
+        let late = net.new_source(Family::V4);
         late.knock(KNOCKS);
         late.finds_closed(SSH, "there is no room");
-        guest.knock(KNOCKS);
-        guest.finds(
+        client.knock(KNOCKS);
+        client.finds(
             true,
             SSH,
             "a client with a grant keeps it, and can refresh it",
@@ -279,7 +279,7 @@ fn a_suspended_daemon_reports_what_it_missed() {
         let _server = Server::tcp(&net.server, &[SSH]);
         let config = DOOR.to_owned() + "open_for = \"1s\"\n";
         let mut daemon = Daemon::start(&net.server, &config);
-        let source = net.stranger(Family::V4);
+        let source = net.new_source(Family::V4);
         daemon.process_mut().signal(Signal::SIGSTOP);
         let knocked = Instant::now();
         source.knock(KNOCKS);

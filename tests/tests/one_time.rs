@@ -56,23 +56,23 @@ fn each_line_opens_once() {
             let _server = Server::tcp(&net.server, &[SSH]);
             let one_time_text = OneTimeText::of(3);
             let daemon = Daemon::start(&net.server, &one_time_text.door(1));
-            is_dead(&net.stranger(family), 2, "not its turn");
+            is_dead(&net.new_source(family), 2, "not its turn");
 
-            opens(&net.stranger(family), 1, row);
+            opens(&net.new_source(family), 1, row);
             daemon.wait_for_event(&used(1));
             one_time_text.is_marked(1, 3);
-            is_dead(&net.stranger(family), 1, "somebody else");
+            is_dead(&net.new_source(family), 1, "somebody else");
             let other_family = family.pick(Family::V6, Family::V4);
-            is_dead(&net.stranger(other_family), 1, "the other family");
+            is_dead(&net.new_source(other_family), 1, "the other family");
 
-            opens(&net.stranger(family), 2, row);
+            opens(&net.new_source(family), 2, row);
             daemon.wait_for_event(&used(2));
-            opens(&net.stranger(family), 3, row);
+            opens(&net.new_source(family), 3, row);
             daemon.wait_for_event(&used(3));
             daemon.wait_for_event(&json!({"event": "disabled", "door": "once"}));
             one_time_text.is_marked(3, 3);
             for line in 1..=3 {
-                is_dead(&net.stranger(family), line, "all are used");
+                is_dead(&net.new_source(family), line, "all are used");
             }
             let count = daemon.events_like(&json!({"event": "opened"})).len();
             assert_eq!(count, 3, "{:?}", daemon.events());
@@ -88,9 +88,9 @@ fn a_burst_of_repetitions_opens_once() {
         let _server = Server::tcp(&net.server, &[SSH]);
         let one_time_text = OneTimeText::of(2);
         let daemon = Daemon::start(&net.server, &one_time_text.door(1));
-        let first = net.stranger(Family::V4);
+        let first = net.new_source(Family::V4);
         let others: Vec<_> = (0..20)
-            .map(|number| net.stranger(Family::ALL[number % 2]))
+            .map(|number| net.new_source(Family::ALL[number % 2]))
             .collect();
         first.knock(ONCE[0].0);
         for other in &others {
@@ -115,14 +115,14 @@ fn lines_added_later_are_read() {
         let _server = Server::tcp(&net.server, &[SSH]);
         let one_time_text = OneTimeText::of(4);
         let daemon = Daemon::start(&net.server, &one_time_text.door(3));
-        is_dead(&net.stranger(Family::V4), 4, "too far ahead");
-        opens(&net.stranger(Family::V4), 3, "two were lost");
+        is_dead(&net.new_source(Family::V4), 4, "too far ahead");
+        opens(&net.new_source(Family::V4), 3, "two were lost");
         daemon.wait_for_event(&used(3));
         one_time_text.is_marked(3, 4);
         for line in 1..=3 {
-            is_dead(&net.stranger(Family::V4), line, "skipped or used");
+            is_dead(&net.new_source(Family::V4), line, "skipped or used");
         }
-        opens(&net.stranger(Family::V6), 4, "its turn");
+        opens(&net.new_source(Family::V6), 4, "its turn");
         daemon.wait_for_event(&used(4));
         daemon.stop();
     });
@@ -136,15 +136,15 @@ fn a_kill_after_the_knock_does_not_revive_a_line() {
             let _server = Server::tcp(&net.server, &[SSH]);
             let one_time_text = OneTimeText::of(3);
             let daemon = Daemon::start(&net.server, &one_time_text.door(2));
-            let source = net.stranger(family);
+            let source = net.new_source(family);
             source.knock(ONCE[0].0);
             daemon.kill();
             source.finds(true, SSH, row);
-            is_dead(&net.stranger(family), 1, "nobody runs");
+            is_dead(&net.new_source(family), 1, "nobody runs");
             let daemon = Daemon::start(&net.server, &one_time_text.door(2));
             one_time_text.is_marked(1, 3);
-            is_dead(&net.stranger(family), 1, "somebody runs again");
-            opens(&net.stranger(family), 2, row);
+            is_dead(&net.new_source(family), 1, "somebody runs again");
+            opens(&net.new_source(family), 2, row);
             daemon.wait_for_event(&used(2));
             daemon.stop();
         });
@@ -160,23 +160,23 @@ fn a_kill_before_the_event_does_not_revive_a_line() {
             let _server = Server::tcp(&net.server, &[SSH]);
             let one_time_text = OneTimeText::of(3);
             let mut daemon = Daemon::start(&net.server, &one_time_text.door(2));
-            let source = net.stranger(family);
+            let source = net.new_source(family);
             daemon.process_mut().signal(Signal::SIGSTOP);
             opens(&source, 1, row);
-            is_dead(&net.stranger(family), 1, "it is held");
+            is_dead(&net.new_source(family), 1, "it is held");
             daemon.kill();
-            is_dead(&net.stranger(family), 1, "it is dead");
+            is_dead(&net.new_source(family), 1, "it is dead");
             one_time_text.is_marked(0, 3);
             let daemon = Daemon::start(&net.server, &one_time_text.door(2));
             daemon.wait_for_event(&opened(&source));
             daemon.wait_for_event(&used(1));
             one_time_text.is_marked(1, 3);
-            is_dead(&net.stranger(family), 1, "it is back");
+            is_dead(&net.new_source(family), 1, "it is back");
             // Another start finds the mark on the disk alone.
             daemon.stop();
             let daemon = Daemon::start(&net.server, &one_time_text.door(2));
-            is_dead(&net.stranger(family), 1, "all was removed");
-            opens(&net.stranger(family), 2, row);
+            is_dead(&net.new_source(family), 1, "all was removed");
+            opens(&net.new_source(family), 2, row);
             daemon.wait_for_event(&used(2));
             daemon.stop();
         });
@@ -192,7 +192,7 @@ fn a_power_cut_does_not_revive_a_line() {
         let live = one_time_text.directory.path().join(".once.live");
         let mut daemon = Daemon::start(&net.server, &one_time_text.door(2));
         daemon.process_mut().signal(Signal::SIGSTOP);
-        opens(&net.stranger(Family::V4), 1, "nobody notes it");
+        opens(&net.new_source(Family::V4), 1, "nobody notes it");
         daemon.kill();
         let (code, output) = ask(&net.server, &["detach"]);
         assert_eq!(code, Some(0), "{output}");
@@ -212,9 +212,9 @@ fn a_power_cut_does_not_revive_a_line() {
             stderr.contains("the host went down while the lines up to 2"),
             "{stderr}"
         );
-        is_dead(&net.stranger(Family::V4), 1, "it was used");
-        is_dead(&net.stranger(Family::V4), 2, "who knows");
-        opens(&net.stranger(Family::V6), 3, "nobody knew it");
+        is_dead(&net.new_source(Family::V4), 1, "it was used");
+        is_dead(&net.new_source(Family::V4), 2, "who knows");
+        opens(&net.new_source(Family::V6), 3, "nobody knew it");
         daemon.wait_for_event(&used(3));
         // A regular end withdraws the accepted lines, so none is lost.
         daemon.stop();
@@ -223,9 +223,9 @@ fn a_power_cut_does_not_revive_a_line() {
         let daemon = Daemon::start_with(&net.server, &one_time_text.door(2), &keep);
         daemon.leave(Signal::SIGTERM);
         assert!(!live.exists());
-        is_dead(&net.stranger(Family::V4), 4, "nobody would note it");
+        is_dead(&net.new_source(Family::V4), 4, "nobody would note it");
         let daemon = Daemon::start(&net.server, &one_time_text.door(2));
-        opens(&net.stranger(Family::V4), 4, "it was not used");
+        opens(&net.new_source(Family::V4), 4, "it was not used");
         daemon.wait_for_event(&used(4));
         daemon.stop();
     });
@@ -264,18 +264,18 @@ fn repeated_kills_do_not_revive_a_line() {
         let mut daemon = Daemon::start(&net.server, &one_time_text.door(1));
         for line in 1..=KILLS {
             let row = &format!("line {line}");
-            let source = net.stranger(Family::ALL[line % 2]);
+            let source = net.new_source(Family::ALL[line % 2]);
             source.knock(&knocks(line));
             // Before it receives the event, after it has marked the line, or between.
             thread::sleep(Duration::from_micros(random.below(20_000) as u64));
             daemon.kill();
             source.finds(true, SSH, row);
-            let other = net.stranger(Family::V4);
+            let other = net.new_source(Family::V4);
             other.knock(&knocks(line));
             other.finds_closed(SSH, row);
             daemon = Daemon::start(&net.server, &one_time_text.door(1));
             wait::until("the line is marked", || marks() == line);
-            let other = net.stranger(Family::V6);
+            let other = net.new_source(Family::V6);
             other.knock(&knocks(line));
             other.finds_closed(SSH, row);
             let next = format!("once: line {} is next", line + 1);
@@ -311,9 +311,9 @@ fn malformed_lines_are_skipped_and_named() {
             let stderr = daemon.process().stderr();
             assert!(stderr.contains(&words), "no {words:?} in {stderr}");
         }
-        opens(&net.stranger(Family::V4), 1, "the only one");
+        opens(&net.new_source(Family::V4), 1, "the only one");
         daemon.wait_for_event(&used(9));
-        is_dead(&net.stranger(Family::V4), 1, "its double is void");
+        is_dead(&net.new_source(Family::V4), 1, "its double is void");
         daemon.wait_for_event(&json!({"event": "disabled", "door": "once"}));
         let mut expected = text;
         let skipped = wrong.len() - " 7000,22\n".len();
@@ -322,7 +322,7 @@ fn malformed_lines_are_skipped_and_named() {
         }
         let after = fs::read(&one_time_text.path).unwrap();
         assert_eq!(after, expected, "nothing else is touched");
-        let source = net.stranger(Family::V4);
+        let source = net.new_source(Family::V4);
         source.knock(KNOCKS);
         source.finds(true, WEB, "the other door");
         daemon.stop();
@@ -389,8 +389,8 @@ fn unusable_files_are_reported() {
             let event = daemon.wait_for_event(&json!({"event": "disabled", "door": "once"}));
             let because = event["because"].as_str().unwrap();
             assert!(because.contains(expected), "{row}: {because}");
-            is_dead(&net.stranger(Family::V4), 1, row);
-            let source = net.stranger(Family::V4);
+            is_dead(&net.new_source(Family::V4), 1, row);
+            let source = net.new_source(Family::V4);
             source.knock(KNOCKS);
             source.finds(true, WEB, row);
             let (code, status) = ask(&net.server, &["status"]);
@@ -418,13 +418,13 @@ fn a_file_created_later_is_read_by_a_reload() {
         daemon.reload(&config);
         let (_, status) = ask(&net.server, &["status"]);
         assert!(status.contains("once: line 1 is next, 2 left"), "{status}");
-        opens(&net.stranger(Family::V4), 1, "read again");
+        opens(&net.new_source(Family::V4), 1, "read again");
         daemon.wait_for_event(&used(1));
         one_time_text.is_marked(1, 2);
         assert!(fs::symlink_metadata(&link).unwrap().is_symlink());
         daemon.reload(&config);
-        is_dead(&net.stranger(Family::V4), 1, "reloaded");
-        opens(&net.stranger(Family::V4), 2, "reloaded");
+        is_dead(&net.new_source(Family::V4), 1, "reloaded");
+        opens(&net.new_source(Family::V4), 2, "reloaded");
         daemon.stop();
     });
 }
@@ -436,12 +436,12 @@ fn a_new_file_after_the_last_line_is_read() {
         let _server = Server::tcp(&net.server, &[SSH]);
         let one_time_text = OneTimeText::new(ONCE[0].1);
         let mut daemon = Daemon::start(&net.server, &one_time_text.door(1));
-        opens(&net.stranger(Family::V4), 1, "the last one");
+        opens(&net.new_source(Family::V4), 1, "the last one");
         daemon.wait_for_event(&json!({"event": "disabled", "door": "once"}));
         let fresh = unused(1..4);
         fs::write(&one_time_text.path, &fresh).unwrap();
         daemon.reload(&one_time_text.door(1));
-        opens(&net.stranger(Family::V4), 2, "the first of the new file");
+        opens(&net.new_source(Family::V4), 2, "the first of the new file");
         let pattern = json!({"event": "used", "line": 1, "sequences_left": 2});
         daemon.wait_for_event(&pattern);
         let expected = marked(1..2) + &unused(2..4);
@@ -461,13 +461,13 @@ fn a_file_that_cannot_be_marked_opens_nothing_more() {
         let directory = one_time_text.directory.path();
         chown(directory, Some(12_345), None).unwrap();
         fs::set_permissions(directory, fs::Permissions::from_mode(0o755)).unwrap();
-        opens(&net.stranger(Family::V4), 1, "the packet is the kernel's");
+        opens(&net.new_source(Family::V4), 1, "the packet is the kernel's");
         let event = daemon.wait_for_event(&json!({"event": "disabled", "door": "once"}));
         let because = event["because"].as_str().unwrap();
         assert!(because.contains("cannot mark used lines"), "{because}");
-        is_dead(&net.stranger(Family::V4), 1, "noted");
+        is_dead(&net.new_source(Family::V4), 1, "noted");
         is_dead(
-            &net.stranger(Family::V6),
+            &net.new_source(Family::V6),
             2,
             "what is used could not be marked",
         );
@@ -476,8 +476,8 @@ fn a_file_that_cannot_be_marked_opens_nothing_more() {
         daemon.reload(&one_time_text.door(2));
         daemon.wait_for_event(&used(1));
         one_time_text.is_marked(1, 3);
-        is_dead(&net.stranger(Family::V4), 1, "marked");
-        opens(&net.stranger(Family::V6), 2, "it works again");
+        is_dead(&net.new_source(Family::V4), 1, "marked");
+        opens(&net.new_source(Family::V6), 2, "it works again");
         daemon.wait_for_event(&used(2));
         daemon.stop();
     });
@@ -491,10 +491,10 @@ fn other_attempts_are_not_disturbed() {
         let one_time_text = OneTimeText::of(3);
         let web = DOOR.replace("tcp/22", "tcp/80");
         let daemon = Daemon::start(&net.server, &(one_time_text.door(2) + &web));
-        let [slow, next] = [net.stranger(Family::V4), net.stranger(Family::V6)];
+        let [slow, next] = [net.new_source(Family::V4), net.new_source(Family::V6)];
         slow.knock("tcp/7000 udp/8000");
         next.knock("udp/7200 tcp/8200");
-        opens(&net.stranger(Family::V4), 1, "another one");
+        opens(&net.new_source(Family::V4), 1, "another one");
         daemon.wait_for_event(&used(1));
         slow.knock("tcp/9000");
         slow.finds(true, WEB, "who was at another door");
@@ -516,7 +516,7 @@ fn repeated_knocks_are_harmless_and_reordered_ones_are_wrong() {
             let line = family.pick(1, 2);
             let knocks: Vec<&str> = ONCE[line - 1].0.split(' ').collect();
             let [a, b, c] = knocks[..] else { panic!() };
-            let source = net.stranger(family);
+            let source = net.new_source(family);
             source.knock(&format!("{a} {c} {b}"));
             source.finds_closed(SSH, "out of order");
             one_time_text.is_marked(line - 1, 3);
@@ -585,15 +585,15 @@ fn knockd_runs_beside_knock_user() {
 
         // knock-user, with a copy of the file under the same name.
         let daemon = Daemon::start(&net.server, &toml);
-        let source = net.stranger(Family::V4);
+        let source = net.new_source(Family::V4);
         source.knock(ONCE[0].0);
         source.finds(true, SSH, "the first line");
         daemon.wait_for_event(&used(1));
         let ours = one_time_text.text();
-        net.stranger(Family::V4).knock(ONCE[1].0);
+        net.new_source(Family::V4).knock(ONCE[1].0);
         daemon.wait_for_event(&json!({"event": "disabled", "door": "once"}));
         one_time_text.is_marked(2, 2);
-        let source = net.stranger(Family::V4);
+        let source = net.new_source(Family::V4);
         source.knock(WEB_KNOCKS);
         source.finds(true, WEB, "the other door, when the file is used up");
         daemon.stop();
@@ -610,12 +610,12 @@ fn knockd_runs_beside_knock_user() {
         wait::until("knockd listens", || log_text().contains("listening on b0"));
         // knockd misses knocks without a pause between them.
         let slowly = |knocks: &str| knocks.replace(' ', " wait/50ms ");
-        net.stranger(Family::V4).knock(&slowly(ONCE[0].0));
+        net.new_source(Family::V4).knock(&slowly(ONCE[0].0));
         wait::until("knockd opens", || log_text().contains("once: OPEN SESAME"));
         wait::until("knockd marks as we do", || one_time_text.text() == ours);
         // It accepts the next line a moment after it has marked the previous one.
         wait::until("knockd ends with its last line", || {
-            net.stranger(Family::V4).knock(&slowly(ONCE[1].0));
+            net.new_source(Family::V4).knock(&slowly(ONCE[1].0));
             !knockd.is_running()
         });
     });
@@ -670,7 +670,7 @@ fn the_next_line_server_names_the_next_line() {
         let mut daemon = Daemon::start(&net.server, &(listen() + &one_time_text.door(1)));
         for family in Family::ALL {
             let line = family.pick(1, 2);
-            let source = net.stranger(family);
+            let source = net.new_source(family);
             for (question, answer) in [
                 ("once\n", format!("{line}\n")),
                 ("\n", format!("{line}\n")),
@@ -687,7 +687,7 @@ fn the_next_line_server_names_the_next_line() {
             source.finds(true, SSH, &format!("{family}: asked in between"));
             daemon.wait_for_event(&used(u32::try_from(line).unwrap()));
         }
-        let source = net.stranger(Family::V4);
+        let source = net.new_source(Family::V4);
         assert_eq!(asked(&source, "once\n"), "3\n");
         daemon.reload(&one_time_text.door(1));
         wait::until("nobody listens", || {

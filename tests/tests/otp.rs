@@ -104,7 +104,7 @@ fn a_client_that_knocks_without_a_pause_gets_in() {
             let daemon = Daemon::start(&net.server, &door(&otp));
             // Each sequence opens once.
             for (family, period) in Family::ALL.into_iter().zip(otp.now()..) {
-                let source = net.stranger(family);
+                let source = net.new_source(family);
                 source.finds_closed(SSH, &family.to_string());
                 let words = otp.words(period, source.from);
                 let connected = source.knock_and_connect(&words, SSH);
@@ -131,7 +131,7 @@ fn a_time_based_sequence_opens_once() {
             let config = door(&otp);
             let mut daemon = Daemon::start(&net.server, &config);
             let period = otp.now();
-            let first = net.stranger(Family::V4);
+            let first = net.new_source(Family::V4);
             let seen = otp.words(period, first.from);
             first.knock(&seen);
             opens(&daemon, &first, "ssh");
@@ -141,10 +141,10 @@ fn a_time_based_sequence_opens_once() {
                     json!({"reason": "sequence-reused", "source": first.name(), "door": "ssh"});
                 daemon.wait_for_event(&spent);
                 for family in Family::ALL {
-                    let other = net.stranger(family);
+                    let other = net.new_source(family);
                     other.knock(&seen);
                     other.finds_closed(SSH, when);
-                    let own = net.stranger(family);
+                    let own = net.new_source(family);
                     knock(&own, &otp, period);
                     own.finds_closed(SSH, when);
                 }
@@ -168,7 +168,7 @@ fn a_half_derived_for_another_source_is_wrong() {
         let otp = Otp::steady("halves");
         let daemon = Daemon::start(&net.server, &door(&otp));
         for (family, period) in Family::ALL.into_iter().zip(otp.now()..) {
-            let (source, other) = (net.stranger(family), net.stranger(family));
+            let (source, other) = (net.new_source(family), net.new_source(family));
             let own = otp.knocks(period, source.from);
             let others = otp.knocks(period, other.from);
             assert_eq!(own[..3], others[..3]);
@@ -197,7 +197,7 @@ fn sequences_within_the_skew_open() {
             let daemon = Daemon::start(&net.server, &config);
             for (family, otp) in Family::ALL.into_iter().zip(&otp) {
                 for away in [-3_i64, -2, -1, 0, 1, 2, 3] {
-                    let source = net.stranger(family);
+                    let source = net.new_source(family);
                     knock(&source, otp, otp.now().saturating_add_signed(away));
                     let row = format!("skew {skew}, {family}, {away} periods away");
                     source.finds(away.unsigned_abs() <= skew, SSH, &row);
@@ -230,7 +230,9 @@ fn an_attempt_continues_when_the_period_changes() {
             };
             let (period, sources) = wait::poll(wait::PATIENCE, || {
                 let period = otp.now();
-                let sources: Vec<_> = (1..6).map(|count| (net.stranger(family), count)).collect();
+                let sources: Vec<_> = (1..6)
+                    .map(|count| (net.new_source(family), count))
+                    .collect();
                 let mut each = sources.iter();
                 let all = each.all(|(source, count)| begun(period, source, *count));
                 (all && otp.now() == period).then_some((period, sources))
@@ -239,11 +241,11 @@ fn an_attempt_continues_when_the_period_changes() {
             wait::until("the period is over by a second", || {
                 unix() > (period + 1) * otp.period
             });
-            let late = net.stranger(family);
+            let late = net.new_source(family);
             knock(&late, otp, period);
             late.finds_closed(SSH, &format!("{family}, too late"));
             wait::until("the next period's sequence opens", || {
-                let source = net.stranger(family);
+                let source = net.new_source(family);
                 knock(&source, otp, otp.now());
                 source.connect(SSH, SHORT).is_ok()
             });
@@ -277,7 +279,7 @@ fn a_suspended_daemon_does_not_extend_a_period() {
         let mut daemon = Daemon::start(&net.server, &door(&otp));
         let period = otp.now();
         daemon.process_mut().signal(Signal::SIGSTOP);
-        let good = net.stranger(Family::V4);
+        let good = net.new_source(Family::V4);
         knock(&good, &otp, period);
         good.finds_open(SSH, "its time is not over");
         // The sequences that it had prepared have expired a period later.
@@ -286,14 +288,14 @@ fn a_suspended_daemon_does_not_extend_a_period() {
         });
         for family in Family::ALL {
             for known in period - 2..=period + 3 {
-                let source = net.stranger(family);
+                let source = net.new_source(family);
                 knock(&source, &otp, known);
                 source.finds_closed(SSH, &format!("{family}, period {period}: {known}"));
             }
         }
         daemon.process_mut().signal(Signal::SIGCONT);
         wait::until("it has caught up", || {
-            let source = net.stranger(Family::V6);
+            let source = net.new_source(Family::V6);
             knock(&source, &otp, otp.now());
             source.connect(SSH, SHORT).is_ok()
         });
@@ -314,7 +316,7 @@ fn a_hundred_time_based_doors_open() {
         let daemon = Daemon::start(&net.server, &named.concat());
         for (number, otp) in doors.iter().enumerate() {
             let family = Family::ALL[number % 2];
-            let source = net.stranger(family);
+            let source = net.new_source(family);
             knock(&source, otp, otp.now());
             opens(&daemon, &source, &format!("door{number}"));
         }
@@ -346,7 +348,7 @@ fn only_the_first_of_doors_with_colliding_sequences_opens() {
             (&first, "first", true),
             (&third, "third", true),
         ] {
-            let source = net.stranger(Family::V4);
+            let source = net.new_source(Family::V4);
             knock(&source, otp, otp.now());
             source.finds(opened, SSH, name);
         }
@@ -364,7 +366,7 @@ fn repeated_knocks_are_harmless_and_reordered_ones_are_wrong() {
         };
         let daemon = Daemon::start(&net.server, &door(&otp));
         for (family, period) in Family::ALL.into_iter().zip(otp.now()..) {
-            let source = net.stranger(family);
+            let source = net.new_source(family);
             let right = otp.knocks(period, source.from);
             for at in 0..right.len() - 1 {
                 let mut swapped = right.clone();
@@ -458,7 +460,7 @@ fn knock_client_retries_with_another_period() {
             ..Otp::steady("used")
         };
         let daemon = Daemon::start(&net.server, &door(&otp));
-        let other = net.stranger(Family::V4);
+        let other = net.new_source(Family::V4);
         knock(&other, &otp, otp.now());
         opens(&daemon, &other, "ssh");
         let (host, period) = (Family::V4.server().to_string(), format!("{}s", otp.period));
@@ -532,7 +534,7 @@ fn no_output_has_the_secret() {
         let otp = Otp::steady("xyzzy-plugh");
         let config = door(&otp);
         let daemon = Daemon::start_with(&net.server, &config, &["--iface", SERVER_LINK, "-vv"]);
-        let source = net.stranger(Family::V4);
+        let source = net.new_source(Family::V4);
         knock(&source, &otp, otp.now());
         opens(&daemon, &source, "ssh");
         let name = source.name();
@@ -565,7 +567,7 @@ fn a_skewed_clock_is_reported() {
         let otp = Otp::every(45, "whose clock is wrong");
         let daemon = Daemon::start(&net.server, &door(&otp));
         for (family, away) in [(Family::V4, -16), (Family::V6, 16), (Family::V4, 3)] {
-            let source = net.stranger(family);
+            let source = net.new_source(family);
             knock(&source, &otp, otp.now().saturating_add_signed(away));
             let clock = json!({"event": "clock-skew", "source": source.name(), "door": "ssh"});
             let event = daemon.wait_for_event(&clock);
@@ -686,7 +688,7 @@ fn used_sequences_stay_used_across_restarts() {
     for (name, forget) in rows {
         net::test(|net| {
             let _server = Server::tcp(&net.server, &[SSH]);
-            let source = net.stranger(Family::V4);
+            let source = net.new_source(Family::V4);
             let daemon = Daemon::start(&net.server, &config);
             let period = otp.now();
             knock(&source, &otp, period);
@@ -747,7 +749,7 @@ fn time_based_doors_wait_while_used_sequences_are_unknown() {
                 None => fs::remove_file(&path).unwrap(),
             }
             let daemon = Daemon::start(&net.server, &door(&otp));
-            let source = net.stranger(Family::V4);
+            let source = net.new_source(Family::V4);
             let first = otp.now();
             knock(&source, &otp, first);
             source.finds_closed(SSH, name);
@@ -764,7 +766,7 @@ fn time_based_doors_wait_while_used_sequences_are_unknown() {
                     .contains("time-based doors can be opened in")
             );
             wait::until("the next period", || otp.now() > first);
-            let later = net.stranger(Family::V4);
+            let later = net.new_source(Family::V4);
             wait::until("the next sequence opens", || {
                 knock(&later, &otp, otp.now());
                 has_opened(&daemon, &later)
@@ -786,12 +788,12 @@ fn doors_that_share_a_secret_share_used_sequences() {
     let config = format!("{}{}", door(&otp), named("other", &other));
     net::test(|net| {
         let daemon = Daemon::start(&net.server, &config);
-        let source = net.stranger(Family::V4);
+        let source = net.new_source(Family::V4);
         let period = otp.now();
         knock(&source, &otp, period);
         opens(&daemon, &source, "ssh");
         knock(&source, &other, period);
-        let second = net.stranger(Family::V4);
+        let second = net.new_source(Family::V4);
         knock(&second, &other, period + 1);
         opens(&daemon, &second, "other");
         let by_other = json!({"event": "opened", "source": source.name(), "door": "other"});

@@ -41,7 +41,7 @@ fn protection_that_would_end_is_not_promised() {
 
             let process = start(net, Some(around), config.path(), &[]);
             wait::until("it protects", || !process.stdout().is_empty());
-            net.stranger(Family::V4).finds_closed(SSH, name);
+            net.new_source(Family::V4).finds_closed(SSH, name);
             let output = process.stderr();
             for words in [
                 ALONE,
@@ -57,7 +57,7 @@ fn protection_that_would_end_is_not_promised() {
             wait::until("the port is open", || {
                 attached_programs(&net.server).is_empty()
             });
-            net.stranger(Family::V4).finds_open(SSH, name);
+            net.new_source(Family::V4).finds_open(SSH, name);
         });
     }
 }
@@ -89,12 +89,12 @@ fn ports_stay_closed_by_pins_in_another_mount_namespace() {
                 assert!(!ended.stderr.contains(words), "{name}: {}", ended.stderr);
             }
             assert_eq!(attached_programs(&net.server), programs, "{name}");
-            net.stranger(Family::V4).finds_closed(SSH, name);
+            net.new_source(Family::V4).finds_closed(SSH, name);
             assert!(registry.exists(), "{name}");
 
             let process = start(net, None, config.path(), &[]);
             wait::until("it protects", || !process.stdout().is_empty());
-            net.stranger(Family::V4).finds_closed(SSH, name);
+            net.new_source(Family::V4).finds_closed(SSH, name);
             assert!(process.stop(Signal::SIGTERM).status.success(), "{name}");
         });
     }
@@ -126,7 +126,7 @@ fn protection_that_stays_is_promised() {
                 "{name}: {}",
                 ended.stderr
             );
-            net.stranger(Family::V4).finds_closed(SSH, name);
+            net.new_source(Family::V4).finds_closed(SSH, name);
         });
     }
 }
@@ -145,7 +145,7 @@ fn pins_that_cannot_be_seen_are_not_promised() {
             };
             let process = start(net, Some(process_1), config.path(), arguments);
             wait::until("it protects", || !process.stdout().is_empty());
-            net.stranger(Family::V4).finds_closed(SSH, "it runs");
+            net.new_source(Family::V4).finds_closed(SSH, "it runs");
             let warning = "warning: whether the ports stay closed without this process can't be \
                            seen from here";
             assert!(process.stderr().contains(warning), "{}", process.stderr());
@@ -164,7 +164,7 @@ fn pins_that_cannot_be_seen_are_not_promised() {
             wait::until("the port is open", || {
                 attached_programs(&net.server).is_empty()
             });
-            net.stranger(Family::V4)
+            net.new_source(Family::V4)
                 .finds_open(SSH, "the pins are gone");
         });
     }

@@ -43,17 +43,17 @@ fn an_ordinary_user_with_three_capabilities_protects() {
         let process = place.start(net, Who::Nobody);
         for family in Family::ALL {
             let row = &family.to_string();
-            let source = net.stranger(family);
+            let source = net.new_source(family);
             source.finds_closed(SSH, row);
             let mut stream = source.knock_and_connect(KNOCKS, SSH).unwrap();
             assert!(echoes(&mut stream), "{row}");
-            net.stranger(family).finds_closed(SSH, row);
+            net.new_source(family).finds_closed(SSH, row);
             let opened = json!({"event": "opened", "source": source.name()});
             wait::until("it is reported", || has(&process, &opened));
         }
         let ended = process.stop(Signal::SIGTERM);
         assert!(ended.status.success(), "{ended:?}");
-        net.stranger(Family::V4).finds(true, SSH, "detached");
+        net.new_source(Family::V4).finds(true, SSH, "detached");
     });
 }
 
@@ -75,7 +75,7 @@ fn an_ordinary_user_marks_its_own_file() {
         fs::set_permissions(&once, fs::Permissions::from_mode(0o600)).unwrap();
         let _server = Server::tcp(&net.server, &[SSH]);
         let process = place.start(net, Who::Nobody);
-        let source = net.stranger(Family::V4);
+        let source = net.new_source(Family::V4);
         source.knock("tcp/7000 udp/8000 tcp/6000");
         source.finds(true, SSH, "the first line");
         wait::until("it is marked", || {
@@ -172,7 +172,7 @@ fn the_daemon_and_its_commands_have_only_the_capabilities_they_need() {
             }
             assert!(count > 1, "the thread that writes is among them");
 
-            net.stranger(Family::V4).knock(KNOCKS);
+            net.new_source(Family::V4).knock(KNOCKS);
             let written = place.path("status");
             wait::until("the command has run", || written.exists());
             let text = fs::read_to_string(written).unwrap();

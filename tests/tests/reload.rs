@@ -21,8 +21,8 @@ use knock_tests::{
     server::Server,
     source::{Source, echoes},
     ssh::{DOOR, KNOCKS, SSH},
-    strangers::Strangers,
     stream::Stream,
+    unauthorized::Unauthorized,
     wait,
 };
 use knock_user::kernel::maps::{self, Plain};
@@ -80,7 +80,7 @@ fn a_file_with_errors_changes_nothing() {
     net::test(|net| {
         let _server = Server::tcp(&net.server, &[SSH]);
         let mut daemon = Daemon::start_with(&net.server, BEFORE, &[]);
-        let source = net.stranger(Family::V4);
+        let source = net.new_source(Family::V4);
         let mut connection = source
             .knock_and_connect(KNOCKS, SSH)
             .unwrap_or_else(|error| panic!("{error}"));
@@ -104,7 +104,7 @@ fn a_file_with_errors_changes_nothing() {
             assert_eq!(attached_programs(&net.server), programs, "{row}");
             source.finds(true, SSH, row);
             assert!(echoes(&mut connection), "{row}");
-            let other = net.stranger(Family::V6);
+            let other = net.new_source(Family::V6);
             other.finds_closed(SSH, row);
             other.knock(KNOCKS);
             other.finds(true, SSH, row);
@@ -129,18 +129,18 @@ fn a_reload_changes_doors_and_keeps_connections() {
             + &door("web", 7100, "\"tcp/80\"", keys)
             + &door("db", 7200, "\"tcp/443\"", keys);
         let mut daemon = Daemon::start(&net.server, &before);
-        let [guest, visitor, clerk] = [0, 1, 2].map(|_| net.stranger(Family::V4));
+        let [client, other_client, clerk] = [0, 1, 2].map(|_| net.new_source(Family::V4));
         for (source, first, name) in [
-            (guest, 7000, "ssh"),
-            (visitor, 7100, "web"),
+            (client, 7000, "ssh"),
+            (other_client, 7100, "web"),
             (clerk, 7200, "db"),
         ] {
             source.knock(&knocks(first));
             record.gets(&format!("open {name} {}", source.name()));
         }
         let streams = [
-            guest.finds_open(SSH, "in"),
-            visitor.finds_open(WEB, "in"),
+            client.finds_open(SSH, "in"),
+            other_client.finds_open(WEB, "in"),
             clerk.finds_open(DB, "in"),
         ]
         .map(Stream::begin);
@@ -165,20 +165,20 @@ fn a_reload_changes_doors_and_keeps_connections() {
         for stream in &streams {
             stream.continues("connections are kept");
         }
-        guest.finds(true, SSH, "its door is still there");
-        guest.finds(true, DB, "its door opens more now");
+        client.finds(true, SSH, "its door is still there");
+        client.finds(true, DB, "its door opens more now");
         clerk.finds(true, DB, "nothing changed for this one");
         clerk.finds_closed(SSH, "nor did this");
-        let closed = json!({"event": "closed", "source": visitor.name(), "door": "web",
+        let closed = json!({"event": "closed", "source": other_client.name(), "door": "web",
             "reason": "removed", "ports": ["tcp/80"]});
         daemon.wait_for_event(&closed);
-        record.gets(&format!("close web {}", visitor.name()));
+        record.gets(&format!("close web {}", other_client.name()));
         for port in [SSH, WEB, DB] {
-            visitor.finds_closed(port, "its door is gone");
+            other_client.finds_closed(port, "its door is gone");
         }
 
         // The old knocks open nothing, and the new ones open the door.
-        let late = net.stranger(Family::V6);
+        let late = net.new_source(Family::V6);
         late.knock(&knocks(7000));
         late.finds_closed(SSH, "old knocks");
         late.knock(&knocks(7100));
@@ -189,18 +189,18 @@ fn a_reload_changes_doors_and_keeps_connections() {
 
         // After the first configuration returns, kept grants exist, others do not, and no event was reported twice.
         daemon.reload(&before);
-        guest.finds(true, SSH, "back");
-        guest.finds_closed(DB, "its door opens less now");
+        client.finds(true, SSH, "back");
+        client.finds_closed(DB, "its door opens less now");
         clerk.finds(true, DB, "back");
-        visitor.finds_closed(WEB, "ended is ended");
-        for (source, name) in [(guest, "ssh"), (clerk, "db"), (visitor, "web")] {
+        other_client.finds_closed(WEB, "ended is ended");
+        for (source, name) in [(client, "ssh"), (clerk, "db"), (other_client, "web")] {
             assert_eq!(
                 record.count(&format!("open {name} {}", source.name())),
                 1,
                 "{name}"
             );
         }
-        for source in [guest, clerk] {
+        for source in [client, clerk] {
             assert!(
                 daemon
                     .events_like(&json!({"event": "closed", "source": source.name()}))
@@ -254,20 +254,20 @@ fn a_reload_adds_and_removes_interfaces() {
         net.add_second_link();
         let _server = Server::tcp(&net.server, &[SSH]);
         let mut daemon = Daemon::start_with(&net.server, &on("\"b0\""), &[]);
-        let here = net.stranger(Family::V4);
+        let here = net.new_source(Family::V4);
         let there = here.to(Family::V4.second_server());
         let stream = Stream::begin(
             here.knock_and_connect(KNOCKS, SSH)
                 .unwrap_or_else(|error| panic!("{error}")),
         );
-        let stranger = || net.stranger(Family::V4);
-        let elsewhere = || stranger().to(Family::V4.second_server());
+        let unauthorized = || net.new_source(Family::V4);
+        let elsewhere = || unauthorized().to(Family::V4.second_server());
         elsewhere().finds(true, SSH, "not protected");
 
         let reloaded = daemon.reload(&on("\"b0\", \"b1\""));
         assert!(changes(&reloaded).contains("b1 is protected"), "{reloaded}");
         daemon.wait_for_event(&json!({"event": "protecting", "interface": SERVER_LINK_2}));
-        stranger().finds_closed(SSH, "both");
+        unauthorized().finds_closed(SSH, "both");
         elsewhere().finds_closed(SSH, "both");
         there.finds(true, SSH, "grants are shared");
         stream.continues("both");
@@ -278,14 +278,14 @@ fn a_reload_adds_and_removes_interfaces() {
             "{reloaded}"
         );
         daemon.wait_for_event(&json!({"event": "detached", "interface": SERVER_LINK}));
-        stranger().finds(true, SSH, "no longer protected");
+        unauthorized().finds(true, SSH, "no longer protected");
         elsewhere().finds_closed(SSH, "the other one");
         there.finds(true, SSH, "grants stay");
         stream.continues("one");
         assert_eq!(pins::instance(&net.server).linked(), [SERVER_LINK_2]);
 
         daemon.reload(&on("\"b0\""));
-        stranger().finds_closed(SSH, "back");
+        unauthorized().finds_closed(SSH, "back");
         elsewhere().finds(true, SSH, "back");
         here.finds(true, SSH, "back");
         stream.continues("back");
@@ -302,7 +302,7 @@ fn a_reload_under_load_loses_no_packet() {
     const PAUSE: Duration = Duration::from_millis(2);
     net::test(|net| {
         let _server = Server::tcp(&net.server, &[SSH, WEB]);
-        let mut strangers = Strangers::before_there_is_protection(net, SSH);
+        let mut unauthorized_sources = Unauthorized::before_there_is_protection(net, SSH);
         let others = |number: u64| {
             // Longer than the test may take on a busy machine.
             let mut text = format!("{DOOR}\nopen_for = \"1h\"\n");
@@ -318,13 +318,13 @@ fn a_reload_under_load_loses_no_packet() {
             text
         };
         let mut daemon = Daemon::start(&net.server, &others(0));
-        let holder = net.stranger(Family::V4);
+        let holder = net.new_source(Family::V4);
         let stream = Stream::begin(
             holder
                 .knock_and_connect(KNOCKS, SSH)
                 .unwrap_or_else(|error| panic!("{error}")),
         );
-        strangers.come(SSH);
+        unauthorized_sources.come(SSH);
 
         // Odd while a reload happens.
         let reloads = AtomicU64::new(0);
@@ -359,7 +359,7 @@ fn a_reload_under_load_loses_no_packet() {
                 daemon.reload(&others(number));
                 reloads.fetch_add(1, Ordering::SeqCst);
                 let row = format!("reload {number}");
-                strangers.stay_outside(&row);
+                unauthorized_sources.stay_outside(&row);
                 stream.continues(&row);
                 holder.finds(true, SSH, &row);
             }
@@ -369,10 +369,10 @@ fn a_reload_under_load_loses_no_packet() {
                 Err(panic) => std::panic::resume_unwind(panic),
             }
         });
-        let packets = strangers.go();
+        let packets = unauthorized_sources.go();
         stream.end();
         println!(
-            "{RELOADS} reloads, {knocked} knocked, {cut} of them twice; {packets} packets of strangers"
+            "{RELOADS} reloads, {knocked} knocked, {cut} of them twice; {packets} packets of unauthorized sources"
         );
         assert!(knocked > RELOADS, "only {knocked} knocked");
         daemon.stop();
@@ -387,9 +387,9 @@ fn a_reload_without_room_for_its_grants_is_refused() {
     net::test(|net| {
         let _server = Server::tcp(&net.server, &[SSH]);
         let daemon = Daemon::start(&net.server, DOOR);
-        let guest = net.stranger(Family::V4);
-        guest.knock(KNOCKS);
-        guest.finds(true, SSH, "knocked");
+        let client = net.new_source(Family::V4);
+        client.knock(KNOCKS);
+        client.finds(true, SSH, "knocked");
         let mut allow = pins::allow(&pins::instance(&net.server));
         let [(like, grant)] = maps::entries(&allow, ALLOW_MAX)[..] else {
             panic!("not one grant");
@@ -411,8 +411,8 @@ fn a_reload_without_room_for_its_grants_is_refused() {
         }
         let entries = maps::entries::<_, GrantKey, u64>(&allow, ALLOW_MAX).len();
         assert_eq!(entries, GRANTS as usize, "something was written");
-        guest.finds(true, SSH, "nothing changed");
-        let other = net.stranger(Family::V4);
+        client.finds(true, SSH, "nothing changed");
+        let other = net.new_source(Family::V4);
         other.knock(KNOCKS);
         other.finds(true, SSH, "there is room for new grants");
 
@@ -421,7 +421,7 @@ fn a_reload_without_room_for_its_grants_is_refused() {
         }
         let (code, output) = daemon::ask(&net.server, &["reload"]);
         assert_eq!(code, Some(0), "{output}");
-        for source in [guest, other] {
+        for source in [client, other] {
             source.finds(true, SSH, "carried over");
         }
         let all: HashSet<_> = maps::entries::<_, GrantKey, u64>(&allow, ALLOW_MAX)
@@ -462,11 +462,11 @@ fn a_reload_of_a_thousand_doors_succeeds() {
     net::test(|net| {
         let _server = Server::tcp(&net.server, &[SSH]);
         let mut daemon = Daemon::start(&net.server, DOOR);
-        let guest = net.stranger(Family::V4);
-        guest.knock(KNOCKS);
+        let client = net.new_source(Family::V4);
+        client.knock(KNOCKS);
         daemon.reload(&(DOOR.to_owned() + &doors(0)));
-        guest.finds(true, SSH, "let in before");
-        let last = net.stranger(Family::V4);
+        client.finds(true, SSH, "let in before");
+        let last = net.new_source(Family::V4);
         last.knock(&knocks(DOORS - 1));
         last.finds(true, SSH, "the last one");
         daemon
@@ -475,9 +475,9 @@ fn a_reload_of_a_thousand_doors_succeeds() {
         // Half of the doors are replaced by others.
         let reloaded = daemon.reload(&(DOOR.to_owned() + &doors(DOORS / 2)));
         assert!(changes(&reloaded).contains("and 490 more"), "{reloaded}");
-        guest.finds(true, SSH, "let in before");
+        client.finds(true, SSH, "let in before");
         last.finds(true, SSH, "its door stays");
-        let [new, old] = [net.stranger(Family::V4), net.stranger(Family::V4)];
+        let [new, old] = [net.new_source(Family::V4), net.new_source(Family::V4)];
         new.knock(&knocks(DOORS + DOORS / 2 - 1));
         new.finds(true, SSH, "a new one");
         daemon

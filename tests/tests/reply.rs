@@ -113,12 +113,12 @@ fn only_a_whole_sequence_is_replied_to() {
                 ("wrong in between", &[7000, 9000, 7300, 8000], 8, None),
                 ("a door without a reply", &[7300, 9300, 8300], 8, None),
             ] {
-                let source = net.stranger(family);
+                let source = net.new_source(family);
                 let limit = if reply.is_some() { LONG } else { NOTHING };
                 let row = format!("{name}, {family}");
                 assert_eq!(reply_to(&source, knocks, octets, limit), reply, "{row}");
             }
-            let source = net.stranger(family);
+            let source = net.new_source(family);
             source.knock("udp/7400 wait/400ms");
             assert_eq!(
                 reply_to(&source, &[6400], 8, NOTHING),

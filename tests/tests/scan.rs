@@ -86,7 +86,7 @@ fn no_scan_opens_a_door() {
         for family in Family::ALL {
             for (name, scan) in SCANS {
                 let row = format!("{name}, {family}");
-                let source = net.stranger(family);
+                let source = net.new_source(family);
                 let start = Instant::now();
                 scan(&source);
                 // A scan slower than `sequence_timeout` would prove nothing.
@@ -106,8 +106,8 @@ fn a_scan_disturbs_no_other_source() {
         let _server = Server::tcp(&net.server, &[SSH]);
         let daemon = Daemon::start(&net.server, DOORS);
         for family in Family::ALL {
-            let scanner = net.stranger(family);
-            let honest: Vec<_> = (0..20).map(|_| net.stranger(family)).collect();
+            let scanner = net.new_source(family);
+            let honest: Vec<_> = (0..20).map(|_| net.new_source(family)).collect();
             std::thread::scope(|scope| {
                 let scan = scope.spawn(|| {
                     scanner.scan(Tcp, 1..=u16::MAX);
@@ -150,7 +150,7 @@ fn no_scan_with_other_flags_opens_a_door() {
             for flags in [FIN, SYN_ACK, XMAS] {
                 for (name, ports) in scans {
                     let row = format!("flags {flags:#04x}, {name}, {family}");
-                    let source = net.stranger(family);
+                    let source = net.new_source(family);
                     for port in ports() {
                         send(&source, flags, port);
                     }
@@ -158,12 +158,12 @@ fn no_scan_with_other_flags_opens_a_door() {
                 }
             }
             // The packets of the scans are knocks: in the door's order they open it.
-            let source = net.stranger(family);
+            let source = net.new_source(family);
             for port in [7000, 9000, 8000] {
                 send(&source, FIN, port);
             }
             source.finds(true, SSH, &format!("fin, in order, {family}"));
-            let source = net.stranger(family);
+            let source = net.new_source(family);
             send(&source, SYN_ACK, 7001);
             source.knock("udp/8001");
             send(&source, SYN_ACK, 9001);
@@ -272,7 +272,7 @@ fn served_ports_between_two_knocks_are_warned_of() {
             let warned = stderr.contains("this host listens on all ports between the knocks");
             assert_eq!(warned, opens, "{stderr}");
             for family in Family::ALL {
-                let source = net.stranger(family);
+                let source = net.new_source(family);
                 source.scan(Tcp, 6_900..=7_100);
                 source.finds(opens, SSH, &format!("{served:?}, {family}"));
             }

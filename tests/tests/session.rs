@@ -48,7 +48,7 @@ fn a_start_reports_what_happens_to_its_own_ssh_connection() {
                 let row = format!("{name}, {family}");
                 let port = if is_ssh { SSH } else { 80 };
                 let _server = Server::tcp(&net.server, &[SSH, 80]);
-                let source = net.stranger(family);
+                let source = net.new_source(family);
                 let stream = source.finds_open(port, &row);
                 let at = stream.local_addr().unwrap().port();
                 let text = format!("{before}\n{DOOR}");

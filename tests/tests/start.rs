@@ -14,7 +14,7 @@ fn existing_connections_continue_after_a_start() {
     for family in Family::ALL {
         net::test(|net| {
             let _server = Server::tcp(&net.server, &[SSH]);
-            let source = net.stranger(family);
+            let source = net.new_source(family);
             let mut connection = source.finds_open(SSH, "not protected yet");
             assert!(echoes(&mut connection), "{family:?}: before");
             let daemon = Daemon::start(&net.server, DOOR);
@@ -35,7 +35,7 @@ fn existing_connections_continue_after_a_start() {
 fn with_keep_false_a_start_cuts_connections_and_warns() {
     net::test(|net| {
         let _server = Server::tcp(&net.server, &[SSH]);
-        let source = net.stranger(Family::V4);
+        let source = net.new_source(Family::V4);
         let mut connection = source.finds_open(SSH, "not protected yet");
         let config = format!("[established]\nkeep = false\n{DOOR}");
         let daemon = Daemon::start(&net.server, &config);

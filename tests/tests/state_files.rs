@@ -130,7 +130,7 @@ fn a_start_right_after_a_kill_protects() {
             // Not waited for.
             let next = start();
             drop(std::mem::replace(&mut daemon, next));
-            net.stranger(Family::V4)
+            net.new_source(Family::V4)
                 .finds_closed(SSH, &format!("after {time} kills"));
         }
         daemon.stop();

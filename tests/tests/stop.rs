@@ -36,7 +36,7 @@ fn a_stop_detaches_unless_on_exit_is_keep() {
             let arguments = [&["--iface", SERVER_LINK], arguments].concat();
             let daemon = Daemon::start_with(&net.server, &config, &arguments);
             let programs = daemon.programs().to_vec();
-            let source = net.stranger(Family::V4);
+            let source = net.new_source(Family::V4);
             source.knock(KNOCKS);
             record.gets(&format!("open ssh {}", source.name()));
             let ended = daemon.stop_by(signal);
@@ -45,7 +45,7 @@ fn a_stop_detaches_unless_on_exit_is_keep() {
                 json!({"event": "detached", "interface": SERVER_LINK, "ports": ["tcp/22"]});
             assert!(daemon::has(&last, &stopped), "{row}: {last}");
             pins::nothing_is_left(&net.server, &programs);
-            net.stranger(Family::V4).finds(true, SSH, row);
+            net.new_source(Family::V4).finds(true, SSH, row);
             // It has waited for the commands.
             assert_eq!(record.count(&format!("close ssh {}", source.name())), 1);
         }
@@ -62,7 +62,7 @@ fn with_on_exit_keep_a_stop_leaves_ports_protected() {
             let config = format!("{DOOR}\n{}", record.keys());
             let daemon = Daemon::start_with(&net.server, &config, &KEEP);
             let programs = attached_programs(&net.server);
-            let source = net.stranger(Family::V4);
+            let source = net.new_source(Family::V4);
             source.knock(KNOCKS);
             record.gets(&format!("open ssh {}", source.name()));
             let mut connection = source.finds_open(SSH, row);
@@ -80,9 +80,9 @@ fn with_on_exit_keep_a_stop_leaves_ports_protected() {
             assert_eq!(attached_programs(&net.server), programs, "{row}");
             assert!(echoes(&mut connection), "{row}: a connection");
             source.finds(true, SSH, "let in before");
-            net.stranger(Family::V4).finds_closed(SSH, row);
+            net.new_source(Family::V4).finds_closed(SSH, row);
             for family in Family::ALL {
-                let connected = net.stranger(family).knock_and_connect(KNOCKS, SSH);
+                let connected = net.new_source(family).knock_and_connect(KNOCKS, SSH);
                 assert!(connected.is_ok(), "{row}, {family}: {connected:?}");
             }
             assert_eq!(record.count(&format!("close ssh {}", source.name())), 0);
@@ -119,7 +119,7 @@ fn a_stop_reports_what_happened_before_it() {
                 let arguments = [&["--iface", SERVER_LINK], arguments].concat();
                 let mut daemon = Daemon::start_with(&net.server, &config, &arguments);
                 daemon.process_mut().signal(SIGSTOP);
-                let source = net.stranger(Family::V4);
+                let source = net.new_source(Family::V4);
                 source.knock(KNOCKS);
                 source.finds(true, SSH, end);
                 daemon.process_mut().signal(SIGTERM);
@@ -156,7 +156,7 @@ fn the_next_start_takes_over_kept_grants() {
         let keys = record.keys();
         let config = format!("{DOOR}\nopen_for = \"8s\"\n{keys}\n{BRIEF_DOOR}\n{keys}");
         let first = Daemon::start_with(&net.server, &config, &KEEP);
-        let [early, late] = [net.stranger(Family::V4), net.stranger(Family::V6)];
+        let [early, late] = [net.new_source(Family::V4), net.new_source(Family::V6)];
         early.knock(KNOCKS);
         let knocked = Instant::now();
         record.gets(&format!("open ssh {}", early.name()));
@@ -188,7 +188,7 @@ fn the_next_start_takes_over_kept_grants() {
         assert!(echoes(&mut connection), "the connection continues");
 
         // Grants also expire without a process.
-        let last = net.stranger(Family::V4);
+        let last = net.new_source(Family::V4);
         second.leave(SIGINT);
         let connected = last.knock_and_connect("tcp/7100 udp/8100 tcp/9100", SSH);
         assert!(connected.is_ok(), "nobody runs: {connected:?}");

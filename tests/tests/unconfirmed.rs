@@ -24,7 +24,7 @@ use knock_tests::{
     random::{Random, number},
     server::Server,
     ssh::{DOOR, KNOCKS, SSH},
-    strangers::Strangers,
+    unauthorized::Unauthorized,
     wait,
 };
 use knock_user::kernel::registry::Registry;
@@ -54,10 +54,10 @@ const THIRD: &str = r#"
 #[test]
 fn a_trial_continues_when_its_daemon_is_killed_and_started_in_time() {
     net::test(|net| {
-        let mut strangers = Strangers::before_there_is_protection(net, SSH);
+        let mut unauthorized_sources = Unauthorized::before_there_is_protection(net, SSH);
         let host = Host::new(net);
         let first = host.on_trial("1m");
-        strangers.come(SSH);
+        unauthorized_sources.come(SSH);
         kill(first);
         host.is_in_force(OTHER_KNOCKS, "no process");
         assert_eq!(host.shortfalls(), ["on-trial"], "no process");
@@ -82,8 +82,8 @@ fn a_trial_continues_when_its_daemon_is_killed_and_started_in_time() {
         let last = host.start(&[]);
         assert!(host.shortfalls().is_empty(), "{:?}", host.status());
         host.is_in_force(OTHER_KNOCKS, "confirmed, and started again");
-        strangers.stay_outside("at the end");
-        strangers.go();
+        unauthorized_sources.stay_outside("at the end");
+        unauthorized_sources.go();
         last.stop(SIGTERM);
     });
 }
@@ -92,10 +92,10 @@ fn a_trial_continues_when_its_daemon_is_killed_and_started_in_time() {
 #[test]
 fn a_trial_that_a_new_daemon_continues_is_rolled_back_at_its_deadline() {
     net::test(|net| {
-        let mut strangers = Strangers::before_there_is_protection(net, SSH);
+        let mut unauthorized_sources = Unauthorized::before_there_is_protection(net, SSH);
         let host = Host::new(net);
         let first = host.on_trial("8s");
-        strangers.come(SSH);
+        unauthorized_sources.come(SSH);
         kill(first);
         let mut running = host.start(&[]);
         daemon::wait_for_event(&running, &json!({"event": "trial"}));
@@ -117,8 +117,8 @@ fn a_trial_that_a_new_daemon_continues_is_rolled_back_at_its_deadline() {
             host.is_in_force(KNOCKS, row);
             assert_eq!(host.shortfalls(), ["config-changed"], "{row}");
         }
-        strangers.stay_outside("at the end");
-        strangers.go();
+        unauthorized_sources.stay_outside("at the end");
+        unauthorized_sources.go();
         // A signal, as a rotation of log files sends it, applies only a file that has changed since.
         running.signal(SIGHUP);
         wait::until("the signal is refused", || {
@@ -201,10 +201,10 @@ fn a_daemon_that_starts_after_the_deadline_rolls_back() {
         ("an empty file", "", false),
     ] {
         net::test(|net| {
-            let mut strangers = Strangers::before_there_is_protection(net, SSH);
+            let mut unauthorized_sources = Unauthorized::before_there_is_protection(net, SSH);
             let host = Host::new(net);
             let first = host.on_trial("4s");
-            strangers.come(SSH);
+            unauthorized_sources.come(SSH);
             kill(first);
             host.waits_for_the_end();
             let status = host.status().to_string();
@@ -233,8 +233,8 @@ fn a_daemon_that_starts_after_the_deadline_rolls_back() {
                 assert_eq!(ended.status.code(), Some(2), "{row}: {ended:?}");
             }
             host.is_in_force(KNOCKS, row);
-            strangers.stay_outside(row);
-            strangers.go();
+            unauthorized_sources.stay_outside(row);
+            unauthorized_sources.go();
         });
     }
 }
@@ -281,12 +281,12 @@ fn the_trial_of_a_first_start_continues_after_a_kill() {
         let again = host.start(&[]);
         let programs = attached_programs(&net.server);
         daemon::wait_for_event(&again, &json!({"event": "trial"}));
-        net.stranger(Family::V4).finds_closed(SSH, "on trial");
+        net.new_source(Family::V4).finds_closed(SSH, "on trial");
         let ended = again.wait();
         assert_eq!(ended.status.code(), Some(1), "{ended:?}");
         let expected = "no confirmation came in time: nothing is protected now";
         assert!(ended.stderr.contains(expected), "{ended:?}");
-        net.stranger(Family::V4)
+        net.new_source(Family::V4)
             .finds(true, SSH, "it was open before");
         pins::nothing_is_left(&net.server, &programs);
     });
@@ -312,7 +312,7 @@ fn a_stop_on_trial_rolls_back() {
             let ended = trial.stop(SIGTERM);
             let answer = format!("no confirmation came before the process was ended: {expected}");
             assert!(ended.stderr.contains(&answer), "{row}: {ended:?}");
-            let source = net.stranger(Family::V4);
+            let source = net.new_source(Family::V4);
             source.finds(on_exit == "detach", SSH, row);
         });
     }
@@ -327,11 +327,11 @@ fn a_daemon_killed_in_a_reload_leaves_one_of_two_configurations() {
     println!("KNOCK_SEED={seed} KNOCK_KILLS={kills}");
     let mut random = Random::new(seed);
     net::test(|net| {
-        let mut strangers = Strangers::before_there_is_protection(net, SSH);
+        let mut unauthorized_sources = Unauthorized::before_there_is_protection(net, SSH);
         let host = Host::new(net);
         let mut seen = [0_u32; 3];
         let mut running = host.start(&[]);
-        strangers.come(SSH);
+        unauthorized_sources.come(SSH);
         for kill_number in 0..kills {
             let is_trial = kill_number % 2 == 0;
             let row = format!("kill {kill_number}, on trial: {is_trial}");
@@ -378,8 +378,8 @@ fn a_daemon_killed_in_a_reload_leaves_one_of_two_configurations() {
             host.asks(&["reload"], 0);
         }
         println!("before, after, interrupted: {seen:?}");
-        strangers.stay_outside("at the end");
-        strangers.go();
+        unauthorized_sources.stay_outside("at the end");
+        unauthorized_sources.go();
         running.stop(SIGTERM);
     });
 }
@@ -447,12 +447,12 @@ impl<'n> Host<'n> {
     #[track_caller]
     fn is_in_force(&self, knocks: &str, row: &str) {
         for known in [KNOCKS, OTHER_KNOCKS] {
-            let source = self.net.stranger(Family::V4);
+            let source = self.net.new_source(Family::V4);
             source.knock(known);
             source.finds(known == knocks, SSH, row);
         }
         // Only one of the two protects tcp/80.
-        let web = self.net.stranger(Family::V4);
+        let web = self.net.new_source(Family::V4);
         web.finds(knocks == KNOCKS, WEB, row);
     }
 

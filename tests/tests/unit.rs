@@ -161,7 +161,7 @@ fn a_service_manager_that_does_not_listen_stops_nothing() {
             let output = process.stderr();
             output.contains("the service manager: it does not read its messages")
         });
-        let source = net.stranger(Family::V4);
+        let source = net.new_source(Family::V4);
         source.knock(KNOCKS);
         wait::until("an opening is reported", || {
             let output = process.stdout();
@@ -216,7 +216,7 @@ fn journal_lines_have_priorities() {
                     .iter()
                     .any(|line| line.contains("protecting"))
             });
-            let source = net.stranger(Family::V4);
+            let source = net.new_source(Family::V4);
             source.finds_closed(knock_tests::ssh::SSH, row);
             let mut denied = None;
             wait::until("it is reported", || {

@@ -12,8 +12,8 @@ use knock_tests::{
     process::Process,
     server::Server,
     ssh::{DOOR, KNOCKS, SSH},
-    strangers::Strangers,
     stream::{self, Stream},
+    unauthorized::Unauthorized,
     wait,
 };
 use knock_user::kernel::bpffs;
@@ -50,15 +50,15 @@ fn an_upgrade_loses_no_packet_and_lets_nobody_in() {
     net::test(|net| {
         stream::repeat_only_what_is_lost(net);
         let _server = Server::tcp(&net.server, &[SSH]);
-        let mut strangers = Strangers::before_there_is_protection(net, SSH);
+        let mut unauthorized_sources = Unauthorized::before_there_is_protection(net, SSH);
         let first = Daemon::start_with(&net.server, &door, &KEEP);
-        let source = net.stranger(Family::V4);
+        let source = net.new_source(Family::V4);
         let connection = source.knock_and_connect(KNOCKS, SSH).unwrap();
         first.leave(SIGTERM);
         let repeated = || [&net.client, &net.server].map(stream::sent_twice);
         let before = repeated();
         let stream = Stream::begin(connection);
-        strangers.come(SSH);
+        unauthorized_sources.come(SSH);
 
         let mut programs = Vec::new();
         for (row, binary, config, arguments) in rows {
@@ -70,7 +70,7 @@ fn an_upgrade_loses_no_packet_and_lets_nobody_in() {
             let kept = json!({"event": "kept", "source": source.name(), "door": "ssh"});
             daemon::wait_for_event(&process, &kept);
             stream.continues(row);
-            strangers.stay_outside(row);
+            unauthorized_sources.stay_outside(row);
             let [program] = attached_programs(&net.server)[..] else {
                 panic!("{row}: not one program");
             };
@@ -80,11 +80,13 @@ fn an_upgrade_loses_no_packet_and_lets_nobody_in() {
             assert!(ended.status.success(), "{row}: {ended:?}");
             source.finds(true, SSH, row);
         }
-        let sent = strangers.go();
+        let sent = unauthorized_sources.go();
         let round_trips = stream.round_trips();
         let slowest = stream.end();
         assert_eq!(repeated(), before, "a segment was lost and sent twice");
-        println!("{round_trips} round trips, the slowest {slowest:?}; {sent} packets of strangers");
+        println!(
+            "{round_trips} round trips, the slowest {slowest:?}; {sent} packets of unauthorized sources"
+        );
         detach(&net.server, &programs);
     });
 }
@@ -104,11 +106,11 @@ fn a_map_of_another_shape_is_refused() {
             &output,
             &[&allow, "`knock-user detach`", "LruHash", "layout"],
         );
-        net.stranger(Family::V4).finds_closed(SSH, "still there");
+        net.new_source(Family::V4).finds_closed(SSH, "still there");
 
         detach(&net.server, &programs);
         let daemon = Daemon::start(&net.server, DOOR);
-        let connected = net.stranger(Family::V4).knock_and_connect(KNOCKS, SSH);
+        let connected = net.new_source(Family::V4).knock_and_connect(KNOCKS, SSH);
         assert!(connected.is_ok(), "{connected:?}");
         daemon.stop();
     });
@@ -130,14 +132,14 @@ fn another_map_layout_is_refused() {
         for interfaces in [&[SERVER_LINK][..], &[SERVER_LINK_2, SERVER_LINK]] {
             let output = refused(net, interfaces);
             says(&output, &[OTHER_LAYOUT, "`knock-user detach`", SERVER_LINK]);
-            net.stranger(Family::V4).finds_closed(SSH, "still there");
+            net.new_source(Family::V4).finds_closed(SSH, "still there");
         }
         // An interface that it does not protect can be used.
         Daemon::start_with(&net.server, DOOR, &["--iface", SERVER_LINK_2]).leave(SIGTERM);
 
         detach(&net.server, &programs);
         let daemon = Daemon::start(&net.server, DOOR);
-        let connected = net.stranger(Family::V4).knock_and_connect(KNOCKS, SSH);
+        let connected = net.new_source(Family::V4).knock_and_connect(KNOCKS, SSH);
         assert!(connected.is_ok(), "{connected:?}");
         daemon.stop();
     });
@@ -154,7 +156,7 @@ fn a_second_process_is_refused_and_names_the_first() {
             let output = refused(net, interfaces);
             says(&output, &[SERVER_LINK, &id, "`knock-user reload`"]);
         }
-        let source = net.stranger(Family::V4);
+        let source = net.new_source(Family::V4);
         source.knock(KNOCKS);
         source.finds(true, SSH, "the first one continues");
         // Neither socket nor lock was touched.
@@ -181,7 +183,7 @@ fn two_instances_live_side_by_side() {
         assert_eq!(pins::instances(&net.server).len(), 2);
 
         // The answers go through the first link: the client takes them from there as well.
-        let here = net.stranger(Family::V4);
+        let here = net.new_source(Family::V4);
         let there = here.to(Family::V4.second_server());
         here.knock(KNOCKS);
         here.finds(true, SSH, "knocked here");
@@ -209,9 +211,9 @@ fn two_instances_live_side_by_side() {
         second.kill();
         there.finds(true, SSH, "killed");
         first.stop();
-        net.stranger(Family::V4).finds(true, SSH, "detached");
-        let stranger = net.stranger(Family::V4).to(Family::V4.second_server());
-        stranger.finds_closed(SSH, "the other one was not detached");
+        net.new_source(Family::V4).finds(true, SSH, "detached");
+        let unauthorized = net.new_source(Family::V4).to(Family::V4.second_server());
+        unauthorized.finds_closed(SSH, "the other one was not detached");
         let again = Daemon::start_with(&net.server, OTHER, &["--iface", SERVER_LINK_2]);
         again.wait_for_event(&json!({"event": "kept", "source": here.name(), "door": "other"}));
         let programs = again.programs().to_vec();
@@ -235,11 +237,11 @@ fn a_grant_is_carried_over_by_its_door() {
         let ssh = door("ssh", 7000, "\"tcp/22\"");
         let web = door("web", 7100, "\"tcp/80\"");
         let first = Daemon::start_with(&net.server, &(ssh.clone() + &web), &KEEP);
-        let [guest, visitor] = [net.stranger(Family::V4), net.stranger(Family::V4)];
-        guest.knock("tcp/7000 udp/7010 tcp/7005");
-        guest.finds(true, SSH, "knocked");
-        visitor.knock("tcp/7100 udp/7110 tcp/7105");
-        visitor.finds(true, 80, "knocked");
+        let [client, other_client] = [net.new_source(Family::V4), net.new_source(Family::V4)];
+        client.knock("tcp/7000 udp/7010 tcp/7005");
+        client.finds(true, SSH, "knocked");
+        other_client.knock("tcp/7100 udp/7110 tcp/7105");
+        other_client.finds(true, 80, "knocked");
         first.leave(SIGTERM);
 
         // Other doors before it, other knocks, another port, and the other door is gone.
@@ -250,22 +252,22 @@ fn a_grant_is_carried_over_by_its_door() {
             + "[[door]]\nname = \"all\"\nknock = [\"udp/7400\", \"tcp/7410\"]\n\
              open = [\"tcp/22\", \"tcp/80\"]\n";
         let second = Daemon::start_with(&net.server, &both, &KEEP);
-        second.wait_for_event(&json!({"event": "kept", "source": guest.name(), "door": "ssh"}));
+        second.wait_for_event(&json!({"event": "kept", "source": client.name(), "door": "ssh"}));
         for port in [SSH, 443] {
-            guest.finds(true, port, "its door is still there");
+            client.finds(true, port, "its door is still there");
         }
-        guest.finds_closed(80, "it never opened that");
+        client.finds_closed(80, "it never opened that");
         for port in [SSH, 80, 443] {
-            visitor.finds_closed(port, "its door is gone");
+            other_client.finds_closed(port, "its door is gone");
         }
-        let words = [visitor.name(), "web".to_owned()];
+        let words = [other_client.name(), "web".to_owned()];
         wait::until("the end of a grant is reported", || {
             let output = second.process().printed();
             output
                 .lines()
                 .any(|line| words.iter().all(|word| line.contains(word)))
         });
-        let old = net.stranger(Family::V4);
+        let old = net.new_source(Family::V4);
         old.knock("tcp/7000 udp/7010 tcp/7005");
         old.finds_closed(SSH, "the old knocks");
         let programs = second.programs().to_vec();

@@ -121,7 +121,7 @@ const SUITES: &[Selected] = &[
     Selected::all("verdicts"),
 ];
 
-/// Fewer frames than on the host, and longer pauses of strangers: the machine is ten times slower.
+/// Fewer frames than on the host, and longer pauses of unauthorized sources: the machine is ten times slower.
 const LESS: &str = "export KNOCK_FRAMES=4000 KNOCK_PAUSE_MS=50\n";
 
 /// The kernels, and the program that runs them.

@@ -93,7 +93,7 @@ impl Plan {
             .collect()
     }
 
-    /// Returns a text that names the interfaces through which strangers reach the host without a
+    /// Returns a text that names the interfaces through which unauthorized sources reach the host without a
     /// knock, given these interfaces and addresses.
     pub fn unprotected(&self, links: Vec<Link>, run: &Run) -> Option<String> {
         self.checked

@@ -50,7 +50,7 @@ impl Link {
         self.name == name || self.altnames.iter().any(|other| other == name)
     }
 
-    /// Returns whether strangers can reach addresses of this host through it.
+    /// Returns whether unauthorized sources can reach addresses of this host through it.
     pub fn is_exposed(&self) -> bool {
         self.up && !self.loopback && !self.addresses.is_empty()
     }

@@ -141,7 +141,7 @@ impl Host {
         self.links.iter().find(|link| link.is_called(name))
     }
 
-    /// Returns the interfaces through which strangers reach addresses of this host, without those
+    /// Returns the interfaces through which unauthorized sources reach addresses of this host, without those
     /// that this instance protects, given by name or alternative name, or that another instance
     /// protects.
     pub fn unprotected<'a>(

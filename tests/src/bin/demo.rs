@@ -108,7 +108,7 @@ fn play(stop: &AtomicBool) -> Result<Vec<String>, Halt> {
     let server = Server::tcp(&net.server, &[SSH]);
     let config = config_file(CONFIG.as_bytes());
     let [v4, v6] = Family::ALL.map(|family| net.native(family));
-    let stranger = net.stranger(Family::V4);
+    let unauthorized = net.new_source(Family::V4);
 
     let mut stage = Stage::new(stop);
     println!(
@@ -139,10 +139,10 @@ fn play(stop: &AtomicBool) -> Result<Vec<String>, Halt> {
     stage.seen(echoed, "a connection carries data", "hello ⇄ hello");
 
     stage.step("The door is open for the client, and for nobody else")?;
-    stage.silence(&stranger, "tcp/22 is closed for others");
+    stage.silence(&unauthorized, "tcp/22 is closed for others");
     stage.await_line(
         "the other attempt is reported",
-        &["denied", &stranger.name()],
+        &["denied", &unauthorized.name()],
     )?;
 
     stage.step("Wait: the grant ends by itself")?;
@@ -166,7 +166,7 @@ fn play(stop: &AtomicBool) -> Result<Vec<String>, Halt> {
     stage.step("Stop")?;
     stage.command("^C");
     stage.stop()?;
-    let met = server.met(stranger.from, SSH);
+    let met = server.met(unauthorized.from, SSH);
     stage.seen(
         !met,
         "the server never met the other source",

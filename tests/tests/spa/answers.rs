@@ -39,7 +39,7 @@ fn the_client_prints_what_the_host_did() {
         let daemon = Daemon::start(&net.server, &users.config("", USERS, DOORS));
         for family in Family::ALL {
             let (host, own) = (family.server().to_string(), family.client().to_string());
-            let other = net.stranger(family).name();
+            let other = net.new_source(family).name();
             let source = net.native(family);
             for (row, user, words, code, expected) in [
                 (
@@ -189,11 +189,11 @@ fn only_users_are_answered() {
     net::test(|net| {
         let users = Users::new();
         let daemon = Daemon::start(&net.server, &users.config("", USERS, DOORS));
-        users.keygen("stranger");
+        users.keygen("unauthorized source");
         for family in Family::ALL {
             let host = family.server().to_string();
             let words = [&host, "--timeout", "300ms"];
-            let output = users.client(&net.client, "stranger", &words);
+            let output = users.client(&net.client, "unauthorized source", &words);
             assert_eq!(output.status.code(), Some(1), "{}", text(&output));
             let expected = format!("no answer from udp/62201 on {host} within 300ms: ");
             assert!(text(&output).contains(&expected), "{}", text(&output));
@@ -212,7 +212,7 @@ fn a_packet_is_answered_once_with_the_hosts_time() {
             let user = family.pick("alice", "bob");
             let private = users.private(user).parse().unwrap();
             let channel = Channel::new(&private, &users.host.parse().unwrap()).unwrap();
-            let source = net.stranger(family);
+            let source = net.new_source(family);
             for (row, seconds, reason) in [
                 ("200 s late", -200, Reason::SpaStale),
                 ("now", 0, Reason::Opened),

@@ -45,11 +45,11 @@ fn the_first_syn_after_a_packet_passes() {
                 users.opens(&net.client, "alice", &[&host, "--then-connect", "22"]);
                 users.opens(&net.client, "alice", &[&host, "--close"]);
             }
-            daemon.catches_up(&net.stranger(family), SSH);
+            daemon.catches_up(&net.new_source(family), SSH);
             assert_eq!(daemon.events_like(&denied).len(), before, "{family}");
             source.finds_closed(SSH, &host);
         }
-        assert!(server.guests() >= RUNS * Family::ALL.len());
+        assert!(server.peers() >= RUNS * Family::ALL.len());
         daemon.stop();
     });
 }
@@ -101,7 +101,7 @@ fn a_packet_is_found_behind_tags_options_and_extension_headers() {
         for (name, families, shape) in rows {
             for &family in families {
                 let row = format!("{name}, {family}");
-                let source = net.stranger(family);
+                let source = net.new_source(family);
                 source.finds_closed(SSH, &row);
                 let packet = users.packet("alice", &source.name(), "ssh", now());
                 let datagram = wire::datagram(source.path(), 40_000, PORT, &packet);
@@ -175,7 +175,7 @@ fn a_relayed_packet_opens_only_for_its_own_address() {
         let users = Users::new();
         let daemon = Daemon::start(&net.server, &users.config("", ALICE, DOORS));
         for family in Family::ALL {
-            let [own, other] = [0; 2].map(|_| net.stranger(family));
+            let [own, other] = [0; 2].map(|_| net.new_source(family));
             let packet = users.packet("alice", &own.name(), "ssh", now());
             send(&net.client, other.from, other.to, &packet);
             daemon.wait_for_event(

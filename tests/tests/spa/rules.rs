@@ -98,7 +98,7 @@ fn a_clock_may_be_off_by_the_window() {
             (35, false),
         ] {
             let row = &format!("{seconds} s");
-            let source = net.stranger(Family::V6);
+            let source = net.new_source(Family::V6);
             let sent = net.client.enter(|| {
                 let socket = UdpSocket::bind((source.from, 0))?;
                 let packet = channel.seal(&Request {
@@ -138,7 +138,7 @@ fn only_a_permitted_user_opens_for_another_address() {
         let daemon = Daemon::start(&net.server, &users.config("", USERS, DOORS));
         for family in Family::ALL {
             let host = family.server().to_string();
-            let (own, other) = (net.native(family), net.stranger(family));
+            let (own, other) = (net.native(family), net.new_source(family));
             let words = [&host, "--source", &other.name(), "--no-answer"];
             users.opens(&net.client, "alice", &words);
             daemon.wait_for_event(&json!({

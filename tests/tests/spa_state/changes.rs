@@ -79,7 +79,7 @@ fn an_unconfirmed_change_of_users_is_rolled_back() {
                 if opens {
                     used.push(gets_in(net, channel, row));
                 } else {
-                    let source = net.stranger(Family::V4);
+                    let source = net.new_source(Family::V4);
                     send(&source, &packet(channel, DoorId::FIRST));
                     source.finds_closed(SSH, row);
                 }
@@ -90,13 +90,13 @@ fn an_unconfirmed_change_of_users_is_rolled_back() {
                 shortfalls(&net.server) == ["config-changed"]
             });
             for packet in &used {
-                let source = net.stranger(Family::V4);
+                let source = net.new_source(Family::V4);
                 send(&source, packet);
                 source.finds_closed(SSH, &format!("{row}: used before"));
             }
             used = vec![gets_in(net, &channels[0], row)];
             for channel in &channels[1..] {
-                let source = net.stranger(Family::V4);
+                let source = net.new_source(Family::V4);
                 send(&source, &packet(channel, DoorId::FIRST));
                 source.finds_closed(SSH, &format!("{row}: as before"));
             }
@@ -142,7 +142,7 @@ fn used_packets_stay_used_over_upgrades() {
             command.args(["--iface", SERVER_LINK, "--on-exit", "keep"]);
             command.args(arguments);
             let is_protecting = AtomicBool::new(false);
-            let source = net.stranger(Family::V6);
+            let source = net.new_source(Family::V6);
             let (process, sent) = thread::scope(|scope| {
                 let sender = scope.spawn(|| {
                     let mut sent = Vec::new();
@@ -171,7 +171,7 @@ fn used_packets_stay_used_over_upgrades() {
             if !programs.is_empty() {
                 used.extend(sent);
             }
-            let source = net.stranger(Family::V6);
+            let source = net.new_source(Family::V6);
             used.iter().for_each(|packet| send(&source, packet));
             source.finds_closed(SSH, row);
             let [program] = attached_programs(&net.server)[..] else {

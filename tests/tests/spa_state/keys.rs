@@ -108,7 +108,7 @@ pub(crate) fn send(source: &Source<'_>, packet: &[u8]) {
 
 /// Sends a new packet, which opens the door `ssh`.
 pub(crate) fn gets_in(net: &Net, channel: &Channel, row: &str) -> Vec<u8> {
-    let source = net.stranger(Family::V4);
+    let source = net.new_source(Family::V4);
     let packet = packet(channel, DoorId::FIRST);
     send(&source, &packet);
     drop(source.finds_open(SSH, row));
@@ -118,7 +118,7 @@ pub(crate) fn gets_in(net: &Net, channel: &Channel, row: &str) -> Vec<u8> {
 /// A packet opens nothing, for whoever sends it.
 pub(crate) fn is_refused(net: &Net, packet: &[u8], row: &str) {
     for family in Family::ALL {
-        let source = net.stranger(family);
+        let source = net.new_source(family);
         send(&source, packet);
         source.finds_closed(SSH, row);
     }

@@ -159,7 +159,7 @@ fn nobody_gets_in_for_the_window_after_an_unclean_end() {
         daemon.reload(&config.replace("\"alice\"", "\"carol\""));
         is_refused(net, &used, "after a reload");
         // A new packet is refused until the window has passed.
-        let source = net.stranger(Family::V4);
+        let source = net.new_source(Family::V4);
         let opened = json!({"event": "opened", "source": source.name()});
         let mut tries = 0;
         wait::until("a new packet opens the door", || {
@@ -206,7 +206,7 @@ fn keys_are_replaced_one_after_the_other() {
         gets_in(net, &old_key, "the old key beside the new one");
         gets_in(net, &new_key, "the new key beside the old one");
         daemon.reload(&keys.config("alice", &format!("\"{}\"", new.public())));
-        let source = net.stranger(Family::V4);
+        let source = net.new_source(Family::V4);
         send(&source, &packet(&old_key, DoorId::FIRST));
         daemon.wait_for_event(&json!({"reason": "spa-unknown", "source": source.name()}));
         source.finds_closed(SSH, "the old key was removed");
@@ -263,7 +263,7 @@ fn a_door_is_opened_by_knocks_and_by_users() {
         let keys = Keys::new();
         let daemon = start(net, &keys.config("alice", &keys.text()));
         for family in Family::ALL {
-            let [knocks, user] = [(); 2].map(|()| net.stranger(family));
+            let [knocks, user] = [(); 2].map(|()| net.new_source(family));
             knocks.knock("tcp/7000 udp/8000 tcp/6000");
             drop(knocks.finds_open(WEB, "knocks"));
             send(&user, &packet(&keys.channel(), DoorId::of_name("web")));
@@ -327,7 +327,7 @@ fn two_instances_share_the_used_stamps() {
         let first = start(net, &config);
         let second = Daemon::start_with(&net.server, &config, &["--iface", net::SERVER_LINK_2]);
         let used = gets_in(net, &keys.channel(), SERVER_LINK);
-        let other = net.stranger(Family::V4).to(Family::V4.second_server());
+        let other = net.new_source(Family::V4).to(Family::V4.second_server());
         send(&other, &used);
         let replayed = json!({"reason": "spa-replayed", "source": other.name()});
         second.wait_for_event(&replayed);
@@ -360,7 +360,7 @@ fn a_packet_of_fwknop_opens_once_whatever_happens() {
                 salt,
                 text.as_bytes(),
             );
-            let source = net.stranger(Family::V4);
+            let source = net.new_source(Family::V4);
             send(&source, packet.as_bytes());
             drop(source.finds_open(SSH, row));
             packet
@@ -389,7 +389,7 @@ fn a_packet_of_fwknop_opens_once_whatever_happens() {
         for (row, between) in rows {
             let used = opens(net, row);
             daemon = between(daemon);
-            let source = net.stranger(Family::V4);
+            let source = net.new_source(Family::V4);
             send(&source, used.as_bytes());
             daemon.wait_for_event(&json!({"reason": "spa-replayed", "source": source.name()}));
             source.finds_closed(SSH, row);
@@ -399,7 +399,7 @@ fn a_packet_of_fwknop_opens_once_whatever_happens() {
         daemon::detach(&net.server);
         lose_pins();
         let daemon = start(net, &config);
-        let source = net.stranger(Family::V4);
+        let source = net.new_source(Family::V4);
         let text = access_at("bob", unix_ns() / 1_000_000_000, "0.0.0.0,tcp/22");
         let packet = seal(
             PASSPHRASE.as_bytes(),

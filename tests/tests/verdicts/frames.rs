@@ -159,7 +159,7 @@ fn trusted_sources_reach_protected_ports() {
 fn nobody_is_trusted_by_default() {
     check(
         r#"protect = ["tcp/22"]"#,
-        &[row("a stranger", [syn(22).is(NoGrant)])],
+        &[row("an unauthorized source", [syn(22).is(NoGrant)])],
     );
 }
 

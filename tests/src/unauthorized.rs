@@ -26,9 +26,9 @@ const BURST: u64 = 16;
 const PAUSE_MS: u64 = 1;
 const ACK: u8 = 0x10;
 
-/// The strangers, who stop when this is dropped.
+/// The unauthorized sources, who stop when this is dropped.
 #[derive(Debug)]
-pub struct Strangers<'n> {
+pub struct Unauthorized<'n> {
     net: &'n Net,
     counts: Arc<Counts>,
     thread: Option<JoinHandle<()>>,
@@ -40,8 +40,8 @@ struct Counts {
     sent: AtomicU64,
 }
 
-impl<'n> Strangers<'n> {
-    /// Counts packets of strangers behind the place of the firewall. Call it before there is a firewall, because it
+impl<'n> Unauthorized<'n> {
+    /// Counts packets of unauthorized sources behind the place of the firewall. Call it before there is a firewall, because it
     /// checks that the count moves.
     ///
     /// # Panics
@@ -49,7 +49,7 @@ impl<'n> Strangers<'n> {
     #[track_caller]
     pub fn before_there_is_protection(net: &'n Net, port: u16) -> Self {
         let counter = format!(
-            "table ip strangers {{
+            "table ip unauthorized {{
                 counter through {{ }}
                 chain before_all {{
                     type filter hook prerouting priority -300;
@@ -58,19 +58,19 @@ impl<'n> Strangers<'n> {
             }}"
         );
         net.server.run("nft", &[&counter]);
-        let strangers = Self {
+        let unauthorized_sources = Self {
             net,
             counts: Arc::default(),
             thread: None,
         };
         let wire = Wire::open(&net.client);
         wire.send(&frames(port)[0]);
-        wait::until("a stranger's packet is counted", || {
-            strangers.through() == 1
+        wait::until("an unauthorized source's packet is counted", || {
+            unauthorized_sources.through() == 1
         });
         net.server
-            .run("nft", &["reset counter ip strangers through"]);
-        strangers
+            .run("nft", &["reset counter ip unauthorized through"]);
+        unauthorized_sources
     }
 
     /// Starts to send SYNs, and packets like those of connections, from many addresses.
@@ -95,7 +95,7 @@ impl<'n> Strangers<'n> {
                 }
             }
         }));
-        wait::until("strangers send", || self.sent() > BURST);
+        wait::until("unauthorized sources send", || self.sent() > BURST);
     }
 
     /// The number of packets sent so far.
@@ -112,7 +112,7 @@ impl<'n> Strangers<'n> {
         let output = self
             .net
             .server
-            .run("nft", &["list counter ip strangers through"]);
+            .run("nft", &["list counter ip unauthorized through"]);
         let mut words = output.split_whitespace();
         let count = words
             .find(|word| *word == "packets")
@@ -127,8 +127,12 @@ impl<'n> Strangers<'n> {
     #[track_caller]
     pub fn stay_outside(&self, row: &str) {
         let sent = self.sent();
-        assert_eq!(self.through(), 0, "{row}: packets of strangers got through");
-        wait::until(&format!("{row}: strangers still send"), || {
+        assert_eq!(
+            self.through(),
+            0,
+            "{row}: packets of unauthorized sources got through"
+        );
+        wait::until(&format!("{row}: unauthorized sources still send"), || {
             self.sent() > sent
         });
     }
@@ -143,21 +147,25 @@ impl<'n> Strangers<'n> {
         if let Some(Err(panic)) = self.thread.take().map(JoinHandle::join) {
             std::panic::resume_unwind(panic);
         }
-        assert_eq!(self.through(), 0, "packets of strangers got through");
+        assert_eq!(
+            self.through(),
+            0,
+            "packets of unauthorized sources got through"
+        );
         self.sent()
     }
 }
 
-impl Drop for Strangers<'_> {
+impl Drop for Unauthorized<'_> {
     fn drop(&mut self) {
         self.counts.stop.store(true, Ordering::Relaxed);
         if let Some(Err(_)) = self.thread.take().map(JoinHandle::join) {
-            eprintln!("strangers could not send");
+            eprintln!("unauthorized sources could not send");
         }
     }
 }
 
-/// The frames that the strangers send, in turn.
+/// The frames that the unauthorized sources send, in turn.
 fn frames(port: u16) -> Vec<Vec<u8>> {
     let mut frames = Vec::new();
     for host in 1..255 {
