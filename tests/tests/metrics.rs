@@ -221,9 +221,9 @@ fn ten_thousand_grants_and_doors_are_counted() {
                 source: source.into(),
                 ..key
             };
-            let grant = knock_common::access::Grant {
+            let grant = knock_common::grant::Grant {
                 until_ms: u64::MAX >> 16,
-                ..knock_common::access::Grant::from_word(word)
+                ..knock_common::grant::Grant::from_word(word)
             };
             knock_user::kernel::maps::raise(&mut allow, key, grant).unwrap();
         }
