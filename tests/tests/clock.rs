@@ -8,11 +8,14 @@
 )]
 
 use std::{
+    fs,
+    net::UdpSocket,
     thread,
     time::{Duration, SystemTime},
 };
 
 use jiff::Timestamp;
+use knock_sequence::spa::{Action, Channel, DoorId, PORT, PrivateKey, Request};
 use knock_tests::{
     daemon::Daemon,
     net::{self, Family},
@@ -27,7 +30,7 @@ use nix::{
     sys::time::{TimeSpec, TimeValLike as _},
     time::{ClockId, clock_gettime, clock_settime},
 };
-use serde_json::json;
+use serde_json::{Value, json};
 
 const OPEN_FOR: Duration = Duration::from_secs(6);
 
@@ -126,6 +129,97 @@ fn grants_expire_while_the_machine_sleeps() {
         inside.finds(true, SSH, "knocked again");
         daemon.stop();
     });
+}
+
+/// A packet that was used stays used when the clock is set, and the packets of a client with a right clock count
+/// whenever that of the host is right within the window.
+#[test]
+fn used_packets_stay_used_when_the_wall_clock_is_set() {
+    assert_it_may_be_done();
+    net::test(|net| {
+        let _server = Server::tcp(&net.server, &[SSH]);
+        let directory = tempfile::tempdir().unwrap();
+        let [host, client, other] = [(); 3].map(|()| PrivateKey::generate().unwrap());
+        let file = directory.path().join("host.key");
+        fs::write(&file, host.line().as_str()).unwrap();
+        let config = format!(
+            "[spa]\nkey = {file:?}\nwindow = \"30s\"\n\
+             [[user]]\nname = \"alice\"\nkeys = [\"{}\"]\ndoors = [\"ssh\"]\n\
+             [[user]]\nname = \"bob\"\nkeys = [\"{}\"]\ndoors = [\"ssh\"]\n\
+             [[door]]\nname = \"ssh\"\nopen = [\"tcp/{SSH}\"]\n",
+            client.public(),
+            other.public()
+        );
+        let [alice, bob] =
+            [&client, &other].map(|client| Channel::new(client, host.public()).unwrap());
+        let difference = read(ClockId::CLOCK_REALTIME) - read(ClockId::CLOCK_BOOTTIME);
+        let right = || read(ClockId::CLOCK_BOOTTIME) + difference;
+        let daemon = Daemon::start(&net.server, &config);
+        let mut used: Vec<Vec<u8>> = Vec::new();
+        for (row, seconds, opens) in [
+            ("right", 0_i64, true),
+            ("a minute back", -60, false),
+            ("ten seconds back", -10, true),
+            ("ten seconds forward", 10, true),
+            ("a minute forward", 60, false),
+            ("right after a minute", 0, true),
+            ("two hours forward", 7_200, false),
+            ("right after two hours", 0, true),
+            ("a day back", -86_400, false),
+            ("right at the end", 0, true),
+        ] {
+            let now = TimeSpec::from_duration(right()) + TimeSpec::seconds(seconds);
+            clock_settime(ClockId::CLOCK_REALTIME, now).unwrap();
+            // The other user's packets show when the program has the time.
+            let mut last = None;
+            wait::until(row, || {
+                let source = net.new_source(Family::V4);
+                let packet = packet(&bob, right());
+                send(&source, &packet);
+                let is_open = source.connect(SSH, Duration::from_millis(300)).is_ok();
+                if opens {
+                    last = Some(packet);
+                    return is_open;
+                }
+                let stale = json!({"reason": "spa-stale", "source": source.name()});
+                let behind = |event: &Value| event["seconds_behind"].as_i64().unwrap();
+                let mut stale = daemon.events_like(&stale).into_iter();
+                !is_open && stale.any(|event| (behind(&event) - seconds).abs() <= 5)
+            });
+            used.extend(last);
+            let source = net.new_source(Family::V6);
+            used.iter().for_each(|packet| send(&source, packet));
+            source.finds_closed(SSH, &format!("{row}: used packets"));
+            let packet = packet(&alice, right());
+            send(&source, &packet);
+            source.finds(opens, SSH, row);
+            if opens {
+                used.push(packet);
+            }
+        }
+        daemon.stop();
+    });
+}
+
+/// A packet of a client whose clock says this.
+fn packet(channel: &Channel, now: Duration) -> Vec<u8> {
+    let request = Request {
+        stamp: now.as_nanos().try_into().unwrap(),
+        source: None,
+        door: DoorId::FIRST,
+        seconds: 0,
+        action: Action::Open,
+        answer: false,
+    };
+    channel.seal(&request).to_vec()
+}
+
+fn send(source: &Source<'_>, packet: &[u8]) {
+    let sent = source.namespace.enter(|| {
+        let socket = UdpSocket::bind((source.from, 0))?;
+        socket.send_to(packet, (source.to, PORT))
+    });
+    assert_eq!(sent.unwrap(), packet.len());
 }
 
 /// Waits until the grant that was given before `knocked` has ended: the kernel counts in ticks.

@@ -56,7 +56,7 @@ impl KeyStamps {
     pub(super) fn begin(
         firewall: &mut XdpProgram,
         tables: &Tables,
-        opened: OpenedStamps,
+        mut opened: OpenedStamps,
     ) -> Result<Self> {
         let keys: BTreeSet<_> = tables.spa_key_ids().collect();
         let wall_ns = clock::wall_ns();
@@ -66,6 +66,7 @@ impl KeyStamps {
             if !maps::insert_new(&mut stamps, key, least).context("adding a key to SPA_LAST")? {
                 let Plain(word) = stamps.get(&Plain(key), 0).context("reading SPA_LAST")?;
                 if word < least {
+                    opened.record(key, word);
                     stamps
                         .insert(Plain(key), Plain(least), 0)
                         .context("writing SPA_LAST")?;
@@ -97,6 +98,10 @@ impl KeyStamps {
         let mut stamps = firewall.stamps()?;
         for &key in &self.keys {
             let Plain(word) = stamps.get(&Plain(key), 0).context("reading SPA_LAST")?;
+            // A higher floor hides it, until the clock is set back.
+            if word > self.floor_ns {
+                self.opened.record(key, word);
+            }
             let least = self.opened.least(key, wall_ns);
             // Only a word that no packet has written may become smaller.
             if word == self.floor_ns || word < least {

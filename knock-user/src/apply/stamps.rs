@@ -43,12 +43,14 @@ impl Protection {
         }
         self.firewall.open_gates(false)?;
         thread::sleep(PASSAGE);
+        // Before the floor hides what packets have used.
+        let saved = self.save_stamps();
         let moved = self
             .key_stamps
             .move_floor(&mut self.firewall, wall_ns)
             .and_then(|()| self.firewall.set_wall_clock(wall_ns));
         self.firewall.open_gates(true)?;
-        moved
+        moved.and(saved)
     }
 
     /// Writes the stamps that were used since the last call to the disk. Reports a failure once.

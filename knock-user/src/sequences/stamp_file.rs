@@ -86,7 +86,12 @@ impl StampFile {
     }
 
     /// Adds used stamps, and drops keys that were removed long ago.
-    pub(super) fn merge(&mut self, used: &UsedStamps, configured: &BTreeSet<SpaKeyId>, unix_ms: u64) {
+    pub(super) fn merge(
+        &mut self,
+        used: &UsedStamps,
+        configured: &BTreeSet<SpaKeyId>,
+        unix_ms: u64,
+    ) {
         self.merge_seen(&used.seen, unix_ms, clock::boot_ms());
         for (&SpaKeyId(key), &last_ns) in &used.stamps {
             let stamp = self.keys.entry(key).or_insert(Stamp {

@@ -94,6 +94,12 @@ impl OpenedStamps {
         let last = self.keys.get(&key.0).copied().unwrap_or(0);
         last.max(self.floor.at(wall_ns))
     }
+
+    /// Records a stamp that a packet of a key has used, in nanoseconds since 1970.
+    pub fn record(&mut self, SpaKeyId(key): SpaKeyId, stamp_ns: u64) {
+        let last = self.keys.entry(key).or_default();
+        *last = stamp_ns.max(*last);
+    }
 }
 
 impl Stamps {
@@ -292,5 +298,29 @@ mod tests {
             assert_eq!(floor.wait_ms(now_ms), expected, "{now_ms}");
             assert_eq!(known.wait_ms(now_ms), 0, "{now_ms}");
         }
+    }
+
+    /// Otherwise a packet would open again once the floor is lower than its stamp.
+    #[test]
+    fn a_used_stamp_counts_after_the_floor_went_up_and_down() {
+        let mut opened = OpenedStamps {
+            floor: StampFloor {
+                unix_ns: 0,
+                boot_ms: Some(1),
+                window_ms: 1,
+            },
+            ..OpenedStamps::default()
+        };
+        let key = SpaKeyId(7);
+        opened.record(key, 9_000_000);
+        opened.record(key, 8_000_000);
+        for (row, wall_ns, expected) in [
+            ("right", 0, 9_000_000),
+            ("ahead", 50_000_000, 52_000_000),
+            ("right again", 0, 9_000_000),
+        ] {
+            assert_eq!(opened.least(key, wall_ns), expected, "{row}");
+        }
+        assert_eq!(opened.least(SpaKeyId(8), 0), 2_000_000, "another key");
     }
 }
