@@ -1,8 +1,11 @@
 //! Packets of fwknop, made with other implementations of the ciphers.
 #![expect(clippy::unwrap_used, reason = "a test stops at what it did not expect")]
 
+use std::net::IpAddr;
+
 use bytemuck::Zeroable as _;
 use knock_common::{
+    Address,
     fwknop::{
         self, Native, PACKET_MAX, PREFIX, Passphrase, Scratch,
         base64::character,
@@ -11,6 +14,7 @@ use knock_common::{
     hmac_sha256::Key,
     layout::port_index,
     packet::Protocol::{Tcp, Udp},
+    spa::layout::SourcePrefix,
 };
 use proptest::{
     collection::vec,
@@ -52,6 +56,59 @@ fn packets_of_the_stock_client_are_read() {
         ports(&request),
         [port_index(Tcp, 22), port_index(Udp, 51820)]
     );
+}
+
+/// Names that differ in one character are different users.
+#[test]
+fn similar_user_names_have_different_hashes() {
+    let name = b"alice.example";
+    let letters = (b'!'..=b'~').filter(|letter| *letter != b':');
+    let changed = letters.flat_map(|letter| {
+        (0..name.len()).map(move |at| {
+            let mut changed = *name;
+            changed[at] = letter;
+            changed
+        })
+    });
+    for changed in changed.filter(|changed| changed != name) {
+        let text = str::from_utf8(&changed).unwrap();
+        assert_ne!(
+            username_hash(text),
+            username_hash("alice.example"),
+            "{text}"
+        );
+    }
+}
+
+#[test]
+fn a_prefix_has_the_addresses_whose_first_bits_are_its_own() {
+    for (prefix, bits, address, is_in) in [
+        ("192.0.2.7", 128, "192.0.2.7", true),
+        ("192.0.2.7", 128, "192.0.2.6", false),
+        ("192.0.2.0", 120, "192.0.2.255", true),
+        ("192.0.2.0", 120, "192.0.3.0", false),
+        ("192.0.2.0", 119, "192.0.3.255", true),
+        ("192.0.2.0", 119, "192.0.4.0", false),
+        ("0.0.0.0", 96, "203.0.113.9", true),
+        ("0.0.0.0", 96, "2001:db8::9", false),
+        ("128.0.0.0", 97, "127.255.255.255", false),
+        ("2001:db8::", 32, "2001:db8:ffff::1", true),
+        ("2001:db8::", 32, "2001:db9::1", false),
+        ("2001:db8::", 33, "2001:db8:8000::1", false),
+        ("2001:db8:1:2::", 64, "2001:db8:1:2:3::", true),
+        ("2001:db8:1:2::", 64, "2001:db8:1:3::", false),
+        ("::", 0, "192.0.2.7", true),
+    ] {
+        let [prefix, address] = [prefix, address].map(|text| {
+            let address: IpAddr = text.parse().unwrap();
+            Address::from(address)
+        });
+        let prefix = SourcePrefix {
+            address: prefix,
+            bits,
+        };
+        assert_eq!(prefix.contains(address), is_in, "{prefix:?} {address:?}");
+    }
 }
 
 #[test]
@@ -144,6 +201,11 @@ fn a_text_is_read_or_refused_as_a_whole() {
             Kind::Unreadable,
         ),
         ("no message", format!("{base}:1::d"), Kind::Unreadable),
+        (
+            "a message that is base64 but for a character in front",
+            format!("{base}:1:-{ssh}:d"),
+            Kind::Unreadable,
+        ),
         (
             "a message that is not base64",
             format!("{base}:1:a-b:d"),

@@ -154,6 +154,7 @@ fn nobody_gets_in_for_the_window_after_an_unclean_end() {
         state["keys"] = json!({});
         fs::write(&path, state.to_string()).unwrap();
 
+        let lost = unix_ns();
         let mut daemon = start(net, &config);
         is_refused(net, &used, "after the loss");
         daemon.reload(&config.replace("\"alice\"", "\"carol\""));
@@ -161,14 +162,12 @@ fn nobody_gets_in_for_the_window_after_an_unclean_end() {
         // A new packet is refused until the window has passed.
         let source = net.new_source(Family::V4);
         let opened = json!({"event": "opened", "source": source.name()});
-        let mut tries = 0;
         wait::until("a new packet opens the door", || {
-            tries += 1;
             send(&source, &packet(&channel, DoorId::FIRST));
             thread::sleep(Duration::from_millis(100));
             !daemon.events_like(&opened).is_empty()
         });
-        assert!(tries > 5, "it opened at once");
+        assert!(unix_ns() - lost >= 3_000_000_000, "it opened at once");
         is_refused(net, &used, "after the window");
         let ended = daemon.stop();
         let reports = ended
@@ -242,13 +241,21 @@ fn a_key_expires_while_no_daemon_runs() {
         let _server = Server::tcp(&net.server, &[SSH]);
         let keys = Keys::new();
         let channel = keys.channel();
-        let end_s = unix_ns() / 1_000_000_000 + 6;
-        let end = jiff::Timestamp::from_second(i64::try_from(end_s).unwrap()).unwrap();
-        let key = format!("{{ key = {}, until = {end} }}", keys.text());
-        let config = keys.config("alice", &key);
-        start(net, &config).kill();
+        let now_s = || unix_ns() / 1_000_000_000;
+        let mut end_s = 0;
+        // A busy machine takes longer to start.
+        for seconds in [6, 30, 90] {
+            end_s = now_s() + seconds;
+            let end = jiff::Timestamp::from_second(i64::try_from(end_s).unwrap()).unwrap();
+            let key = format!("{{ key = {}, until = {end} }}", keys.text());
+            start(net, &keys.config("alice", &key)).kill();
+            if now_s() + 4 <= end_s {
+                break;
+            }
+            daemon::detach(&net.server);
+        }
         gets_in(net, &channel, "before the end");
-        wait::until("the key expires", || unix_ns() / 1_000_000_000 > end_s);
+        wait::until("the key expires", || now_s() > end_s);
         is_refused(net, &packet(&channel, DoorId::FIRST), "after the end");
         let instance = pins::instances(&net.server).remove(0);
         assert!(pins::counted(&instance, Reason::SpaExpired) > 0);
