@@ -66,6 +66,38 @@ fn examples_are_accepted() {
     }
 }
 
+/// The file of packages has no door, is refused with a user whose key was not put in, and right once it is.
+#[test]
+fn the_installed_file_protects_nothing_until_it_is_edited() {
+    const NO_KEY: &str = "knock1:…";
+    const KEY: &str = "knock1:D6poSU7Yi2e5bNRqLV3uic6XTna3AY4_IqHEz3xXDyA";
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../dist/seq.toml");
+    let installed = fs::read_to_string(path).unwrap();
+    assert!(installed.contains(NO_KEY), "{installed}");
+    // Comments are sentences behind "# "; settings have no space there.
+    let settings: Vec<_> = installed
+        .lines()
+        .map(|line| match line.strip_prefix('#') {
+            Some(setting) if !setting.starts_with(' ') => setting,
+            _ => line,
+        })
+        .collect();
+    let edited = settings.join("\n");
+    for (name, text, doors) in [
+        ("as installed", installed, Some(vec![])),
+        ("without a key", edited.clone(), None),
+        ("with a key", edited.replace(NO_KEY, KEY), Some(vec!["ssh"])),
+    ] {
+        let found = config::parse(&text, "seq.toml")
+            .ok()
+            .map(|checked| checked.settings.doors);
+        let found: Option<Vec<_>> = found
+            .as_ref()
+            .map(|doors| doors.iter().map(|door| door.name.as_str()).collect());
+        assert_eq!(found, doors, "{name}");
+    }
+}
+
 #[test]
 fn check_prints_the_meaning_of_a_file() {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples/two-doors.toml");

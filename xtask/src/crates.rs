@@ -28,6 +28,27 @@ pub const CARGO_DENY: Program = Program {
     version: "0.20.2",
 };
 
+/// Makes Debian packages.
+pub const CARGO_DEB: Program = Program {
+    name: "cargo-deb",
+    package: "cargo-deb",
+    version: "3.8.0",
+};
+
+/// Makes rpm packages.
+pub const CARGO_GENERATE_RPM: Program = Program {
+    name: "cargo-generate-rpm",
+    package: "cargo-generate-rpm",
+    version: "0.21.1",
+};
+
+/// Lists the components of a program.
+pub const CARGO_CYCLONEDX: Program = Program {
+    name: "cargo-cyclonedx",
+    package: "cargo-cyclonedx",
+    version: "0.5.9",
+};
+
 /// Checks spelling.
 pub const TYPOS: Program = Program {
     name: "typos",

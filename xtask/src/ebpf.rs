@@ -15,6 +15,8 @@ mod kept;
 pub mod record;
 mod strip;
 
+pub(crate) use kept::sha256;
+
 use crate::{
     network,
     object::{self, Facts},

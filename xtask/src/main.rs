@@ -99,8 +99,12 @@ enum Verb {
     },
     /// Check spelling, and licences, duplicates, sources and vulnerabilities of the dependencies
     Audit,
-    /// Put programs, man pages, completions, documents and unit into target/dist, as under a prefix
-    Dist,
+    /// Build packages, archives, container image and lists of components into target/dist
+    Dist {
+        /// Build for this processor alone
+        #[arg(long)]
+        arch: Option<dist::Architecture>,
+    },
     /// Send spoofed packets to a knock-user, in network namespaces of their own; needs root
     Flood {
         /// Pass these options to the generator; see `cargo xtask flood -- --help`
@@ -198,10 +202,12 @@ fn run(verb: Verb) -> Result<bool> {
             return fuzz::run(&sh, &apt, target.as_deref(), length);
         }
         Verb::Audit => return audit::run(&sh),
-        Verb::Dist => {
+        Verb::Dist { arch } => {
+            let architectures = arch.map_or(dist::Architecture::ALL.to_vec(), |arch| vec![arch]);
             tools::get(&apt, tools::Verb::Dist)?;
             ebpf::record::prepare(&sh, &apt)?;
-            println!("{}", dist::run(&sh)?.display());
+            dist::prepare(&sh, &architectures)?;
+            println!("{}", dist::run(&sh, &architectures)?.display());
         }
         Verb::Flood { args } => {
             tools::get(&apt, tools::Verb::Flood)?;

@@ -1,0 +1,108 @@
+//! The processors that programs are built for, each in the names that package formats use.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, Result, bail};
+use clap::ValueEnum;
+use xshell::Shell;
+
+use crate::shell;
+
+/// The profile in the workspace's manifest.
+pub(super) const PROFILE: &str = "published";
+
+/// A processor.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
+pub enum Architecture {
+    /// x86-64.
+    Amd64,
+    /// aarch64.
+    Arm64,
+}
+
+impl Architecture {
+    /// All of them.
+    pub const ALL: [Self; 2] = [Self::Amd64, Self::Arm64];
+
+    /// Its name in Debian, Go and container images.
+    pub const fn debian(self) -> &'static str {
+        match self {
+            Self::Amd64 => "amd64",
+            Self::Arm64 => "arm64",
+        }
+    }
+
+    /// Its name in the kernel, in rpm and in Rust's targets.
+    pub const fn linux(self) -> &'static str {
+        match self {
+            Self::Amd64 => "x86_64",
+            Self::Arm64 => "aarch64",
+        }
+    }
+
+    /// Rust's target: the C library is linked in, so that one program runs on every distribution.
+    pub const fn target(self) -> &'static str {
+        match self {
+            Self::Amd64 => "x86_64-unknown-linux-musl",
+            Self::Arm64 => "aarch64-unknown-linux-musl",
+        }
+    }
+
+    /// Builds both programs; returns their directory.
+    ///
+    /// # Errors
+    /// They don't build.
+    pub fn build(self, sh: &Shell) -> Result<PathBuf> {
+        let target = self.target();
+        let linker = format!(
+            "CARGO_TARGET_{}_LINKER",
+            target.to_uppercase().replace('-', "_")
+        );
+        let mut flags = vec!["-Clink-self-contained=yes".to_owned()];
+        flags.extend(same_paths());
+        let mut cargo = shell::cargo(sh)
+            // rust-lld and the C library are part of the target: no other compiler is needed.
+            .env(linker, "rust-lld")
+            .env("CARGO_ENCODED_RUSTFLAGS", flags.join("\x1f"))
+            .args(["build", "--profile", PROFILE, "--target", target]);
+        for program in super::PROGRAMS {
+            cargo = cargo.args(["--package", program, "--bin", program]);
+        }
+        let what = format!("building for {}", self.debian());
+        shell::watch(&what, cargo, |_| {})?
+            .or_else(|| format!("{what} failed: the compiler's messages are above"))?;
+        Ok(shell::target_dir().join(target).join(PROFILE))
+    }
+}
+
+/// Options for the same octets in any directory.
+pub(super) fn same_paths() -> Vec<String> {
+    let workspace = format!("--remap-path-prefix={}=.", shell::workspace().display());
+    let registries = shell::registries();
+    let registries = registries
+        .iter()
+        .map(|registry| format!("--remap-path-prefix={}=/crates", registry.display()));
+    [workspace].into_iter().chain(registries).collect()
+}
+
+/// Finds the libraries of one of Rust's targets or installs them with rustup.
+///
+/// # Errors
+/// There is no rustup, or the server can't be reached.
+pub(super) fn get_target(sh: &Shell, target: &str) -> Result<()> {
+    let print = sh
+        .cmd("rustc")
+        .args(["--print", "target-libdir", "--target", target]);
+    let libraries = print.quiet().read().context("rustc does not run")?;
+    if Path::new(&libraries).is_dir() {
+        println!("target {target}: found");
+        return Ok(());
+    }
+    if shell::find_program("rustup").is_none() {
+        bail!("the libraries of {target} are missing and there is no rustup to install them");
+    }
+    let add = sh.cmd("rustup").args(["target", "add", target]);
+    shell::run_quietly(&format!("installing {target}"), add)?;
+    println!("target {target}: installed");
+    Ok(())
+}

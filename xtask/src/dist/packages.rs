@@ -1,0 +1,52 @@
+//! Packages of distributions: their content is listed in `knock-user/Cargo.toml`.
+
+use std::path::Path;
+
+use anyhow::Result;
+use xshell::Shell;
+
+use super::{Architecture, Release};
+use crate::shell;
+
+/// Writes the `.deb`.
+///
+/// # Errors
+/// cargo-deb fails.
+pub(super) fn deb(
+    sh: &Shell,
+    release: &Release,
+    architecture: Architecture,
+    to: &Path,
+) -> Result<()> {
+    let deb = shell::cargo(sh)
+        .env("SOURCE_DATE_EPOCH", release.date.to_string())
+        .args([
+            "deb",
+            "--package",
+            "knock-user",
+            "--no-build",
+            "--no-strip",
+            "--quiet",
+        ])
+        .args(["--no-dbgsym", "--target", architecture.target(), "--output"])
+        .arg(to);
+    shell::run_quietly("cargo deb", deb)
+}
+
+/// Writes the `.rpm`.
+///
+/// # Errors
+/// cargo-generate-rpm fails.
+pub(super) fn rpm(
+    sh: &Shell,
+    release: &Release,
+    architecture: Architecture,
+    to: &Path,
+) -> Result<()> {
+    let rpm = shell::cargo(sh)
+        .args(["generate-rpm", "--package", "knock-user"])
+        .args(["--arch", architecture.linux(), "--auto-req", "disabled"])
+        .args(["--source-date", &release.date.to_string(), "--output"])
+        .arg(to);
+    shell::run_quietly("cargo generate-rpm", rpm)
+}
