@@ -7,7 +7,7 @@ use crate::otp::{self, Hidden, Period, Protocols};
 use crate::reply::{ConnectTo, parse_connect_to, parse_tcp_port, parse_timeout};
 use crate::report::Style;
 use crate::spa::SpaOptions;
-use crate::target::Families;
+use crate::target::{Families, parse_source};
 use clap::{Args, Parser, Subcommand};
 use knock_sequence::duration;
 use knock_sequence::{KnockSpec, Protocol};
@@ -187,7 +187,7 @@ pub struct KnockOptions {
     pub otp_no_bind_source: bool,
 
     /// Name the public address as the server sees it, if behind NAT
-    #[arg(long, value_name = "ADDRESS", help_heading = ADDRESSES)]
+    #[arg(long, value_name = "ADDRESS", value_parser = parse_source, help_heading = ADDRESSES)]
     pub source: Option<IpAddr>,
 
     /// Read profiles from this file [default: ~/.config/knock/config.toml]

@@ -72,6 +72,42 @@ impl Closed {
     }
 }
 
+/// What was sent before a connection, which decides what to check if the port stays closed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Attempted {
+    /// Knocks that are always the same.
+    #[default]
+    Knocks,
+    /// A one-time sequence.
+    OneTime,
+    /// A time-based sequence.
+    TimeBased,
+    /// A packet of single packet authorization that asks for no answer.
+    Packet,
+}
+
+impl Attempted {
+    const fn advice(self) -> &'static str {
+        match self {
+            Self::Knocks => {
+                "check the knocks, and try --delay 50ms in case they overtake each other"
+            }
+            Self::OneTime => {
+                "check that the host has the same file and the same next line, as with --next-line, and try \
+                 --delay 50ms in case knocks overtake each other"
+            }
+            Self::TimeBased => {
+                "check the clocks of both machines, and that secret, period, port base and protocols are those \
+                 of the door; behind a NAT, name the public address with --source"
+            }
+            Self::Packet => {
+                "check that the host knows this key, that --spa is the host's key, --port, and both clocks; \
+                 without --no-answer, the host reports what is wrong"
+            }
+        }
+    }
+}
+
 /// A connection that was not made within the limit.
 #[derive(Debug)]
 pub struct ConnectError {
@@ -87,6 +123,8 @@ pub struct ConnectError {
     pub limit: Duration,
     /// How the last attempt ended.
     pub closed: Closed,
+    /// What was sent before.
+    pub sent: Attempted,
 }
 
 impl fmt::Display for ConnectError {
@@ -96,14 +134,15 @@ impl fmt::Display for ConnectError {
             port,
             limit,
             closed,
+            sent,
             ..
         } = self;
         write!(f, "cannot connect to tcp/{port} on {target}")?;
         match closed {
             Closed::NoAnswer => write!(
                 f,
-                " within {limit:?}: no answer: the port is still closed; check the knocks, and try \
-                 --delay 50ms in case they overtake each other"
+                " within {limit:?}: no answer: the port is still closed; {}",
+                sent.advice()
             ),
             Closed::Refused => write!(
                 f,
@@ -126,6 +165,12 @@ impl fmt::Display for ConnectError {
 impl std::error::Error for ConnectError {}
 
 impl ConnectError {
+    /// Returns the same error after something else than plain knocks.
+    #[must_use]
+    pub fn after(self, sent: Attempted) -> Self {
+        Self { sent, ..self }
+    }
+
     /// Returns whether knocking again can help.
     #[must_use]
     pub fn is_worth_a_retry(&self) -> bool {
@@ -211,6 +256,7 @@ pub fn connect(
                 after,
                 limit,
                 closed,
+                sent: Attempted::default(),
             });
         }
         if !matches!(closed, Closed::NoAnswer) {

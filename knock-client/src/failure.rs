@@ -182,6 +182,7 @@ impl Failure {
                 | KeyFileError::Unreadable { .. }
                 | KeyFileError::Exists { .. }
                 | KeyFileError::Unwritable { .. }
+                | KeyFileError::NoFiles { .. }
                 | KeyFileError::Random(_),
             ))
             | Self::KeyFile(
@@ -189,6 +190,7 @@ impl Failure {
                 | KeyFileError::Unreadable { .. }
                 | KeyFileError::Exists { .. }
                 | KeyFileError::Unwritable { .. }
+                | KeyFileError::NoFiles { .. }
                 | KeyFileError::Random(_),
             )
             | Self::Import(ImportError::Unreadable { .. })

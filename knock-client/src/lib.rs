@@ -26,6 +26,7 @@
 
 pub mod cli;
 mod connect;
+mod exposure;
 mod failure;
 pub mod fwknop;
 mod home;
@@ -46,7 +47,9 @@ pub mod sequence;
 pub mod spa;
 mod target;
 
-pub use crate::connect::{Closed, ConnectError, Connected, Knocked, connect, connect_any};
+pub use crate::connect::{
+    Attempted, Closed, ConnectError, Connected, Knocked, connect, connect_any,
+};
 pub use crate::failure::Failure;
 pub use crate::log::{Log, LogError};
 pub use crate::report::{Reporter, Sends, Style};
@@ -75,6 +78,9 @@ pub fn run(
 ) -> Result<Option<TcpStream>, Failure> {
     if let Some(path) = &plan.log {
         report.log_to(Log::open(path, &plan.host)?);
+    }
+    for warning in &plan.warnings {
+        report.warning(warning);
     }
     let targets = resolve(plan, report)?;
     let source = match &plan.method {
@@ -128,7 +134,7 @@ fn connect_to(
     let Some(connected) = connect_any(knocked, port, plan.timeout) else {
         return Ok(None);
     };
-    let (target, stream, connected) = connected?;
+    let (target, stream, connected) = connected.map_err(|error| error.after(plan.method.sent()))?;
     report.connected(&target, port, &connected);
     Ok(Some(stream))
 }

@@ -1,6 +1,8 @@
 //! The plan of a run: the command line, completed by a profile.
 
 use crate::cli::{KnockArgs, KnockOptions, Proxy};
+use crate::connect::Attempted;
+use crate::exposure;
 use crate::failure::Failure;
 use crate::home;
 use crate::next_line::NextLineAddress;
@@ -13,7 +15,7 @@ use crate::sequence;
 use crate::spa::{CheckedSpa, SpaError};
 use crate::target::{Families, Target};
 use knock_sequence::{KnockSpec, Sequence};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// Packets to different ports can take different paths, whose delays differed by less than this
@@ -46,6 +48,8 @@ pub struct KnockPlan {
     pub families: Families,
     /// The log file.
     pub log: Option<PathBuf>,
+    /// Warnings about files with secrets.
+    pub warnings: Vec<String>,
 }
 
 /// What is sent to the host.
@@ -55,6 +59,19 @@ pub enum Method {
     Knocks(KnockSource),
     /// A packet of single packet authorization.
     Packet(Box<CheckedSpa>),
+}
+
+impl Method {
+    /// Returns what is sent before a connection.
+    #[must_use]
+    pub const fn sent(&self) -> Attempted {
+        match self {
+            Self::Knocks(KnockSource::Sequence(_)) => Attempted::Knocks,
+            Self::Knocks(KnockSource::OneTime(_)) => Attempted::OneTime,
+            Self::Knocks(KnockSource::Otp(_)) => Attempted::TimeBased,
+            Self::Packet(_) => Attempted::Packet,
+        }
+    }
 }
 
 /// Where the knocks come from.
@@ -120,11 +137,11 @@ impl KnockPlan {
         let given = given(words, options)?;
         let settings = options.spa.settings(options.source, options.timeout);
         // With knocks or a key on the command line no profile is read, so a wrong one does no harm.
-        let profile = match (&given, &settings.host) {
+        let (profile, profiles) = match (&given, &settings.host) {
             (None, None) => profile(host, options)?,
-            (Some(_), _) | (None, Some(_)) => None,
-        }
-        .unwrap_or_default();
+            (Some(_), _) | (None, Some(_)) => (None, None),
+        };
+        let profile = profile.unwrap_or_default();
         let has_host = settings.host.is_some() || profile.spa.is_some();
         if let (false, Some(option)) = (has_host, settings.lone_option()) {
             return Err(SpaError::NoHost(option).into());
@@ -141,6 +158,7 @@ impl KnockPlan {
                 })?),
             }),
         };
+        let warnings = warnings(options, &profile, profiles.as_deref(), &method);
         let next_line = options.next_line.clone().or(profile.next_line);
         if next_line.is_some() && !matches!(method, Method::Knocks(KnockSource::OneTime(_))) {
             return Err(Failure::NextLineOfNothing);
@@ -156,6 +174,7 @@ impl KnockPlan {
             retries: options.retries.or(profile.retries).unwrap_or(0),
             families: options.families().or(profile.family).unwrap_or_default(),
             log: options.log.clone().or(profile.log),
+            warnings,
         })
     }
 }
@@ -228,15 +247,57 @@ fn given(words: &[KnockSpec], options: &KnockOptions) -> Result<Option<KnockSour
     })
 }
 
-fn profile(host: &str, options: &KnockOptions) -> Result<Option<Profile>, Failure> {
+/// Returns the profile of a host, and the file that was read for it.
+fn profile(
+    host: &str,
+    options: &KnockOptions,
+) -> Result<(Option<Profile>, Option<PathBuf>), Failure> {
     let path = options
         .config
         .clone()
         .or_else(|| home::config_file("config.toml"));
-    match path {
-        Some(path) => Ok(profile::find(&path, host, options.config.is_some())?),
-        None => Ok(None),
-    }
+    Ok(match path {
+        Some(path) => (
+            profile::find(&path, host, options.config.is_some())?,
+            Some(path),
+        ),
+        None => (None, None),
+    })
+}
+
+/// Returns a warning for each file with a secret of this run that other users can use.
+fn warnings(
+    options: &KnockOptions,
+    profile: &Profile,
+    profiles: Option<&Path>,
+    method: &Method,
+) -> Vec<String> {
+    let of_otp = |otp: &otp::OtpSettings| otp.secret_file.clone();
+    let named = match method {
+        Method::Packet(spa) => (
+            Some(spa.key_file().to_owned()),
+            "this machine's private key",
+        ),
+        Method::Knocks(KnockSource::Otp(_)) => (
+            of_otp(&options.otp()).or_else(|| profile.otp.as_ref().and_then(of_otp)),
+            "the secret of a door",
+        ),
+        Method::Knocks(KnockSource::OneTime(file)) => {
+            (Some(file.clone()), "the sequences of a door")
+        }
+        Method::Knocks(KnockSource::Sequence(_)) => (
+            options.file.clone().or_else(|| profile.file.clone()),
+            "the sequence of a door",
+        ),
+    };
+    let profiles = profiles.filter(|_| profile.has_secret());
+    let all = [
+        (named.0.as_deref(), named.1),
+        (profiles, "what opens a door"),
+    ];
+    all.into_iter()
+        .filter_map(|(path, what)| exposure::warning(path?, what))
+        .collect()
 }
 
 fn source(profile: &Profile, options: &KnockOptions) -> Result<Option<KnockSource>, Failure> {

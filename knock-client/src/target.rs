@@ -1,6 +1,8 @@
 //! The address to knock on, from the name of a host.
 
 use crate::refused;
+use knock_sequence::Invalid;
+use serde::{Deserialize, Deserializer, de::Error as _};
 use std::fmt;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs, UdpSocket};
@@ -237,6 +239,25 @@ impl Families {
             Self::Any | Self::DualStack => None,
         }
     }
+}
+
+/// Reads the address that a host sees.
+///
+/// # Errors
+///
+/// The text is not an address; the error has the cure.
+pub(crate) fn parse_source(word: &str) -> Result<IpAddr, Invalid> {
+    word.parse().map_err(|_error| {
+        Invalid::new(format!(
+            "{word:?} is not an IP address: write one such as 203.0.113.7 or 2001:db8::7"
+        ))
+    })
+}
+
+/// Reads the key `source` of a profile.
+pub(crate) fn source<'de, D: Deserializer<'de>>(from: D) -> Result<Option<IpAddr>, D::Error> {
+    let word = String::deserialize(from)?;
+    parse_source(&word).map(Some).map_err(D::Error::custom)
 }
 
 #[cfg(test)]

@@ -301,6 +301,61 @@ fn a_port_that_stays_silent_is_reported_as_closed() {
 }
 
 #[test]
+fn the_advice_fits_what_was_sent() {
+    let ip = LOOPBACKS[0];
+    let silent = peers::SilentPort::new(ip);
+    let port = silent.port().to_string();
+    let directory = tempfile::tempdir().expect("a directory");
+    let once = directory.path().join("once");
+    std::fs::write(&once, " 7000:udp,8000:udp\n").expect("a file");
+    let once = once.display().to_string();
+    let otp = [
+        "--otp-secret",
+        "a secret of a door",
+        "--otp-protocols",
+        "udp",
+    ];
+    for (name, words, advice) in [
+        (
+            "time-based",
+            otp.as_slice(),
+            "check the clocks of both machines",
+        ),
+        (
+            "one-time",
+            &["--one-time", &once],
+            "check that the host has the same file",
+        ),
+    ] {
+        let rest = ["--then-connect", &port, "--timeout", "200ms"];
+        let outcome = knock_client(&[&["127.0.0.1"], words, &rest].concat());
+        assert!(outcome.err.contains(advice), "{name}: {}", outcome.err);
+        assert_eq!(outcome.code, Some(1), "{name}");
+    }
+}
+
+#[test]
+fn an_address_that_is_none_is_refused_with_the_cure() {
+    let outcome = knock_client(&["127.0.0.1", "udp/7000", "--source", "999.1.1.1"]);
+    let expected = "is not an IP address: write one such as 203.0.113.7";
+    assert!(outcome.err.contains(expected), "{}", outcome.err);
+    assert_eq!(outcome.code, Some(2));
+}
+
+#[test]
+fn a_key_is_not_written_where_no_file_can_be() {
+    if !std::path::Path::new("/proc/self").exists() {
+        return;
+    }
+    let outcome = knock_client(&["keygen", "--out", "/proc/x"]);
+    assert_eq!(
+        outcome.err,
+        "knock-client: no file can be created in /proc: name a file in another directory\n"
+    );
+    assert_eq!(outcome.code, Some(1));
+}
+
+#[test]
 fn an_address_of_the_other_family_is_refused() {
     let rows = [
         (

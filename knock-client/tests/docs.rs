@@ -74,7 +74,6 @@ fn keys(before: &str) -> Vec<String> {
     let path = directory.path().join("config.toml");
     fs::write(&path, format!("{before}zzzzzz = 1")).unwrap();
     let error = profile::find(&path, "x", true).unwrap_err().to_string();
-    let (_, known) = error.split_once("expected ").unwrap();
-    let known = known.split('`').skip(1).step_by(2);
-    known.map(str::to_owned).collect()
+    let (_, known) = error.split_once("the keys here are ").unwrap();
+    known.split(", ").map(str::to_owned).collect()
 }

@@ -470,6 +470,7 @@ impl Home {
         let path = self.path(name);
         fs::create_dir_all(path.parent().expect("a directory")).expect("a directory");
         fs::write(&path, text).expect("a file");
+        only_for_this_user(&path);
         path.display().to_string()
     }
 
@@ -537,4 +538,15 @@ fn verbose(knocks: &[String]) -> String {
         .zip(knocks)
         .map(|(number, knock)| format!("knock {number} of {of}: {knock}\n"));
     format!("knocking on 127.0.0.1\n{}", lines.collect::<String>())
+}
+
+/// Otherwise the program warns of the file.
+fn only_for_this_user(path: &Path) {
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::PermissionsExt as _;
+        fs::set_permissions(path, fs::Permissions::from_mode(0o600)).expect("a mode");
+    }
+    #[cfg(not(unix))]
+    let _ = path;
 }

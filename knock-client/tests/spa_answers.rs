@@ -15,7 +15,7 @@ fn the_answer_decides_about_the_exit_code() {
     let machine = Machine::new(LOOPBACKS[0]);
     let minute = 60_000_000_000;
     type Row<'a> = (&'a str, &'a [&'a str], Content, i32, &'a str, &'a str);
-    let rows: [Row<'_>; 12] = [
+    let rows: [Row<'_>; 14] = [
         (
             "opened",
             &["--door", "ssh"],
@@ -117,6 +117,23 @@ fn the_answer_decides_about_the_exit_code() {
              again\n",
         ),
         (
+            "a shorter time than asked for",
+            &["--for", "2h"],
+            outcome(Reason::Opened, 0, 30),
+            0,
+            "the door on 127.0.0.1 is open for 30s for 127.0.0.1\n127.0.0.1 opens the door for 30s, and not for \
+             2h as --for asks: its open_for_max, or the end of this key, allows no more\n",
+            "",
+        ),
+        (
+            "as long as asked for",
+            &["--for", "30s"],
+            outcome(Reason::Opened, 0, 30),
+            0,
+            "the door on 127.0.0.1 is open for 30s for 127.0.0.1\n",
+            "",
+        ),
+        (
             "a clock that is behind",
             &[],
             Content {
@@ -183,8 +200,9 @@ fn a_closed_port_is_reported_at_the_end() {
     ];
     let found = ended(machine.command(&words).spawn().expect("the command runs"));
     assert_eq!(found.code, Some(1));
-    let expected =
-        format!("knock-client: udp/{nobody} on 127.0.0.1 is closed: the host takes no packets");
+    let expected = format!(
+        "knock-client: udp/{nobody} on 127.0.0.1 is closed: knock-user does not run there, "
+    );
     assert!(found.err.starts_with(&expected), "{}", found.err);
 }
 

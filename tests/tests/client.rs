@@ -7,6 +7,7 @@
 
 use std::{
     fs,
+    os::unix::fs::PermissionsExt as _,
     path::Path,
     process::{Command, Output},
 };
@@ -72,6 +73,7 @@ fn each_one_time_line_is_knocked_once() {
             let host = family.server().to_string();
             let source = net.native(family);
             fs::write(&file, " 7000,8000:udp,9000\n 7100:udp,8100:udp,7101\n").unwrap();
+            fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).unwrap();
             for (door, port) in [("ssh", SSH), ("web", WEB)] {
                 source.finds_closed(port, &host);
                 let words = [

@@ -2,6 +2,7 @@
 use std::{
     fs,
     net::{IpAddr, Ipv6Addr},
+    os::unix::fs::PermissionsExt as _,
     path::Path,
     process::Command,
     time::Duration,
@@ -399,6 +400,7 @@ fn knock_client_gets_in() {
             ..Otp::steady("for the client %$ \"")
         };
         fs::write(&secret, format!("{}\n", otp.secret)).unwrap();
+        fs::set_permissions(&secret, fs::Permissions::from_mode(0o600)).unwrap();
         let period = format!("{}s", otp.period);
         let made = [
             "--otp-period",

@@ -4,7 +4,7 @@ mod words;
 
 pub use self::words::{Hidden, Period, Protocols};
 use crate::refused;
-use crate::target::Target;
+use crate::target::{self, Target};
 use knock_common::{
     otp::{BASE, PROTOCOLS},
     secret::{BadSecret, Secret},
@@ -38,6 +38,7 @@ pub struct OtpSettings {
     /// Whether a second half follows that depends on the source.
     pub bind_source: Option<bool>,
     /// The source, as the server sees it.
+    #[serde(default, deserialize_with = "target::source")]
     pub source: Option<IpAddr>,
 }
 

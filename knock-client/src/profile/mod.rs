@@ -8,7 +8,7 @@ use crate::refused;
 use crate::reply::ConnectTo;
 use crate::sequence::text;
 use crate::spa::{DoorName, GrantTime, HostPublicKey, PacketPort, SpaSettings};
-use crate::target::Families;
+use crate::target::{self, Families};
 use knock_sequence::Knock;
 use serde::Deserialize;
 use std::collections::BTreeMap;
@@ -57,6 +57,7 @@ pub struct Profile {
     /// The file with this client's private key.
     pub key: Option<PathBuf>,
     /// The address to open for.
+    #[serde(default, deserialize_with = "target::source")]
     pub source: Option<IpAddr>,
     /// The server that names the next line of the one-time file.
     #[serde(default, deserialize_with = "values::next_line")]
@@ -139,7 +140,7 @@ pub fn find_in(text: &str, path: &Path, name: &str) -> Result<Option<Profile>, P
     let Contents { mut profile } = toml::from_str(text).map_err(|error| {
         let at = error.span().map_or(0, |span| span.start);
         let before = text.get(..at).unwrap_or_default();
-        wrong(before.matches('\n').count() + 1, error.message().to_owned())
+        wrong(before.matches('\n').count() + 1, described(error.message()))
     })?;
     for (name, profile) in &profile {
         if let Some(reason) = profile.flaw() {
@@ -154,6 +155,21 @@ pub fn find_in(text: &str, path: &Path, name: &str) -> Result<Option<Profile>, P
         others.find(|profile| profile.host.as_deref() == Some(name))
     });
     Ok(found.map(|profile| profile.relative_to(path)))
+}
+
+/// Describes an error of the parser. It calls keys fields, and gives no cure for a value.
+fn described(message: &str) -> String {
+    let Some(rest) = message.strip_prefix("unknown field `") else {
+        return message.to_owned();
+    };
+    let key = rest.split('`').next().unwrap_or_default();
+    let known: Vec<_> = rest.split('`').skip(2).step_by(2).collect();
+    match known.as_slice() {
+        ["profile"] => {
+            format!("unknown key {key}: each profile is a table of its own, as in [profile.{key}]")
+        }
+        known => format!("unknown key {key}: the keys here are {}", known.join(", ")),
+    }
 }
 
 impl Profile {
@@ -192,6 +208,13 @@ impl Profile {
         };
         let other = others.iter().find(|(is_there, _)| *is_there);
         other.map(|(_, key)| format!("has {key}, which {reason}"))
+    }
+
+    /// Returns whether the file itself has what opens a door.
+    #[must_use]
+    pub fn has_secret(&self) -> bool {
+        let has_secret = |otp: &otp::OtpSettings| otp.secret.is_some();
+        self.knock.is_some() || self.otp.as_ref().is_some_and(has_secret)
     }
 
     /// Returns the settings of single packet authorization.
@@ -302,12 +325,12 @@ mod tests {
             (
                 "a key",
                 "[profile.a]\nknock = [\"1\"]\nports = 1\n",
-                "DIR/config.toml:3: unknown field `ports`",
+                "DIR/config.toml:3: unknown key ports: the keys here are host, knock, file, ",
             ),
             (
                 "a table",
                 "[home]\nknock = [\"1\"]\n",
-                "DIR/config.toml:1: unknown field `home`",
+                "DIR/config.toml:1: unknown key home: each profile is a table of its own, as in [profile.home]",
             ),
             (
                 "a knock",
@@ -338,6 +361,11 @@ mod tests {
                 "a family",
                 "[profile.a]\nknock = [\"1\"]\nfamily = \"v4\"\n",
                 "DIR/config.toml:3: unknown variant `v4`",
+            ),
+            (
+                "an address",
+                "[profile.a]\nspa = \"knock1:e06Qm75__kTEZaIgA31gjuNYl9Me-XLwf3SJLLD3PxM\"\nsource = \"999.1.1.1\"\n",
+                "DIR/config.toml:3: \"999.1.1.1\" is not an IP address: write one such as 203.0.113.7",
             ),
             (
                 "no source",

@@ -48,6 +48,9 @@ pub(super) enum Line {
         address: String,
         message: String,
     },
+    Warning {
+        message: String,
+    },
     Retry {
         number: u32,
         of: u32,
@@ -217,6 +220,7 @@ mod tests {
             | Line::Packet { .. }
             | Line::Answered { .. }
             | Line::Skipped { .. }
+            | Line::Warning { .. }
             | Line::Retry { .. }
             | Line::Replied { .. }
             | Line::Connected { .. }
@@ -251,6 +255,9 @@ mod tests {
             },
             Line::Skipped {
                 address: String::new(),
+                message: String::new(),
+            },
+            Line::Warning {
                 message: String::new(),
             },
             Line::Retry {

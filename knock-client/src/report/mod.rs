@@ -138,9 +138,19 @@ impl<W: Write> Reporter<W> {
         };
         let line = lines::of_answer(answered);
         self.line(styles, &answered.text(spa), Some(line));
-        if let Some(warning) = answered.clock_warning() {
+        let warnings = [answered.time_warning(spa), answered.clock_warning()];
+        for warning in warnings.into_iter().flatten() {
             self.line(&[Style::Quiet, Style::Verbose], &warning, None);
         }
+    }
+
+    /// Reports a warning about this machine.
+    pub fn warning(&mut self, message: &str) {
+        let line = Line::Warning {
+            message: message.to_owned(),
+        };
+        let text = format!("warning: {message}");
+        self.line(&[Style::Quiet, Style::Verbose], &text, Some(line));
     }
 
     /// Reports a retry.

@@ -61,8 +61,9 @@ impl fmt::Display for Unanswered {
         match is_closed {
             true => write!(
                 f,
-                "{port} on {target} is closed: the host takes no packets there, or has another key; \
-                 check --port, and compare --spa with what `knock-user keygen` printed on the host"
+                "{port} on {target} is closed: knock-user does not run there, or receives packets at another \
+                 port, or runs with --dry-run, which answers nothing; or its key is another one: compare \
+                 --spa with what `knock-user check` prints on the host"
             ),
             false => write!(
                 f,
@@ -249,6 +250,22 @@ impl Answered {
             | Meaning::Busy
             | Meaning::Other(_) => format!("the answer of {} is {}", self.target, self.outcome()),
         }
+    }
+
+    /// Returns a warning if the door is open for a shorter time than was asked for.
+    pub(crate) fn time_warning(&self, spa: &Spa) -> Option<String> {
+        let given = self.answer.seconds;
+        let asked = spa
+            .seconds()
+            .filter(|&asked| self.is_open() && given < asked)?;
+        let [given, asked] =
+            [given, asked].map(|seconds| spell(Duration::from_secs(seconds.into())));
+        Some(format!(
+            "{} opens {} for {given}, and not for {asked} as --for asks: its open_for_max, or the end of this \
+             key, allows no more",
+            self.target,
+            spa.door_text()
+        ))
     }
 
     /// Returns a warning about this machine's clock, if it is far from the host's.

@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 pub enum KeyFileError {
     /// There is no file.
     #[error(
-        "there is no key {}: make one with `knock-client keygen`, or name the file with --key",
+        "there is no key {0}: make one with `knock-client keygen --out {0}`, or name another file with --key",
         path.display()
     )]
     Missing {
@@ -51,6 +51,12 @@ pub enum KeyFileError {
         path: PathBuf,
         /// The system's error.
         cause: io::Error,
+    },
+    /// The file system has no files of users.
+    #[error("no file can be created in {}: name a file in another directory", directory.display())]
+    NoFiles {
+        /// The directory.
+        directory: PathBuf,
     },
     /// No key can be drawn.
     #[error(transparent)]
@@ -116,7 +122,15 @@ pub fn create(path: &Path) -> Result<PublicKey, KeyFileError> {
     fs::create_dir_all(directory).map_err(unwritable)?;
     let key = PrivateKey::generate()?;
     // The file gets its name once it is complete, so a full disk leaves no partial key.
-    let mut file = tempfile::NamedTempFile::new_in(directory).map_err(unwritable)?;
+    let made = tempfile::NamedTempFile::new_in(directory);
+    let mut file = made.map_err(|error| match error.kind() {
+        // The directory exists, so its file system takes no new files, as /proc.
+        ErrorKind::NotFound => KeyFileError::NoFiles {
+            directory: directory.to_owned(),
+        },
+        // Without the name of the temporary file.
+        kind => unwritable(kind.into()),
+    })?;
     file.write_all(key.line().as_bytes()).map_err(unwritable)?;
     file.as_file().sync_all().map_err(unwritable)?;
     match file.persist_noclobber(path) {

@@ -3,7 +3,7 @@
 use super::answer::{Answered, Received, Refusal, Unanswered};
 use super::packet::{SentPacket, StampClock};
 use super::settings::CheckedSpa;
-use crate::connect::{Closed, ConnectError, Connected, Knocked, connect_any};
+use crate::connect::{Attempted, Closed, ConnectError, Connected, Knocked, connect_any};
 use crate::failure::Failure;
 use crate::plan::KnockPlan;
 use crate::reply::ConnectTo;
@@ -133,7 +133,8 @@ fn finish(
             let Some(ended) = connect_any(&knocked, port, plan.timeout) else {
                 return Ok(None);
             };
-            let (target, stream, connected) = ended?;
+            let (target, stream, connected) =
+                ended.map_err(|error| error.after(Attempted::Packet))?;
             report.connected(&target, port, &connected);
             Ok(Some(stream))
         }

@@ -7,7 +7,7 @@ use clap::Args;
 use knock_sequence::Invalid;
 use knock_sequence::spa::{Action, Channel, PublicKey, WeakKey};
 use std::net::IpAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// The heading of `--help`.
@@ -132,6 +132,8 @@ pub struct CheckedSpa {
     /// How long to wait for it.
     pub(super) answer_timeout: Duration,
     source: Option<IpAddr>,
+    /// The file of the private key.
+    key_file: PathBuf,
 }
 
 impl SpaOptions {
@@ -216,6 +218,7 @@ impl SpaSettings {
             answer: !self.no_answer,
             answer_timeout: self.timeout.unwrap_or(ANSWER_TIMEOUT),
             source: self.source.map(|source| source.to_canonical()),
+            key_file: path,
         })
     }
 }
@@ -232,6 +235,11 @@ impl CheckedSpa {
             Some(given) if !has_several || given.is_ipv4() == target.at(0).is_ipv4() => Some(given),
             Some(_) | None => Some(own.to_canonical()).filter(is_global),
         }
+    }
+
+    /// Returns the file of the private key.
+    pub(crate) fn key_file(&self) -> &Path {
+        &self.key_file
     }
 
     /// Returns the port of the packet.
@@ -303,6 +311,7 @@ mod tests {
             answer: true,
             answer_timeout: ANSWER_TIMEOUT,
             source,
+            key_file: PathBuf::new(),
         }
     }
 

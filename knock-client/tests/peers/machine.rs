@@ -20,7 +20,14 @@ impl Machine {
         let home = tempfile::tempdir().expect("a directory");
         let key = PrivateKey::from_octets([0x22; 32]);
         fs::create_dir(home.path().join("knock")).expect("a directory");
-        fs::write(home.path().join("knock/key"), key.line().as_bytes()).expect("a file");
+        let place = home.path().join("knock/key");
+        fs::write(&place, key.line().as_bytes()).expect("a file");
+        // Otherwise the program warns of the file.
+        #[cfg(unix)]
+        {
+            use std::os::unix::fs::PermissionsExt as _;
+            fs::set_permissions(&place, fs::Permissions::from_mode(0o600)).expect("a mode");
+        }
         let host = Host::new(ip, key.public());
         Self { home, host, ip }
     }
