@@ -342,7 +342,9 @@ fn summary(actions: &[Action]) -> String {
             Action::Closed { door, ending, .. } => Some(match ending {
                 Ending::Revoked { by } => format!("revoked {} {by}", name(door)),
                 Ending::Expired => format!("expired {}", name(door)),
-                Ending::Sequence { .. } | Ending::Removed => format!("closed {}", name(door)),
+                Ending::Sequence { .. } | Ending::Packet | Ending::Removed => {
+                    format!("closed {}", name(door))
+                }
             }),
             Action::Remove { .. } | Action::Restore { .. } => None,
         })

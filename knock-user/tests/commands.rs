@@ -79,7 +79,7 @@ async fn a_command_receives_its_occasion_in_the_environment() {
             "203.0.113.9",
             Some(22),
             "203.0.113.9/ssh/22/ipv4/{other} $HOME `id`",
-            "KNOCK_DOOR=ssh KNOCK_EVENT=open KNOCK_FAMILY=ipv4 KNOCK_PORT=22 KNOCK_SOURCE=203.0.113.9",
+            "KNOCK_DOOR=ssh KNOCK_EVENT=open KNOCK_FAMILY=ipv4 KNOCK_PORT=22 KNOCK_SOURCE=203.0.113.9 KNOCK_USER=alice",
         ),
         (
             "IPv6, no port",
@@ -87,7 +87,7 @@ async fn a_command_receives_its_occasion_in_the_environment() {
             "2001:db8::9",
             None,
             "2001:db8::9/ssh//ipv6/{other} $HOME `id`",
-            "KNOCK_DOOR=ssh KNOCK_EVENT=close KNOCK_FAMILY=ipv6 KNOCK_PORT= KNOCK_SOURCE=2001:db8::9",
+            "KNOCK_DOOR=ssh KNOCK_EVENT=close KNOCK_FAMILY=ipv6 KNOCK_PORT= KNOCK_SOURCE=2001:db8::9 KNOCK_USER=alice",
         ),
     ] {
         let mut job = job(occasion, source, "/bin/sh", &arguments);
@@ -278,6 +278,7 @@ fn job(occasion: Occasion, source: &str, program: &str, arguments: &[&str]) -> J
         occasion,
         source: source.parse().unwrap(),
         door: "ssh".to_owned(),
+        user: Some("alice".to_owned()),
         port: Some(22),
         command: Command {
             program: PathBuf::from(program),

@@ -286,7 +286,8 @@ fn actions_of_the_ledger_are_written_as_lines() {
         ("refreshed by hand", Action::Refreshed { source, door: 0, until_ms, by: Some(1000) }, "12:00:01.123 refreshed  203.0.113.9  ssh  tcp/22 for 1m30s granted by uid 1000\n"),
         ("expired", closed(0, Ending::Expired), "12:00:01.123 closed  203.0.113.9  ssh  tcp/22 expired\n"),
         ("by a sequence", closed(0, Ending::Sequence { by: Some(2) }), "12:00:01.123 closed  203.0.113.9  ssh  tcp/22 by the closing sequence shut\n"),
-        ("by some sequence", closed(0, Ending::Sequence { by: None }), "12:00:01.123 closed  203.0.113.9  ssh  tcp/22 by a closing sequence\n"),
+        ("by a packet", closed(0, Ending::Packet), "12:00:01.123 closed  203.0.113.9  ssh  tcp/22 by a SPA packet\n"),
+        ("by some sequence", closed(0, Ending::Sequence { by: None }), "12:00:01.123 closed  203.0.113.9  ssh  tcp/22 before its end, by a closing sequence or a SPA packet\n"),
         ("by hand", closed(0, Ending::Revoked { by: 0 }), "12:00:01.123 closed  203.0.113.9  ssh  tcp/22 revoked by uid 0\n"),
         ("no longer configured", closed(0, Ending::Removed), "12:00:01.123 closed  203.0.113.9  ssh  tcp/22 removed from the configuration\n"),
         ("a removal", Action::Remove { key }, ""),
@@ -557,6 +558,7 @@ fn events_are_written_in_knockds_format() {
             occasion: Occasion::Open,
             source: V4.parse().unwrap(),
             door: "ssh".to_owned(),
+            user: None,
             port: Some(22),
             command,
         };

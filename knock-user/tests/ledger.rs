@@ -508,6 +508,7 @@ fn show(action: &Action) -> String {
                 Ending::Expired => "expired".to_owned(),
                 Ending::Sequence { by: Some(by) } => format!("by {}", name(by)),
                 Ending::Sequence { by: None } => "early".to_owned(),
+                Ending::Packet => "by a packet".to_owned(),
                 Ending::Removed => "removed".to_owned(),
                 Ending::Revoked { .. } => "revoked".to_owned(),
             };

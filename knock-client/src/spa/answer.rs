@@ -253,7 +253,7 @@ impl Answered {
     }
 
     /// Returns a warning if the door is open for a shorter time than was asked for.
-    pub(crate) fn time_warning(&self, spa: &Spa) -> Option<String> {
+    pub(crate) fn time_warning(&self, spa: &CheckedSpa) -> Option<String> {
         let given = self.answer.seconds;
         let asked = spa
             .seconds()

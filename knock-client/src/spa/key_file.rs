@@ -123,13 +123,14 @@ pub fn create(path: &Path) -> Result<PublicKey, KeyFileError> {
     let key = PrivateKey::generate()?;
     // The file gets its name once it is complete, so a full disk leaves no partial key.
     let made = tempfile::NamedTempFile::new_in(directory);
-    let mut file = made.map_err(|error| match error.kind() {
+    let mut file = made.map_err(|error| {
         // The directory exists, so its file system takes no new files, as /proc.
-        ErrorKind::NotFound => KeyFileError::NoFiles {
-            directory: directory.to_owned(),
-        },
+        if error.kind() == ErrorKind::NotFound {
+            let directory = directory.to_owned();
+            return KeyFileError::NoFiles { directory };
+        }
         // Without the name of the temporary file.
-        kind => unwritable(kind.into()),
+        unwritable(error.kind().into())
     })?;
     file.write_all(key.line().as_bytes()).map_err(unwritable)?;
     file.as_file().sync_all().map_err(unwritable)?;

@@ -13,6 +13,8 @@ pub struct Job {
     pub source: IpAddr,
     /// The door's name.
     pub door: String,
+    /// The user whose SPA packet is the occasion; none if there was no such packet.
+    pub user: Option<String>,
     /// The first port that the door opens.
     pub port: Option<u16>,
     /// The command.
@@ -81,7 +83,7 @@ impl Job {
         }
     }
 
-    pub(super) fn environment(&self) -> [(&'static str, String); 5] {
+    pub(super) fn environment(&self) -> [(&'static str, String); 6] {
         let [(_, source), (_, door), (_, port), (_, family)] = self.values();
         [
             ("KNOCK_EVENT", self.occasion.event().to_owned()),
@@ -89,6 +91,7 @@ impl Job {
             ("KNOCK_DOOR", door),
             ("KNOCK_PORT", port),
             ("KNOCK_FAMILY", family),
+            ("KNOCK_USER", self.user.clone().unwrap_or_default()),
         ]
     }
 

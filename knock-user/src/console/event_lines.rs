@@ -82,6 +82,11 @@ impl<W: Write> Console<W> {
         }
     }
 
+    /// Returns the name of the user whose SPA packet caused an event, if one did.
+    pub fn user_of(&self, event: &Event) -> Option<String> {
+        SpaPacket::of(event, &self.users).user
+    }
+
     pub(super) fn interface(&self, event: &Event) -> Option<String> {
         self.interfaces.get(&event.interface).cloned()
     }

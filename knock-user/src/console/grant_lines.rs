@@ -52,7 +52,7 @@ impl<W: Write> Console<W> {
                 by.map(|by| by.name.clone())
             }
             Some(Ending::Revoked { by }) => Some(user(by)),
-            Some(Ending::Expired | Ending::Removed) => None,
+            Some(Ending::Expired | Ending::Removed | Ending::Packet) => None,
             None => giver.map(user),
         };
         let lasts_ms = until_ms.map(|until_ms| length_of(until_ms, at_ns));
@@ -149,9 +149,13 @@ fn ending_text(ending: Ending, by: Option<&str>) -> String {
     match ending {
         Ending::Expired => "expired".to_owned(),
         Ending::Removed => "removed from the configuration".to_owned(),
-        Ending::Sequence { .. } => by.map_or("by a closing sequence".to_owned(), |by| {
+        Ending::Sequence { by: None } => {
+            "before its end, by a closing sequence or a SPA packet".to_owned()
+        }
+        Ending::Sequence { by: Some(_) } => by.map_or("by a closing sequence".to_owned(), |by| {
             format!("by the closing sequence {by}")
         }),
+        Ending::Packet => "by a SPA packet".to_owned(),
         Ending::Revoked { .. } => join("revoked by", by.unwrap_or_default()),
     }
 }

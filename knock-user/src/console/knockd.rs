@@ -72,7 +72,9 @@ fn lines(
         format!("{source}: {door}: {said}")
     };
     let opens = |door: &str| {
-        let stage = knocks(door).map(|knocks| about(door, &format!("Stage {knocks}")));
+        // A user's packet is no knock.
+        let knocks = knocks(door).filter(|_| record.user.is_none());
+        let stage = knocks.map(|knocks| about(door, &format!("Stage {knocks}")));
         stage
             .into_iter()
             .chain([about(door, "OPEN SESAME")])

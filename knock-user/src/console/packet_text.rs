@@ -12,7 +12,7 @@ const NANOS_PER_MILLI: u64 = 1_000_000;
 /// What is known of a user's SPA packet.
 #[derive(Default)]
 pub(super) struct SpaPacket {
-    user: Option<String>,
+    pub(super) user: Option<String>,
     /// The address that it came from, if it opened a door for another one.
     asked_from: Option<IpAddr>,
     /// The address that it asks for, if it is refused because of that.

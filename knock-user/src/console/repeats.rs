@@ -24,6 +24,11 @@ pub(super) struct RepeatKey {
     port: u16,
     protocol: u8,
     reason: u8,
+    door: u16,
+    /// The number of the user whose packet it was.
+    user: u16,
+    /// The address that the packet asked for.
+    other: Address,
 }
 
 impl From<&Event> for RepeatKey {
@@ -35,6 +40,9 @@ impl From<&Event> for RepeatKey {
             port: event.port,
             protocol: event.protocol,
             reason: event.reason,
+            door: event.door,
+            user: event.user,
+            other: event.other,
         }
     }
 }
@@ -159,6 +167,28 @@ mod tests {
                 .collect();
             assert_eq!(summed, Vec::from_iter(expected), "{name}");
             assert_eq!(repeats.due(seconds(look), false), [], "{name}: once");
+        }
+    }
+
+    #[test]
+    fn lines_that_differ_are_not_repetitions() {
+        let first = Event::default();
+        for (name, event) in [
+            ("another door", Event { door: 1, ..first }),
+            ("another user", Event { user: 1, ..first }),
+            (
+                "another address that is asked for",
+                Event {
+                    other: Address::from_v4([192, 0, 2, 1]),
+                    ..first
+                },
+            ),
+            ("another reason", Event { reason: 1, ..first }),
+        ] {
+            let mut repeats = Repeats::default();
+            assert!(repeats.is_new((&first).into(), &"denied", 0), "{name}");
+            assert!(repeats.is_new((&event).into(), &"denied", 1), "{name}");
+            assert!(!repeats.is_new((&event).into(), &"denied", 2), "{name}");
         }
     }
 

@@ -30,7 +30,7 @@ impl<W: Write> Daemon<W> {
         let (old, deployed) = self.put_in_place(ready)?;
         let mut changes = Changes {
             config: self.plan.path.display().to_string(),
-            words: difference(&old, &self.plan),
+            words: difference(old.settings(), self.plan.settings()),
             warnings: self.plan.warnings.clone(),
         };
         for Attached { interface, .. } in deployed.attached.iter().filter(|new| !new.replaced) {

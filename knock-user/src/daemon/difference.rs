@@ -1,57 +1,124 @@
-//! Describes what differs between two configurations.
+//! Describes the differences between two configurations.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use knock_sequence::Ports;
 
-use crate::{
-    apply::plan::Plan,
-    model::settings::{Door, Settings},
-};
+use crate::model::settings::Settings;
 
 /// Describes the differences between two configurations, each as a phrase.
-pub(super) fn difference(old: &Plan, new: &Plan) -> Vec<String> {
-    let (was, is) = (old.settings(), new.settings());
-    let (old_doors, new_doors) = (by_name(was), by_name(is));
-    let only_in = |these: &DoorsByName<'_>, others: &DoorsByName<'_>| {
-        let names = these.keys().filter(|name| !others.contains_key(*name));
-        names
-            .map(|name| (*name).to_owned())
-            .collect::<BTreeSet<_>>()
-    };
+pub(super) fn difference(was: &Settings, is: &Settings) -> Vec<String> {
     let mut words = Vec::new();
-    words.extend(named("new door", only_in(&new_doors, &old_doors).iter()));
-    words.extend(named(
-        "removed door",
-        only_in(&old_doors, &new_doors).iter(),
-    ));
-    let is_changed =
-        |(name, door): &(&&str, &&Door)| old_doors.get(**name).is_some_and(|old| old != *door);
-    let changed = new_doors.iter().filter(is_changed);
-    let changed: BTreeSet<_> = changed.map(|(name, _)| (*name).to_owned()).collect();
-    words.extend(named("changed door", changed.iter()));
+    let doors = |settings: &'_ Settings| -> Vec<_> {
+        let doors = settings.doors.iter();
+        doors
+            .map(|door| (door.name.clone(), door.clone()))
+            .collect()
+    };
+    words.extend(of_tables("door", doors(was), doors(is)));
+    let users = |settings: &'_ Settings| -> Vec<_> {
+        let users = settings.users.iter();
+        users
+            .map(|user| (user.name.clone(), user.clone()))
+            .collect()
+    };
+    words.extend(of_tables("user", users(was), users(is)));
     let (before, after) = (was.protected(), is.protected());
     let texts = |ports: Vec<Ports>| ports.iter().map(ToString::to_string).collect::<Vec<_>>();
     words.extend(named("now protected", texts(after.without(&before)).iter()));
     let open = texts(before.without(&after));
     words.extend(named("no longer protected", open.iter()));
-    let others = |settings: &Settings| {
-        let mut others = settings.clone();
-        others.doors.clear();
-        others.protect.clear();
-        others
-    };
-    if others(was) != others(is) {
-        words.push("other settings".to_owned());
-    }
+    words.extend(of_host_keys(was, is));
+    words.extend(named("changed", other_keys(was, is).iter()));
     words
 }
 
-type DoorsByName<'a> = BTreeMap<&'a str, &'a Door>;
+/// Describes the differences between the tables of a kind, by name.
+fn of_tables<T: PartialEq>(kind: &str, was: Vec<(String, T)>, is: Vec<(String, T)>) -> Vec<String> {
+    let was: BTreeMap<_, _> = was.into_iter().collect();
+    let is: BTreeMap<_, _> = is.into_iter().collect();
+    let changed = is
+        .iter()
+        .filter(|(name, now)| was.get(*name).is_some_and(|before| before != *now));
+    let changed: BTreeSet<_> = changed.map(|(name, _)| name).collect();
+    [
+        named(
+            &format!("new {kind}"),
+            is.keys().filter(|name| !was.contains_key(*name)),
+        ),
+        named(
+            &format!("removed {kind}"),
+            was.keys().filter(|name| !is.contains_key(*name)),
+        ),
+        named(&format!("changed {kind}"), changed.into_iter()),
+    ]
+    .into_iter()
+    .flatten()
+    .collect()
+}
 
-fn by_name(settings: &Settings) -> DoorsByName<'_> {
-    let doors = settings.doors.iter();
-    doors.map(|door| (door.name.as_str(), door)).collect()
+/// Describes which private keys of the host are others.
+fn of_host_keys(was: &Settings, is: &Settings) -> Vec<String> {
+    let keys = |settings: &Settings| {
+        let spa = settings.spa.iter();
+        let keys = spa.flat_map(|spa| &spa.host_keys);
+        keys.map(|host_key| host_key.key.public().to_string())
+            .collect::<BTreeSet<_>>()
+    };
+    let (was, is) = (keys(was), keys(is));
+    // Without users, no key is read.
+    if was.is_empty() || is.is_empty() {
+        return Vec::new();
+    }
+    let added = named("new host key", is.difference(&was));
+    let removed = named("removed host key", was.difference(&is));
+    added.into_iter().chain(removed).collect()
+}
+
+/// Returns the top-level keys whose values differ, except those that are described otherwise.
+fn other_keys(was: &Settings, is: &Settings) -> Vec<String> {
+    // Without `..`, so that no new key is forgotten.
+    let Settings {
+        interfaces,
+        mode,
+        protect: _,
+        trust,
+        strict,
+        exempt,
+        established,
+        lockout,
+        decoys,
+        control,
+        next_line,
+        metrics,
+        spa: _,
+        users: _,
+        doors: _,
+    } = was;
+    // A file without users and [spa] receives no packets, which is no other setting.
+    let spa = |settings: &Settings| {
+        let mut spa = settings.spa.clone().unwrap_or_default();
+        spa.host_keys.clear();
+        spa
+    };
+    [
+        ("interfaces", *interfaces != is.interfaces),
+        ("mode", *mode != is.mode),
+        ("trust", *trust != is.trust),
+        ("strict", *strict != is.strict),
+        ("exempt", *exempt != is.exempt),
+        ("[established]", *established != is.established),
+        ("[lockout]", *lockout != is.lockout),
+        ("decoys", *decoys != is.decoys),
+        ("[control]", *control != is.control),
+        ("[next_line]", *next_line != is.next_line),
+        ("[metrics]", *metrics != is.metrics),
+        ("[spa]", spa(was) != spa(is)),
+    ]
+    .into_iter()
+    .filter(|(_, is_changed)| *is_changed)
+    .map(|(key, _)| key.to_owned())
+    .collect()
 }
 
 fn named<'a>(what: &str, names: impl Iterator<Item = &'a String>) -> Option<String> {
@@ -64,5 +131,84 @@ fn named<'a>(what: &str, names: impl Iterator<Item = &'a String>) -> Option<Stri
         (true, _) => None,
         (false, 0) => Some(format!("{what}: {shown}")),
         (false, more) => Some(format!("{what}: {shown} and {more} more")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use knock_sequence::spa::PrivateKey;
+
+    use super::*;
+    use crate::config;
+
+    const DOOR: &str = "[[door]]\nname = \"ssh\"\nknock = [\"tcp/7000\", \"udp/9000\", \
+                        \"tcp/8000\"]\nopen = [\"tcp/22\"]\n";
+
+    fn user(name: &str, seed: u8) -> String {
+        let key = PrivateKey::from_octets([seed; 32]);
+        format!(
+            "[[user]]\nname = \"{name}\"\nkeys = [\"{}\"]\ndoors = [\"ssh\"]\n",
+            key.public()
+        )
+    }
+
+    fn settings(text: &str, host_key: u8) -> Settings {
+        let checked = config::parse(text, "seq.toml").unwrap();
+        let key = PrivateKey::from_octets([host_key; 32]);
+        checked.with_keys(vec![key]).unwrap().settings
+    }
+
+    #[test]
+    fn each_difference_is_named() {
+        let alice = user("alice", 1);
+        let base = format!("{DOOR}{alice}");
+        for (name, text, host_key, expected) in [
+            ("nothing", base.clone(), 9, vec![]),
+            (
+                "a new user",
+                format!("{base}{}", user("bob", 2)),
+                9,
+                vec!["new user: bob"],
+            ),
+            ("no user", DOOR.to_owned(), 9, vec!["removed user: alice"]),
+            (
+                "another key of a user",
+                format!("{DOOR}{}", user("alice", 2)),
+                9,
+                vec!["changed user: alice"],
+            ),
+            (
+                "another host key",
+                base.clone(),
+                8,
+                vec!["new host key: ", "removed host key: "],
+            ),
+            (
+                "another window",
+                format!("{base}[spa]\nwindow = \"20s\"\n"),
+                9,
+                vec!["changed: [spa]"],
+            ),
+            (
+                "other top-level keys",
+                format!("trust = [\"192.0.2.0/24\"]\nstrict = false\n{base}"),
+                9,
+                vec!["changed: trust, strict"],
+            ),
+            (
+                "another door",
+                base.replace("tcp/8000", "tcp/8001"),
+                9,
+                vec!["changed door: ssh"],
+            ),
+        ] {
+            let words = difference(&settings(&base, 9), &settings(&text, host_key));
+            let is_as_expected = words.len() == expected.len()
+                && words
+                    .iter()
+                    .zip(&expected)
+                    .all(|(word, start)| word.starts_with(start));
+            assert!(is_as_expected, "{name}: {words:?}, expected {expected:?}");
+        }
     }
 }

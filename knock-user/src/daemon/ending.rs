@@ -56,7 +56,7 @@ impl<W: Write> Daemon<W> {
         if !keeps {
             let openings: Vec<_> = self.ledger.openings().collect();
             for (source, door, _) in openings {
-                self.command(Occasion::Close, source, door);
+                self.command(Occasion::Close, source, door, None);
             }
         }
         let before = self.protected_interfaces();

@@ -135,12 +135,12 @@ impl<W: Write> Daemon<W> {
                 Action::Opened { source, door, .. } => {
                     self.console.action(action, event, at_ns);
                     self.warn_of_gateway(source);
-                    self.command(Occasion::Open, source, door);
+                    self.command(Occasion::Open, source, door, event);
                     Ok(())
                 }
                 Action::Closed { source, door, .. } => {
                     self.console.action(action, event, at_ns);
-                    self.command(Occasion::Close, source, door);
+                    self.command(Occasion::Close, source, door, event);
                     Ok(())
                 }
                 Action::Refreshed { .. } => {
@@ -175,8 +175,15 @@ impl<W: Write> Daemon<W> {
             .context("removing an ended grant")
     }
 
-    /// Runs a door's command for an occasion, if it has one; a dry run runs none.
-    pub(super) fn command(&mut self, occasion: Occasion, source: Address, door: u16) {
+    /// Runs a door's command for an occasion, if it has one; a dry run runs none. `event` caused the
+    /// occasion, if one did.
+    pub(super) fn command(
+        &mut self,
+        occasion: Occasion,
+        source: Address,
+        door: u16,
+        event: Option<&Event>,
+    ) {
         if self.run.dry_run {
             return;
         }
@@ -194,6 +201,9 @@ impl<W: Write> Daemon<W> {
             occasion,
             source: source.into(),
             door: door.name.clone(),
+            user: event
+                .filter(|event| event.source == source)
+                .and_then(|event| self.console.user_of(event)),
             port: door.opened().first().map(|ports| ports.first),
             command,
         };

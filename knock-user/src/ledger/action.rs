@@ -73,6 +73,8 @@ pub enum Ending {
         /// The index of the closing door, if its event was received.
         by: Option<u16>,
     },
+    /// A user's SPA packet ended it.
+    Packet,
     /// The door was removed from the configuration.
     Removed,
     /// A user revoked the grant.
@@ -84,14 +86,16 @@ pub enum Ending {
 
 impl Ending {
     /// The names of all endings.
-    pub const NAMES: [&str; 4] = ["expired", "removed", "revoked", "sequence"];
+    pub const NAMES: [&str; 6] = ["early", "expired", "removed", "revoked", "sequence", "spa"];
 
     /// Returns the name in JSON and metrics.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Expired => "expired",
             Self::Removed => "removed",
-            Self::Sequence { .. } => "sequence",
+            Self::Sequence { by: None } => "early",
+            Self::Sequence { by: Some(_) } => "sequence",
+            Self::Packet => "spa",
             Self::Revoked { .. } => "revoked",
         }
     }

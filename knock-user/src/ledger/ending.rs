@@ -175,7 +175,7 @@ impl Ledger {
         };
         // An event may be older than the grant; a value of the map is not. The clock of the CPU
         // that ended it may be behind that of the CPU that gave it.
-        let is_old_news = matches!(ending, Ending::Sequence { by: Some(_) });
+        let is_old_news = matches!(ending, Ending::Sequence { by: Some(_) } | Ending::Packet);
         let latest_ns = at_ns.saturating_add(SKEW_MS * NANOS_PER_MILLI);
         let mut actions = Vec::new();
         for holder in self.holders(source) {

@@ -97,9 +97,13 @@ impl Ledger {
             self.receive_opened(event, now_ms)
         } else if reason == Some(Reason::Closed) {
             let keys = self.keys_of(event.source, event.door);
-            let by = Some(event.door);
-            let mut actions =
-                self.revoke_entries(&keys, event.at_ns, Ending::Sequence { by }, now_ms);
+            let ending = match event.user {
+                0 => Ending::Sequence {
+                    by: Some(event.door),
+                },
+                _ => Ending::Packet,
+            };
+            let mut actions = self.revoke_entries(&keys, event.at_ns, ending, now_ms);
             for key in keys {
                 let restored = self.restored.find(&key, now_ms);
                 if restored.is_some_and(|given_ns| given_ns <= event.at_ns) {
@@ -129,7 +133,7 @@ impl Ledger {
         if !is_over(grant.until_ms, now_ms) {
             return Vec::new();
         }
-        // Only a closing sequence writes an end that is earlier than the reported one.
+        // Only a closing sequence or a SPA packet writes an end that is earlier than the reported one.
         self.revoke_entries(
             &[key],
             settled_ns(grant.until_ms),
