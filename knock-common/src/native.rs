@@ -136,6 +136,20 @@ impl<E: Native> Subprograms for E {
         fwknop::judge::decide(self, scratch, key)
     }
 
+    fn find_fwknop_door(
+        &self,
+        scratch: &mut fwknop::Scratch,
+        index: u32,
+        user: u16,
+        left_ms: u64,
+    ) -> bool {
+        fwknop::judge::find_door(self, scratch, index, user, left_ms)
+    }
+
+    fn open_fwknop_door(&self, scratch: &fwknop::Scratch, index: u32) -> Reason {
+        fwknop::judge::open_door(self, scratch, index)
+    }
+
     fn open_fwknop(&self, scratch: &mut fwknop::Scratch) -> Reason {
         fwknop::judge::open_doors(self, scratch)
     }

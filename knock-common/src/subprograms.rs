@@ -95,6 +95,18 @@ pub trait Subprograms: Env + Steps {
     /// See [`crate::fwknop::judge::decide`].
     fn decide_fwknop(&self, scratch: &mut fwknop::Scratch, key: u32) -> SpaStep;
 
+    /// See [`crate::fwknop::judge::find_door`].
+    fn find_fwknop_door(
+        &self,
+        scratch: &mut fwknop::Scratch,
+        index: u32,
+        user: u16,
+        left_ms: u64,
+    ) -> bool;
+
+    /// See [`crate::fwknop::judge::open_door`].
+    fn open_fwknop_door(&self, scratch: &fwknop::Scratch, index: u32) -> Reason;
+
     /// See [`crate::fwknop::judge::open_doors`].
     fn open_fwknop(&self, scratch: &mut fwknop::Scratch) -> Reason;
 

@@ -162,6 +162,16 @@ impl Subprograms for Maps {
     }
 
     #[inline(always)]
+    fn find_fwknop_door(&self, scratch: &mut Scratch, index: u32, user: u16, left_ms: u64) -> bool {
+        fwknop::find_fwknop_door(scratch, index, user.into(), left_ms) != 0
+    }
+
+    #[inline(always)]
+    fn open_fwknop_door(&self, scratch: &Scratch, index: u32) -> Reason {
+        reason(fwknop::open_fwknop_door(scratch, index))
+    }
+
+    #[inline(always)]
     fn open_fwknop(&self, scratch: &mut Scratch) -> Reason {
         reason(fwknop::open_fwknop(scratch))
     }
@@ -289,8 +299,13 @@ impl Steps for Maps {
     }
 
     #[inline(always)]
-    fn decrypt(&self, scratch: &mut Scratch) -> bool {
-        fwknop::decrypt(scratch) != 0
+    fn decrypt(&self, scratch: &mut Scratch) {
+        fwknop::decrypt(scratch);
+    }
+
+    #[inline(always)]
+    fn unpad(&self, scratch: &mut Scratch) -> bool {
+        fwknop::unpad(scratch) != 0
     }
 
     #[inline(always)]

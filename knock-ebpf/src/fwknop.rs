@@ -67,6 +67,32 @@ pub(crate) extern "C" fn admits(key: *const FwknopKey, source: *const Address) -
     }
 }
 
+/// `user` is the number of a user.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub(crate) extern "C" fn find_fwknop_door(
+    scratch: *mut Scratch,
+    index: u32,
+    user: u32,
+    left_ms: u64,
+) -> u64 {
+    // SAFETY: as in `copy_fwknop`.
+    let scratch = unsafe { scratch.as_mut() };
+    let is_allowed = scratch.is_some_and(|scratch| {
+        judge::find_door(&Maps::new(), scratch, index, user as u16, left_ms)
+    });
+    is_allowed.into()
+}
+
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub(crate) extern "C" fn open_fwknop_door(scratch: *const Scratch, index: u32) -> u64 {
+    // SAFETY: as in `copy_fwknop`.
+    let scratch = unsafe { scratch.as_ref() };
+    let reason = scratch.map(|scratch| judge::open_door(&Maps::new(), scratch, index));
+    reason.unwrap_or(Reason::SpaNotAllowed) as u64
+}
+
 /// Defines a subprogram around a function of memory that the caller passes. A step without a result returns 0.
 macro_rules! subprograms {
     ($($name:ident($memory:ident: $type:ty $(, $more:ident: $also:ty)?) $body:expr;)+) => {
@@ -108,6 +134,7 @@ subprograms! {
         }
         0_u64
     };
-    decrypt(scratch: Scratch) scratch.decrypt(&Maps::new());
+    decrypt(scratch: Scratch) { scratch.decrypt(&Maps::new()); 0_u64 };
+    unpad(scratch: Scratch) scratch.unpad();
     read_text(scratch: Scratch) { scratch.read(&Maps::new()); 0_u64 };
 }

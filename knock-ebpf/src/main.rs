@@ -19,11 +19,7 @@ use aya_ebpf::{
     macros::{classifier, xdp},
     programs::{TcContext, XdpContext},
 };
-use aya_log_common::Level;
-use aya_log_ebpf::log;
-use knock_common::{
-    Bytes as _, Env as _, Reason, decide, judge::Action, layout::Features, reason::Reporting,
-};
+use knock_common::{Bytes as _, Env as _, decide, judge::Action, layout::Features};
 
 use crate::{frame::Frame, maps::Maps};
 
@@ -38,23 +34,13 @@ fn knock(context: XdpContext) -> u32 {
     let reason = judgement.reason;
     maps::count(reason as u32);
     if maps.features().has(Features::LOG) {
-        log_reason(&context, reason);
+        subprograms::log_reason(reason as u32);
     }
     match judgement.action(maps.features()) {
         Action::Pass => xdp_action::XDP_PASS,
         Action::Drop => xdp_action::XDP_DROP,
         Action::Answer => subprograms::answer(context.as_ptr().cast()),
     }
-}
-
-/// Logs the reason, for `-v`.
-#[inline(always)]
-fn log_reason(context: &XdpContext, reason: Reason) {
-    let level = match reason.reporting() {
-        Reporting::Never => Level::Trace,
-        Reporting::Drops | Reporting::Knocks | Reporting::Always => Level::Debug,
-    };
-    log!(context, level, "{}", reason.name());
 }
 
 /// Drops each packet behind XDP. It is attached during a change between native and generic mode, when no XDP

@@ -1,10 +1,14 @@
 //! BPF global functions: the verifier walks each of them once and on its own, not at each call. The fast path calls
 //! none of them.
 
+use core::ptr;
+
 use aya_ebpf::{
     bindings::{xdp_action, xdp_md},
     programs::XdpContext,
 };
+use aya_log_common::Level;
+use aya_log_ebpf::log;
 use knock_common::{
     Bytes as _, Reason, answer, claim,
     connection::Connection,
@@ -15,7 +19,9 @@ use knock_common::{
     handshake, knock, lockout, otp,
     packet::Segment,
     packet_info::PacketInfo,
-    presence, seen,
+    presence,
+    reason::Reporting,
+    seen,
     sha1::{self, Work},
     sha256,
     source_knocks::{OtpPosition, SourceKnocks},
@@ -360,6 +366,67 @@ pub(crate) extern "C" fn answer(context: *mut xdp_md) -> u32 {
         Some(()) => xdp_action::XDP_TX,
         None => xdp_action::XDP_DROP,
     }
+}
+
+/// Numbers of reasons, rounded up to a power of two, so that a mask keeps an index below it.
+const REASONS: usize = 64;
+/// The most characters of a reason's name, rounded up likewise.
+const NAME: usize = 32;
+
+/// What the log has about a reason.
+#[derive(Clone, Copy)]
+struct LogText {
+    name: [u8; NAME],
+    length: usize,
+    is_reported: bool,
+}
+
+/// The texts by number of the reason. With `Reason::name` the verifier would walk the log once for each reason, since
+/// each name has another place and length.
+static LOG_TEXTS: [LogText; REASONS] = {
+    let mut texts = [LogText {
+        name: [0; NAME],
+        length: 0,
+        is_reported: false,
+    }; REASONS];
+    let mut code = 0;
+    while code < REASONS {
+        if let Some(reason) = Reason::from_code(code as u8) {
+            let name = reason.name().as_bytes();
+            let mut at = 0;
+            while at < name.len() {
+                texts[code].name[at] = name[at];
+                at += 1;
+            }
+            texts[code].length = name.len();
+            texts[code].is_reported = !matches!(reason.reporting(), Reporting::Never);
+        }
+        code += 1;
+    }
+    texts
+};
+
+/// Logs a reason, for `-v`. `code` is the number of a `Reason`.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub(crate) extern "C" fn log_reason(code: u32) -> u64 {
+    let Some(text) = LOG_TEXTS.get(code as usize & (REASONS - 1)) else {
+        return 0;
+    };
+    let name = text
+        .name
+        .get(..text.length & (NAME - 1))
+        .unwrap_or_default();
+    // SAFETY: these are the octets of a name, which is ASCII.
+    let name = unsafe { str::from_utf8_unchecked(name) };
+    let level = match text.is_reported {
+        true => Level::Debug,
+        false => Level::Trace,
+    };
+    // The log takes a context and does not use it, so the caller would pass none that the verifier accepts.
+    let context = XdpContext::new(ptr::null_mut());
+    log!(&context, level, "{}", name);
+    0
 }
 
 /// Records a frame that is neither IPv4 nor IPv6.

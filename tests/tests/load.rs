@@ -4,8 +4,9 @@
 use std::fmt::Write as _;
 
 use knock_common::{
-    layout::{DOORS_MAX, FLAG_CLASSES, TARGETS_MAX},
-    spa::port::Otherwise,
+    fwknop::Passphrase,
+    layout::{DOORS_MAX, FLAG_CLASSES, Features, PortRule, TARGETS_MAX},
+    spa::layout::{FWKNOP_KEYS_MAX, FWKNOP_SOURCES_MAX, FwknopKey, Otherwise, SpaFormats, SpaPort},
 };
 use knock_tests::{
     kernel::{Kernel, compile, version},
@@ -17,8 +18,8 @@ use knock_user::{compile::Tables, kernel::program::LoadOptions};
 /// the room.
 const INSTRUCTIONS_MOST: u32 = 180_000;
 
-/// Linux 6.1 walks three times as many, since it recognizes fewer states as already seen, and since it also walks the
-/// subprograms that nothing calls, such as those for packets of fwknop; 6.12 does neither.
+/// Linux 6.1 walks up to twice as many, since it recognizes fewer states as already seen, and since it also walks the
+/// subprograms that nothing calls; 6.12 does neither.
 const INSTRUCTIONS_MOST_BEFORE_6_12: u32 = 450_000;
 
 /// Bounds for the memory of the maps, in bytes: their entries, what the kernel adds to each, and room
@@ -70,23 +71,32 @@ fn the_largest_configuration_loads() {
         true => INSTRUCTIONS_MOST_BEFORE_6_12,
         false => INSTRUCTIONS_MOST,
     };
-    for (level, log_level) in [("off", 0), ("trace", 5)] {
-        let options = LoadOptions {
-            log_level,
-            ..LoadOptions::default()
-        };
-        let mut kernel = Kernel::with(&tables, options).unwrap();
-        let instructions = kernel.firewall().verified_instructions().unwrap();
-        // Kernels before 5.16 don't report it (aba64c7da983).
-        let instructions = instructions.unwrap();
-        println!("log {level}: {instructions} instructions verified");
-        assert!(instructions < most, "log {level}");
+    for (users, formats) in [
+        ("knock", SpaFormats::KNOCK),
+        ("fwknop", SpaFormats::FWKNOP),
+        ("both", SpaFormats::KNOCK.with(SpaFormats::FWKNOP)),
+    ] {
+        let tables = with_users(&tables, formats);
+        for (level, log_level) in [("off", 0), ("trace", 5)] {
+            let options = LoadOptions {
+                log_level,
+                ..LoadOptions::default()
+            };
+            let mut kernel = Kernel::with(&tables, options).unwrap();
+            let instructions = kernel.firewall().verified_instructions().unwrap();
+            // Kernels before 5.16 don't report it (aba64c7da983).
+            let instructions = instructions.unwrap();
+            println!("{users} users, log {level}: {instructions} instructions verified");
+            assert!(instructions < most, "{users} users, log {level}");
+        }
     }
 }
 
 #[test]
 fn each_map_stays_within_its_memory_bound() {
-    let mut kernel = Kernel::with(&largest(), LoadOptions::default()).unwrap();
+    let both = SpaFormats::KNOCK.with(SpaFormats::FWKNOP);
+    let tables = with_users(&largest(), both);
+    let mut kernel = Kernel::with(&tables, LoadOptions::default()).unwrap();
     let memory = kernel.memory().unwrap();
     let mut total = 0;
     for (name, bytes) in &memory {
@@ -102,8 +112,30 @@ fn each_map_stays_within_its_memory_bound() {
     }
 }
 
+/// The same configuration with users whose packets have these formats: one with a key, and as many of fwknop as there
+/// may be.
+fn with_users(tables: &Tables, formats: SpaFormats) -> Tables {
+    let mut tables = tables.clone();
+    let otherwise = Otherwise::Drop;
+    let rule = PortRule::spa(SpaPort { formats, otherwise });
+    spa::add_port(&mut tables, 62_201, rule);
+    if formats.has(SpaFormats::KNOCK) {
+        spa::add_user(&mut tables, 1, 0, &["bound"]);
+    }
+    if formats.has(SpaFormats::FWKNOP) {
+        tables.features = tables.features.with(Features::FWKNOP);
+        let key = FwknopKey {
+            passphrase: Passphrase::new(b"0123456789abcdef").unwrap(),
+            source_count: FWKNOP_SOURCES_MAX as u32,
+            ..FwknopKey::default()
+        };
+        tables.spa.fwknop_keys = vec![key; FWKNOP_KEYS_MAX as usize];
+    }
+    tables
+}
+
 /// As many doors, targets, trusted prefixes and flag classes as there may be; one door whose knocks
-/// depend on the source; a user.
+/// depend on the source.
 fn largest() -> Tables {
     let mut text = String::from(
         "exempt = [\"tcp/8080\", \"udp/443\"]\n\
@@ -150,8 +182,5 @@ fn largest() -> Tables {
         // A door without one would be in the automaton once for each target.
         writeln!(text, "target = \"2001:db8::{:x}\"", door % TARGETS_MAX).unwrap();
     }
-    let mut tables = compile(&text).unwrap();
-    spa::add_port(&mut tables, 62_201, spa::port(Otherwise::Drop));
-    spa::add_user(&mut tables, 1, 0, &["bound"]);
-    tables
+    compile(&text).unwrap()
 }

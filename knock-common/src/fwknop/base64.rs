@@ -2,6 +2,8 @@
 
 /// Characters that encode three bytes.
 pub const GROUP: usize = 4;
+/// The character of the value 0.
+pub const ZERO: u8 = b'A';
 /// Bits of a character.
 pub const BITS: u32 = 6;
 
@@ -31,7 +33,7 @@ pub fn digit(character: u8) -> u32 {
 
 /// Returns the character of a value; the upper bits of the value are ignored.
 pub fn character(digit: u32) -> u8 {
-    ALPHABET.get(digit as usize & 63).copied().unwrap_or(b'A')
+    ALPHABET.get(digit as usize & 63).copied().unwrap_or(ZERO)
 }
 
 #[cfg(test)]

@@ -171,13 +171,11 @@ fn find_refusal<E: Subprograms>(
 #[inline(always)]
 pub fn open_doors<E: Subprograms>(env: &E, scratch: &Scratch) -> Reason {
     let mut outcome = Reason::SpaNotAllowed;
-    for (index, door) in scratch.doors.iter().enumerate() {
-        if index >= scratch.door_count as usize {
+    for index in 0..PORTS_MAX as u32 {
+        if index >= scratch.door_count {
             break;
         }
-        let (entry, user) = (door.entry as u16, door.user as u16);
-        let open_for_ms = Some(door.open_for_ms);
-        let reason = spa::judge::use_door(env, &scratch.info, entry, user, open_for_ms);
+        let reason = env.open_fwknop_door(scratch, index);
         let matters = reason == Reason::GrantsFull || reason == Reason::Opened;
         if index == 0 || matters && outcome != Reason::GrantsFull {
             outcome = reason;
@@ -186,47 +184,77 @@ pub fn open_doors<E: Subprograms>(env: &E, scratch: &Scratch) -> Reason {
     outcome
 }
 
+/// Gives the grants of one of the doors that [`decide`] has found.
+#[inline(always)]
+pub fn open_door<E: Subprograms>(env: &E, scratch: &Scratch, index: u32) -> Reason {
+    let Some(door) = scratch.doors.get(index as usize & (PORTS_MAX - 1)) else {
+        return Reason::SpaNotAllowed;
+    };
+    let (entry, user) = (door.entry as u16, door.user as u16);
+    let open_for_ms = Some(door.open_for_ms);
+    spa::judge::use_door(env, &scratch.info, entry, user, open_for_ms)
+}
+
 /// Finds the doors of the ports that a packet asks for, each once. Returns whether the user may open all of them.
 #[inline(always)]
 fn find_doors<E: Subprograms>(env: &E, user: u16, left_ms: u64, scratch: &mut Scratch) -> bool {
+    scratch.door_count = 0;
+    for index in 0..PORTS_MAX as u32 {
+        if index >= scratch.request.port_count {
+            break;
+        }
+        if !env.find_fwknop_door(scratch, index, user, left_ms) {
+            return false;
+        }
+    }
+    true
+}
+
+/// Adds the door of one of the ports that a packet asks for, unless another port had it added. Returns whether the user
+/// may open the port.
+#[inline(always)]
+pub fn find_door<E: Subprograms>(
+    env: &E,
+    scratch: &mut Scratch,
+    index: u32,
+    user: u16,
+    left_ms: u64,
+) -> bool {
     let Scratch {
         request,
         doors,
         door_count,
         ..
     } = scratch;
-    *door_count = 0;
-    for (index, port) in request.ports.iter().enumerate() {
-        if index >= request.port_count as usize {
-            break;
-        }
-        let Some(may) = env.spa_may(&SpaMayKey::port(user, *port)) else {
-            return false;
-        };
-        let entry = may.entry.into();
-        let count = *door_count as usize;
-        // All places are looked at: Linux 6.1 finds no bound of a loop that ends at `count`.
-        let mut is_known = false;
-        for (place, door) in doors.iter().enumerate() {
-            is_known |= place < count && door.entry == entry;
-        }
-        if is_known {
-            continue;
-        }
-        let Some(place) = doors.get_mut(count & (PORTS_MAX - 1)) else {
-            return false;
-        };
-        let wanted_ms = match request.timeout {
-            0 => may.open_for_ms,
-            seconds => seconds.wrapping_mul(1_000).min(may.open_for_max_ms),
-        };
-        *place = Door {
-            open_for_ms: wanted_ms.min(left_ms),
-            entry,
-            user: user.into(),
-        };
-        *door_count = door_count.wrapping_add(1);
+    let Some(&port) = request.ports.get(index as usize & (PORTS_MAX - 1)) else {
+        return false;
+    };
+    let Some(may) = env.spa_may(&SpaMayKey::port(user, port)) else {
+        return false;
+    };
+    let entry = may.entry.into();
+    let count = *door_count as usize;
+    // All places are looked at: Linux 6.1 finds no bound of a loop that ends at `count`.
+    let mut is_known = false;
+    for (place, door) in doors.iter().enumerate() {
+        is_known |= place < count && door.entry == entry;
     }
+    if is_known {
+        return true;
+    }
+    let Some(place) = doors.get_mut(count & (PORTS_MAX - 1)) else {
+        return false;
+    };
+    let wanted_ms = match request.timeout {
+        0 => may.open_for_ms,
+        seconds => seconds.wrapping_mul(1_000).min(may.open_for_max_ms),
+    };
+    *place = Door {
+        open_for_ms: wanted_ms.min(left_ms),
+        entry,
+        user: user.into(),
+    };
+    *door_count = door_count.wrapping_add(1);
     true
 }
 

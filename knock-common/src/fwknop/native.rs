@@ -47,8 +47,12 @@ impl<T: NativeSteps> Steps for T {
         scratch.derive_key(self, passphrase);
     }
 
-    fn decrypt(&self, scratch: &mut Scratch) -> bool {
-        scratch.decrypt(self)
+    fn decrypt(&self, scratch: &mut Scratch) {
+        scratch.decrypt(self);
+    }
+
+    fn unpad(&self, scratch: &mut Scratch) -> bool {
+        scratch.unpad()
     }
 
     fn read(&self, scratch: &mut Scratch) {

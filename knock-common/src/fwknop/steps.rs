@@ -36,7 +36,10 @@ pub trait Steps: Sized {
     fn derive_key(&self, scratch: &mut Scratch, passphrase: &Passphrase);
 
     /// See [`Scratch::decrypt`].
-    fn decrypt(&self, scratch: &mut Scratch) -> bool;
+    fn decrypt(&self, scratch: &mut Scratch);
+
+    /// See [`Scratch::unpad`].
+    fn unpad(&self, scratch: &mut Scratch) -> bool;
 
     /// See [`Scratch::read`].
     fn read(&self, scratch: &mut Scratch);

@@ -168,8 +168,8 @@ pub struct SpaTag(pub [u32; 4]);
 pub struct SourcePrefix {
     /// An address in it.
     pub address: Address,
-    /// Its length in bits, of the mapped form for IPv4: 96 to 128.
-    pub bits: u32,
+    /// The bits that all of its addresses share.
+    pub mask: Address,
 }
 
 /// The keys and rights of a fwknop user.
@@ -197,19 +197,25 @@ pub struct FwknopKey {
 }
 
 impl SourcePrefix {
+    /// The prefix of an address with this length in bits, of the mapped form for IPv4: 96 to 128.
+    pub fn new(address: Address, bits: u32) -> Self {
+        let mask = u128::MAX.checked_shl(u128::BITS.saturating_sub(bits));
+        let mask = Address::from_v6(mask.unwrap_or(0).to_be_bytes());
+        Self { address, mask }
+    }
+
     /// Whether an address is in it.
     #[inline(always)]
     pub fn contains(&self, address: Address) -> bool {
-        let mut bits = self.bits;
         let mut difference = 0;
-        for (one, other) in self.address.words.iter().zip(address.words) {
-            let mask = match bits {
-                0 => 0,
-                1..32 => u32::MAX << (32_u32.wrapping_sub(bits) & 31),
-                32.. => u32::MAX,
-            };
-            difference |= u32::from_be(one ^ other) & mask;
-            bits = bits.saturating_sub(32);
+        for ((one, other), mask) in self
+            .address
+            .words
+            .iter()
+            .zip(address.words)
+            .zip(self.mask.words)
+        {
+            difference |= (one ^ other) & mask;
         }
         difference == 0
     }

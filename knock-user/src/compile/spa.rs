@@ -202,7 +202,7 @@ fn fwknop_key(fwknop: &Fwknop, user: &User, number: u16, bind: bool) -> Option<F
     };
     for (place, prefix) in entry.sources.iter_mut().zip(&fwknop.source) {
         let (address, bits) = prefix.mapped();
-        *place = SourcePrefix { address, bits };
+        *place = SourcePrefix::new(address, bits);
         entry.source_count += 1;
     }
     Some(entry)

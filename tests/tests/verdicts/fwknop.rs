@@ -651,8 +651,5 @@ fn access_now(message: &str) -> String {
 }
 
 fn prefix(address: &str, bits: u32) -> SourcePrefix {
-    SourcePrefix {
-        address: address.parse::<IpAddr>().unwrap().into(),
-        bits,
-    }
+    SourcePrefix::new(address.parse::<IpAddr>().unwrap().into(), bits)
 }
