@@ -1,10 +1,11 @@
 //! Access to protected ports: by a flow, a grant, or the allow list.
 
 use crate::{
-    Bytes, Reason, Stat, Subprograms, emit,
+    Address, Bytes, Reason, Stat, Subprograms, emit,
     env::{Table, Word},
     event::EventHead,
     grant::Grant,
+    grant_prefix::GrantPrefix,
     layout::{Features, FlowKey, GrantKey, PortRule},
     packet::{Protocol, Segment},
     packet_info::PacketInfo,
@@ -59,12 +60,19 @@ pub fn protected<B: Bytes + ?Sized, E: Subprograms>(
     env: &E,
 ) -> Judged<Reason> {
     let info = PacketInfo::of(bytes, segment, env)?;
-    if Presence::of(env, info.source).may_pass(info.now()) {
+    let may_have_flow = Presence::of(env, info.source).may_pass(info.now());
+    let grant_prefix = match env.features().has(Features::GRANT_PREFIX) {
+        true => rule.grant_prefix(),
+        false => GrantPrefix::SINGLE,
+    };
+    if may_have_flow || !grant_prefix.is_single() {
         let packet = ProtectedPacket {
             env,
             segment,
             info: &info,
             port_group: rule.port_group,
+            grant_prefix,
+            may_have_flow,
         };
         if let Some(reason) = packet.judge() {
             return Ok(reason);
@@ -83,6 +91,9 @@ struct ProtectedPacket<'a, E> {
     segment: &'a Segment,
     info: &'a PacketInfo,
     port_group: u16,
+    grant_prefix: GrantPrefix,
+    /// Whether the presence filter admits a flow of the source; another source of its prefix may have a grant.
+    may_have_flow: bool,
 }
 
 impl<E: Subprograms> ProtectedPacket<'_, E> {
@@ -91,29 +102,18 @@ impl<E: Subprograms> ProtectedPacket<'_, E> {
         let keep = self.env.features().has(Features::KEEP);
         // A SYN asks for a new connection, even with the ports of an old one: it needs a grant.
         let syn = self.segment.opens() && self.segment.protocol == Protocol::Tcp;
-        if keep && !syn && self.continues_flow() {
+        if keep && !syn && self.may_have_flow && self.continues_flow() {
             return Some(Reason::Flow);
         }
-        let grant = self.grant(0).or_else(|| match self.info.target_id {
-            0 => None,
-            target_id => self.grant(target_id),
-        })?;
+        let grant = match self.grant_prefix.is_single() {
+            true => find_grant(self.env, self.info, self.info.source, self.port_group),
+            false => (self.env).find_prefix_grant(self.info, self.port_group, self.grant_prefix),
+        }?;
         let ends_soon = grant.until_ms.saturating_sub(self.info.now().millis()) < HANDSHAKE_MS;
         if keep && !self.segment.ends() && (!syn || ends_soon) {
             self.record_flow();
         }
         Some(Reason::Granted)
-    }
-
-    #[inline(always)]
-    fn grant(&self, target_id: u16) -> Option<Grant> {
-        let key = GrantKey {
-            source: self.info.source,
-            port_group: self.port_group,
-            target_id,
-        };
-        let grant = Grant::from_word(self.env.allow().find(&key)?.load());
-        grant.is_valid(self.info.now()).then_some(grant)
     }
 
     #[inline(always)]
@@ -191,5 +191,44 @@ impl<E: Subprograms> ProtectedPacket<'_, E> {
         // Two seconds more than the flow, since the presence filter is updated once a second.
         let until = self.info.now().after_millis(idle_ms.saturating_add(2_000));
         presence::expect_pass(self.env, self.info.source, until);
+    }
+}
+
+/// Returns the valid grant for a port group whose key has this source: for any address of this host, or for the one
+/// that the packet was sent to.
+#[inline(always)]
+fn find_grant<E: Subprograms>(
+    env: &E,
+    info: &PacketInfo,
+    source: Address,
+    port_group: u16,
+) -> Option<Grant> {
+    let find = |target_id| {
+        let key = GrantKey {
+            source,
+            port_group,
+            target_id,
+        };
+        let grant = Grant::from_word(env.allow().find(&key)?.load());
+        grant.is_valid(info.now()).then_some(grant)
+    };
+    find(0).or_else(|| match info.target_id {
+        0 => None,
+        target_id => find(target_id),
+    })
+}
+
+/// Returns the valid grant of the prefix of a packet's source for a port group.
+#[inline(always)]
+pub fn find_prefix_grant<E: Subprograms>(
+    env: &E,
+    info: &PacketInfo,
+    port_group: u16,
+    grant_prefix: GrantPrefix,
+) -> Option<Grant> {
+    let source = grant_prefix.first_of(info.source);
+    match Presence::of(env, source).may_pass(info.now()) {
+        true => find_grant(env, info, source, port_group),
+        false => None,
     }
 }

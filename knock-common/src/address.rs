@@ -68,6 +68,20 @@ impl Address {
         a == 0 && b == 0 && (c == MAPPED && first == 127 || c == 0 && d == 1_u32.to_be())
     }
 
+    /// The same address with its last `bits` bits cleared; `bits` is at most 127.
+    #[inline(always)]
+    pub fn without_low_bits(self, bits: u32) -> Self {
+        let [high, low]: [u64; 2] = bytemuck::cast(self.words);
+        let keep = |word: u64, bits: u32| match bits {
+            64.. => 0,
+            _ => word & u64::MAX.wrapping_shl(bits).to_be(),
+        };
+        let words = [keep(high, bits.saturating_sub(64)), keep(low, bits)];
+        Self {
+            words: bytemuck::cast(words),
+        }
+    }
+
     /// The octets in network order.
     pub fn octets(&self) -> [u8; 16] {
         bytemuck::cast(self.words)

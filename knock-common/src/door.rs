@@ -1,7 +1,7 @@
 //! What a completed sequence does: it gives or ends the grants of its door.
 
 use crate::{
-    Address, Reason, Subprograms,
+    Reason, Subprograms,
     answer::Answer,
     emit,
     env::{Table, Word},
@@ -56,7 +56,7 @@ pub fn use_door<E: Subprograms>(env: &E, info: &PacketInfo, completed: Completed
     reason
 }
 
-/// Gives or ends the grants of the door with this entry to the source of a packet.
+/// Gives or ends the grants of the door with this entry for the source of a packet, or for its prefix.
 ///
 /// Returns [`Reason::Opened`], [`Reason::Refreshed`], [`Reason::Closed`] or [`Reason::GrantsFull`].
 #[inline(always)]
@@ -70,15 +70,24 @@ pub fn change_grants<E: Subprograms>(
         return Reason::TooLate;
     };
     let now = info.now();
+    // One key for all of its port groups: there is no room on the stack for another.
+    let mut key = GrantKey {
+        source: match env.features().has(Features::GRANT_PREFIX) {
+            true => door.grant_prefix.first_of(info.source),
+            false => info.source,
+        },
+        port_group: 0,
+        target_id: door.target_id,
+    };
     if change.closes() {
-        close(env, door, info.source, now);
+        close(env, door, &mut key, now);
         return Reason::Closed;
     }
     let grant = Grant {
         until_ms: change.until_ms(now),
         door: door.number,
     };
-    open(env, door, grant, info.source, now)
+    open(env, door, &mut key, grant, now)
 }
 
 /// The lowest port that a host assigns to clients.
@@ -118,20 +127,16 @@ fn spend<E: Subprograms>(env: &E, door: &DoorEntry, now: Moment) -> bool {
 fn open<E: Subprograms>(
     env: &E,
     door: &DoorEntry,
+    key: &mut GrantKey,
     new: Grant,
-    source: Address,
     now: Moment,
 ) -> Reason {
     let open_for_ms = new.until_ms.saturating_sub(now.millis());
-    presence::expect_pass(env, source, now.after_millis(open_for_ms));
+    presence::expect_pass(env, key.source, now.after_millis(open_for_ms));
     let mut reason = Reason::Opened;
     for port_group in port_groups(door) {
-        let key = GrantKey {
-            source,
-            port_group,
-            target_id: door.target_id,
-        };
-        match give_grant(env, &key, new, now) {
+        key.port_group = port_group;
+        match give_grant(env, key, new, now) {
             GrantOutcome::New => {}
             GrantOutcome::Refreshed if reason == Reason::Opened => reason = Reason::Refreshed,
             GrantOutcome::Refreshed => {}
@@ -142,16 +147,12 @@ fn open<E: Subprograms>(
 }
 
 #[inline(always)]
-fn close<E: Subprograms>(env: &E, door: &DoorEntry, source: Address, now: Moment) {
+fn close<E: Subprograms>(env: &E, door: &DoorEntry, key: &mut GrantKey, now: Moment) {
     // The end must have passed for other CPUs, too, whose clocks may be behind.
     let until_ms = now.millis().saturating_sub(SKEW_MS);
     for port_group in port_groups(door) {
-        let key = GrantKey {
-            source,
-            port_group,
-            target_id: door.target_id,
-        };
-        let Some(word) = env.allow().find(&key) else {
+        key.port_group = port_group;
+        let Some(word) = env.allow().find(key) else {
             continue;
         };
         for _ in 0..TRIES {

@@ -7,6 +7,7 @@ use bytemuck::{Pod, Zeroable};
 
 use crate::{
     Address,
+    grant_prefix::GrantPrefix,
     packet::{Protocol, flag},
     port_digits::PortDigits,
     secret::Secret,
@@ -147,6 +148,8 @@ impl Features {
     pub const SPA: Self = Self(1 << 13);
     /// Some of these ports accept packets of fwknop; only with [`Self::SPA`].
     pub const FWKNOP: Self = Self(1 << 14);
+    /// Some doors give grants to prefixes instead of single addresses.
+    pub const GRANT_PREFIX: Self = Self(1 << 15);
 
     /// Whether all of `features` are used.
     #[inline(always)]
@@ -189,7 +192,7 @@ pub struct PortRule {
     pub flag_class: u8,
     /// The port group, if the port is protected.
     pub port_group: u16,
-    /// The node that a first knock on this port leads to, or 0.
+    /// The node that a first knock on this port leads to, or 0. Of a protected port, its [`GrantPrefix`] as a word.
     pub first: u32,
 }
 
@@ -228,6 +231,21 @@ impl PortRule {
             port_group,
             first: 0,
         }
+    }
+
+    /// The same protected port, whose grants cover these prefixes.
+    #[must_use]
+    pub const fn with_grant_prefix(self, prefix: GrantPrefix) -> Self {
+        Self {
+            first: prefix.to_word(),
+            ..self
+        }
+    }
+
+    /// The prefixes that grants for a protected port cover.
+    #[inline(always)]
+    pub const fn grant_prefix(self) -> GrantPrefix {
+        GrantPrefix::from_word(self.first)
     }
 
     /// A knock port; `first` is the node to which it leads as a first knock, or 0.
@@ -461,8 +479,10 @@ pub struct DoorEntry {
     pub sequence_id: u32,
     /// The domain of the replay cache: the same for all doors with the same secret or file.
     pub replay_domain: u32,
+    /// The prefixes that its grants cover.
+    pub grant_prefix: GrantPrefix,
     /// Explicit padding.
-    pub padding2: u32,
+    pub padding2: u16,
     /// The port that the reply names, if the door replies.
     pub reply: PortDigits,
     /// Explicit padding.
@@ -509,10 +529,12 @@ pub struct ProgressKey {
 }
 
 /// The key of a grant.
+///
+/// All grants for a port group cover prefixes of the same lengths, so the number of the group determines them.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd, Pod, Zeroable)]
 pub struct GrantKey {
-    /// Source address.
+    /// Source address: the first of the prefix that the grant covers.
     pub source: Address,
     /// The port group that it opens.
     pub port_group: u16,

@@ -1,7 +1,7 @@
 //! The subprograms as ordinary functions, for everything but the kernel side.
 
 use crate::{
-    Bytes as _, Env, FrameSubprograms, Reason, Subprograms, claim,
+    Bytes as _, Env, FrameSubprograms, Reason, Subprograms, access, claim,
     connection::{Connection, HandshakeStep},
     cookie,
     decision::Decision,
@@ -9,7 +9,8 @@ use crate::{
     event::EventHead,
     first,
     fwknop::{self, native::NativeSteps},
-    grant::{Completed, GrantChange},
+    grant::{Completed, Grant, GrantChange},
+    grant_prefix::GrantPrefix,
     handshake,
     hmac::Scratch,
     knock, lockout, otp,
@@ -90,6 +91,15 @@ impl<E: Native> Subprograms for E {
 
     fn hand_over(&self, info: &PacketInfo, head: EventHead, until_ms: u64) {
         emit::hand_over(self, info, head, until_ms);
+    }
+
+    fn find_prefix_grant(
+        &self,
+        info: &PacketInfo,
+        port_group: u16,
+        grant_prefix: GrantPrefix,
+    ) -> Option<Grant> {
+        access::find_prefix_grant(self, info, port_group, grant_prefix)
     }
 
     fn change_grants(&self, info: &PacketInfo, entry: u16, change: GrantChange) -> Reason {

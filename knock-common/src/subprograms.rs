@@ -10,7 +10,8 @@ use crate::{
     decision::Decision,
     event::EventHead,
     fwknop::{self, Steps},
-    grant::{Completed, GrantChange},
+    grant::{Completed, Grant, GrantChange},
+    grant_prefix::GrantPrefix,
     packet::Segment,
     packet_info::PacketInfo,
     source_knocks::{OtpPosition, SourceKnocks},
@@ -61,6 +62,14 @@ pub trait Subprograms: Env + Steps {
 
     /// See [`crate::emit::hand_over`].
     fn hand_over(&self, info: &PacketInfo, head: EventHead, until_ms: u64);
+
+    /// See [`crate::access::find_prefix_grant`].
+    fn find_prefix_grant(
+        &self,
+        info: &PacketInfo,
+        port_group: u16,
+        grant_prefix: GrantPrefix,
+    ) -> Option<Grant>;
 
     /// See [`crate::door::change_grants`].
     fn change_grants(&self, info: &PacketInfo, entry: u16, change: GrantChange) -> Reason;

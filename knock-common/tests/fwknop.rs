@@ -103,10 +103,7 @@ fn a_prefix_has_the_addresses_whose_first_bits_are_its_own() {
             let address: IpAddr = text.parse().unwrap();
             Address::from(address)
         });
-        let prefix = SourcePrefix {
-            address: prefix,
-            bits,
-        };
+        let prefix = SourcePrefix::new(prefix, bits);
         assert_eq!(prefix.contains(address), is_in, "{prefix:?} {address:?}");
     }
 }

@@ -1,12 +1,12 @@
 //! The steps of `knock-common`, each as a call of a subprogram.
 
 use knock_common::{
-    Address, Env as _, FrameSubprograms, Reason, Subprograms,
+    Address, Env as _, FrameSubprograms, GrantPrefix, Reason, Subprograms,
     connection::{Connection, HandshakeStep},
     decision::Decision,
     event::EventHead,
     fwknop::{Passphrase, Scratch, Steps, aes, md5, text::Request},
-    grant::{Completed, GrantChange},
+    grant::{Completed, Grant, GrantChange},
     hmac_sha256::Key,
     layout::Features,
     packet::Segment,
@@ -99,6 +99,19 @@ impl Subprograms for Maps {
     #[inline(always)]
     fn hand_over(&self, info: &PacketInfo, head: EventHead, until_ms: u64) {
         subprograms::hand_over(info, head.to_word(), until_ms);
+    }
+
+    #[inline(always)]
+    fn find_prefix_grant(
+        &self,
+        info: &PacketInfo,
+        port_group: u16,
+        grant_prefix: GrantPrefix,
+    ) -> Option<Grant> {
+        match subprograms::find_prefix_grant(info, port_group, grant_prefix.to_word()) {
+            0 => None,
+            word => Some(Grant::from_word(word)),
+        }
     }
 
     #[inline(always)]

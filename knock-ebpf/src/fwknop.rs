@@ -3,7 +3,7 @@
 
 use aya_ebpf::{bindings::xdp_md, helpers::bpf_xdp_load_bytes, programs::XdpContext};
 use knock_common::{
-    Address,
+    Address, Reason,
     fwknop::{Passphrase, Scratch, aes, judge, md5, text::Request},
     hmac_sha256::Key,
     packet::Segment,

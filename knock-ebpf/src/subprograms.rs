@@ -10,12 +10,12 @@ use aya_ebpf::{
 use aya_log_common::Level;
 use aya_log_ebpf::log;
 use knock_common::{
-    Bytes as _, Reason, answer, claim,
+    Bytes as _, GrantPrefix, Reason, access, answer, claim,
     connection::Connection,
     cookie, door, emit,
     event::EventHead,
     first,
-    grant::{Completed, GrantChange},
+    grant::{Completed, Grant, GrantChange},
     handshake, knock, lockout, otp,
     packet::Segment,
     packet_info::PacketInfo,
@@ -129,6 +129,22 @@ pub(crate) extern "C" fn hand_over(info: *const PacketInfo, head: u64, until_ms:
         emit::hand_over(&Maps::new(), info, EventHead::from_word(head), until_ms);
     }
     0
+}
+
+/// Returns the word of the grant; 0 if there is none. `grant_prefix` is a `GrantPrefix` as a word.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub(crate) extern "C" fn find_prefix_grant(
+    info: *const PacketInfo,
+    port_group: u16,
+    grant_prefix: u32,
+) -> u64 {
+    // SAFETY: the caller's `PacketInfo`, which lives during the call, or null.
+    let info = unsafe { info.as_ref() };
+    let grant_prefix = GrantPrefix::from_word(grant_prefix);
+    let grant = info
+        .and_then(|info| access::find_prefix_grant(&Maps::new(), info, port_group, grant_prefix));
+    grant.map_or(0, Grant::to_word)
 }
 
 #[unsafe(no_mangle)]

@@ -27,6 +27,7 @@ use knock_user::{
     explain::Explanation,
     host::clock::Clock,
     kernel::registry::Registry,
+    model::settings::Prefix,
 };
 use serde::Serialize;
 
@@ -291,7 +292,8 @@ fn the_list_without_a_daemon_shows_the_map() {
             port_group,
             target_id: 0,
         };
-        Grant::from((key, knock_common::grant::Grant { until_ms, door }))
+        let grant = knock_common::grant::Grant { until_ms, door };
+        Grant::of_entry((key, grant), &BTreeMap::new())
     };
     let grants = [
         entry(1, NOW_MS + 10_000, 1),
@@ -325,7 +327,7 @@ fn moments_of_other_days_have_a_date() {
 #[test]
 fn everything_else() {
     let granted = grant::Answer {
-        source: ip(V4),
+        source: Prefix::of(ip(V4)),
         door: "ssh".to_owned(),
         ports: ports(&["tcp/22"]),
         until: "2026-03-01T10:10:00.000Z".to_owned(),
@@ -498,7 +500,7 @@ fn doors() -> Doors {
 
 fn grant(source: &str, door: u16, left_ms: u64, given: Option<(u64, Option<u32>)>) -> Grant {
     Grant {
-        source: ip(source).into(),
+        source: Prefix::of(ip(source)),
         door,
         until_ms: NOW_MS + left_ms,
         given,

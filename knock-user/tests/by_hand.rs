@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use knock_common::{
-    Address, Reason,
+    Address, GrantPrefix, Reason,
     event::Event,
     grant::Grant,
     layout::{DoorEntry, GrantKey, PORT_GROUPS_PER_DOOR},
@@ -103,6 +103,76 @@ fn the_longest_end_wins() {
         None,
         "whoever gave the last of it"
     );
+}
+
+#[test]
+fn a_grant_for_a_prefix_is_one_for_each_of_its_addresses() {
+    let [first, inside, outside] = ["2001:db8:1:2::5", "2001:db8:1:2:a::9", "2001:db8:1:3::5"]
+        .map(|text| Address::from(text.parse::<std::net::IpAddr>().unwrap()));
+    for (name, source, doors) in [
+        ("the source that knocked", first, 1),
+        ("another one of its prefix", inside, 1),
+        ("one outside", outside, 0),
+    ] {
+        let mut world = Env::with_prefix(GrantPrefix::new(24, 64));
+        assert_eq!(
+            summary(&world.knock_and_receive(first, SSH)),
+            "opened ssh None",
+            "{name}"
+        );
+        let again = world.wait(1_000);
+        assert_eq!(summary(&again), "", "{name}");
+        assert_eq!(
+            summary(&world.knock_and_receive(inside, SSH)),
+            "refreshed ssh None",
+            "{name}"
+        );
+        assert_eq!(world.ledger.open().count(), 1, "{name}");
+        let (revocation, actions) = world.revoke(source, None);
+        assert_eq!(revocation.doors.len(), doors, "{name}");
+        assert_eq!(actions.len(), doors, "{name}");
+        assert_eq!(world.ledger.open().count(), 1 - doors, "{name}");
+        let end = world.ledger.ended_ms(inside, SSH, world.now_ms);
+        assert_eq!(end.is_some(), doors == 1, "{name}");
+    }
+}
+
+#[test]
+fn openings_follow_the_prefix_of_their_door() {
+    let address = |text: &str| Address::from(text.parse::<std::net::IpAddr>().unwrap());
+    let [one, other] = ["2001:db8:1:2::5", "2001:db8:1:2:a::9"].map(address);
+    let (single, wide) = (GrantPrefix::SINGLE, GrantPrefix::new(32, 64));
+    for (name, before, after, closed, open) in [
+        ("unchanged", wide, wide, 0, vec![address("2001:db8:1:2::")]),
+        ("wider", single, wide, 0, vec![address("2001:db8:1:2::")]),
+        ("narrower", wide, single, 1, vec![]),
+        (
+            "the other family",
+            single,
+            GrantPrefix::new(24, 128),
+            0,
+            vec![one, other],
+        ),
+    ] {
+        let mut world = Env::with_prefix(before);
+        world.knock_and_receive(one, SSH);
+        world.knock_and_receive(other, SSH);
+        let doors = Env::doors(after);
+        let actions = world.ledger.set_doors(doors, world.now_ms);
+        let is_narrowed = |action: &&Action| {
+            matches!(
+                action,
+                Action::Closed {
+                    ending: Ending::Narrowed,
+                    ..
+                }
+            )
+        };
+        assert_eq!(actions.iter().filter(is_narrowed).count(), closed, "{name}");
+        assert_eq!(actions.len(), closed, "{name}");
+        let sources: Vec<_> = world.ledger.open().map(|open| open.source).collect();
+        assert_eq!(sources, open, "{name}");
+    }
 }
 
 #[test]
@@ -232,15 +302,25 @@ struct Env {
 }
 
 impl Env {
+    fn doors(grant_prefix: GrantPrefix) -> Vec<DoorEntry> {
+        let doors = [door(&[1], false), door(&[1, 2], false), door(&[1], true)];
+        let with_prefix = doors.map(|door| DoorEntry {
+            grant_prefix,
+            ..door
+        });
+        with_prefix
+            .into_iter()
+            .chain([DoorEntry::default()])
+            .collect()
+    }
+
     fn new() -> Self {
-        let doors = vec![
-            door(&[1], false),
-            door(&[1, 2], false),
-            door(&[1], true),
-            DoorEntry::default(),
-        ];
+        Self::with_prefix(GrantPrefix::SINGLE)
+    }
+
+    fn with_prefix(grant_prefix: GrantPrefix) -> Self {
         Self {
-            ledger: Ledger::new(doors),
+            ledger: Ledger::new(Self::doors(grant_prefix)),
             allow: HashMap::new(),
             now_ms: 100_000,
         }
@@ -342,7 +422,7 @@ fn summary(actions: &[Action]) -> String {
             Action::Closed { door, ending, .. } => Some(match ending {
                 Ending::Revoked { by } => format!("revoked {} {by}", name(door)),
                 Ending::Expired => format!("expired {}", name(door)),
-                Ending::Sequence { .. } | Ending::Packet | Ending::Removed => {
+                Ending::Sequence { .. } | Ending::Packet | Ending::Removed | Ending::Narrowed => {
                     format!("closed {}", name(door))
                 }
             }),

@@ -7,7 +7,6 @@
 
 use std::{
     fs,
-    net::IpAddr,
     os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
     time::{Duration, Instant},
@@ -15,7 +14,7 @@ use std::{
 
 use knock_user::{
     commands::{CommandReport, CommandResult, Job, Occasion, RUNNING_MAX, Runner, WAITING_MAX},
-    model::settings::Command,
+    model::settings::{Command, Prefix},
 };
 use nix::{errno::Errno, sys::signal::killpg, unistd::Pid};
 use tokio::{sync::mpsc::Receiver, time::timeout};
@@ -184,7 +183,7 @@ async fn closing_never_overtakes_opening() {
     runner.run(write(Occasion::Open, "192.0.2.2", ":")).unwrap();
     assert_eq!(
         next(&mut reports).await.job.source,
-        IpAddr::from([192, 0, 2, 2]),
+        Prefix::of([192, 0, 2, 2].into()),
         "other commands run"
     );
     assert_eq!(runner.pending(), 3);
@@ -276,7 +275,7 @@ async fn dropping_the_runner_kills_running_commands() {
 fn job(occasion: Occasion, source: &str, program: &str, arguments: &[&str]) -> Job {
     Job {
         occasion,
-        source: source.parse().unwrap(),
+        source: Prefix::of(source.parse().unwrap()),
         door: "ssh".to_owned(),
         user: Some("alice".to_owned()),
         port: Some(22),

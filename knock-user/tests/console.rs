@@ -15,7 +15,7 @@ use jiff::{
     tz::{self, TimeZone},
 };
 use knock_common::{
-    Reason,
+    GrantPrefix, Reason,
     event::{Event, NO_DOOR},
     layout::{FlagClass, FlowKey, GrantKey},
     packet::Protocol::{self, Tcp, Udp},
@@ -25,7 +25,7 @@ use knock_user::{
     commands::{Job, Occasion},
     console::{AttachMode, Console, DoorText, Stamp, Style, watch::Form},
     ledger::{Action, Ending},
-    model::settings::{Command, Door, Effect, Verify},
+    model::settings::{Command, Door, Effect, Prefix, Verify},
 };
 
 const SECOND: u64 = 1_000_000_000;
@@ -290,6 +290,7 @@ fn actions_of_the_ledger_are_written_as_lines() {
         ("by some sequence", closed(0, Ending::Sequence { by: None }), "12:00:01.123 closed  203.0.113.9  ssh  tcp/22 before its end, by a closing sequence or a SPA packet\n"),
         ("by hand", closed(0, Ending::Revoked { by: 0 }), "12:00:01.123 closed  203.0.113.9  ssh  tcp/22 revoked by uid 0\n"),
         ("no longer configured", closed(0, Ending::Removed), "12:00:01.123 closed  203.0.113.9  ssh  tcp/22 removed from the configuration\n"),
+        ("narrowed", closed(0, Ending::Narrowed), "12:00:01.123 closed  203.0.113.9  ssh  tcp/22 narrowed by the configuration\n"),
         ("a removal", Action::Remove { key }, ""),
     ];
     for (name, action, line) in rows {
@@ -556,7 +557,7 @@ fn events_are_written_in_knockds_format() {
         };
         let job = Job {
             occasion: Occasion::Open,
-            source: V4.parse().unwrap(),
+            source: Prefix::of(V4.parse().unwrap()),
             door: "ssh".to_owned(),
             user: None,
             port: Some(22),
@@ -637,6 +638,7 @@ fn door(name: &str, knocks: usize, effect: Effect) -> DoorText {
         effect,
         open_for: Duration::from_secs(30),
         open_for_max: Duration::from_secs(30),
+        grant_prefix: GrantPrefix::SINGLE,
         sequence_timeout: Duration::from_secs(25),
         step_timeout: None,
         tcp_flags: FlagClass::SYN,

@@ -510,6 +510,7 @@ fn show(action: &Action) -> String {
                 Ending::Sequence { by: None } => "early".to_owned(),
                 Ending::Packet => "by a packet".to_owned(),
                 Ending::Removed => "removed".to_owned(),
+                Ending::Narrowed => "narrowed".to_owned(),
                 Ending::Revoked { .. } => "revoked".to_owned(),
             };
             format!("closed {} {why}", name(door))

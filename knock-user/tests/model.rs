@@ -13,7 +13,7 @@ mod horrible;
 use std::{net::IpAddr, time::Duration};
 
 use knock_common::{
-    Reason, judge,
+    GrantPrefix, Reason, judge,
     layout::FlagClass,
     packet::{Protocol, flag},
     sim::Sim,
@@ -183,6 +183,7 @@ fn door(index: usize, sketch: &Sketch, everyones_step: Option<u64>) -> Door {
             Effect::Open(ports)
         },
         open_for: Duration::from_secs(sketch.open_for_s),
+        grant_prefix: GrantPrefix::SINGLE,
         open_for_max: Duration::from_secs(sketch.open_for_s),
         sequence_timeout: Duration::from_millis(sketch.sequence_timeout_ms),
         step_timeout: step.map(Duration::from_millis),
@@ -202,11 +203,16 @@ fn settings() -> impl Strategy<Value = Settings> {
         prop::sample::select(vec![None, Some(200)]),
         prop::bool::weighted(0.8),
         prop::option::weighted(0.3, (1..4_u16, 1..4_u64, any::<bool>())),
+        // Doors that open the same port agree on it.
+        prop::sample::select(vec![GrantPrefix::SINGLE, GrantPrefix::new(24, 64)]),
     )
-        .prop_map(|(sketches, step, strict, lockout)| {
+        .prop_map(|(sketches, step, strict, lockout, grant_prefix)| {
             let mut doors: Vec<Door> = Vec::new();
             for (index, sketch) in sketches.iter().enumerate() {
-                let door = door(index, sketch, step);
+                let door = Door {
+                    grant_prefix,
+                    ..door(index, sketch, step)
+                };
                 let same = |other: &Door| {
                     other.knock == door.knock
                         && (other.target == door.target

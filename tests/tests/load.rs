@@ -6,7 +6,10 @@ use std::fmt::Write as _;
 use knock_common::{
     fwknop::Passphrase,
     layout::{DOORS_MAX, FLAG_CLASSES, Features, PortRule, TARGETS_MAX},
-    spa::layout::{FWKNOP_KEYS_MAX, FWKNOP_SOURCES_MAX, FwknopKey, Otherwise, SpaFormats, SpaPort},
+    spa::{
+        layout::{FWKNOP_KEYS_MAX, FWKNOP_SOURCES_MAX, FwknopKey},
+        port::{Otherwise, SpaFormats, SpaPort},
+    },
 };
 use knock_tests::{
     kernel::{Kernel, compile, version},
@@ -135,7 +138,7 @@ fn with_users(tables: &Tables, formats: SpaFormats) -> Tables {
 }
 
 /// As many doors, targets, trusted prefixes and flag classes as there may be; one door whose knocks
-/// depend on the source.
+/// depend on the source; one whose grants cover prefixes.
 fn largest() -> Tables {
     let mut text = String::from(
         "exempt = [\"tcp/8080\", \"udp/443\"]\n\
@@ -182,5 +185,7 @@ fn largest() -> Tables {
         // A door without one would be in the automaton once for each target.
         writeln!(text, "target = \"2001:db8::{:x}\"", door % TARGETS_MAX).unwrap();
     }
-    compile(&text).unwrap()
+    let mut tables = compile(&text).unwrap();
+    tables.features = tables.features.with(Features::GRANT_PREFIX);
+    tables
 }

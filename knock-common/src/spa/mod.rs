@@ -95,6 +95,8 @@ pub fn port<B: FrameSubprograms + ?Sized, E: Subprograms>(
     Ok(PortOutcome::Otherwise(match port.otherwise {
         // Packets to several hosts pass, as at knock ports.
         Otherwise::Drop | Otherwise::Pass => PortRule::EXEMPT,
-        Otherwise::Protected(port_group) => PortRule::protected(port_group),
+        Otherwise::Protected(port_group) => {
+            PortRule::protected(port_group).with_grant_prefix(rule.grant_prefix())
+        }
     }))
 }

@@ -6,13 +6,15 @@
 use std::collections::BTreeMap;
 
 use knock_common::{
-    Address,
+    GrantPrefix,
     access::Flow,
     grant,
     layout::{FlowKey, GrantKey},
 };
 
-use crate::{host::clock::Clock, kernel::registry::Registry, ledger::Open};
+use crate::{
+    host::clock::Clock, kernel::registry::Registry, ledger::Open, model::settings::Prefix,
+};
 
 /// A door, as answers have it.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
@@ -49,8 +51,8 @@ pub fn kept(flows: &[(FlowKey, u64)], idle_ms: [u64; 2], clock: Clock) -> usize 
 /// A grant.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Grant {
-    /// The source that has it.
-    pub source: Address,
+    /// The source that has it, or the prefix that it covers.
+    pub source: Prefix,
     /// Number of the door.
     pub door: u16,
     /// When it ends, in milliseconds since boot.
@@ -65,7 +67,7 @@ pub struct Grant {
 impl From<Open> for Grant {
     fn from(open: Open) -> Self {
         Self {
-            source: open.source,
+            source: Prefix::covered(open.source, open.prefix),
             door: open.door,
             until_ms: open.until_ms,
             given: Some((open.given_ms, open.by)),
@@ -74,10 +76,15 @@ impl From<Open> for Grant {
     }
 }
 
-impl From<(GrantKey, grant::Grant)> for Grant {
-    fn from((key, grant): (GrantKey, grant::Grant)) -> Self {
+impl Grant {
+    /// Returns the grant of an entry of the allow map; `prefixes` are those of port groups.
+    pub fn of_entry(
+        (key, grant): (GrantKey, grant::Grant),
+        prefixes: &BTreeMap<u16, GrantPrefix>,
+    ) -> Self {
+        let prefix = prefixes.get(&key.port_group).copied().unwrap_or_default();
         Self {
-            source: key.source,
+            source: Prefix::covered(key.source, prefix),
             door: grant.door,
             until_ms: grant.until_ms,
             given: None,

@@ -18,7 +18,13 @@ use super::{
 use crate::{
     daemon::Daemon,
     host::clock::{self, Clock},
-    model::{problem::Misuse, settings::Effect, text::list, value},
+    ledger::Open,
+    model::{
+        problem::Misuse,
+        settings::{Effect, Prefix},
+        text::list,
+        value,
+    },
 };
 
 /// How long a grant by hand may last: as long as a door's `open_for` may be.
@@ -56,8 +62,8 @@ pub struct Request {
 /// The answer.
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
 pub struct Answer {
-    /// The source that has the grant.
-    pub source: IpAddr,
+    /// The source that has the grant, or the prefix that it covers.
+    pub source: Prefix,
     /// Name of the door.
     pub door: String,
     /// What is open now: `tcp/22`.
@@ -125,18 +131,22 @@ fn grant<W: Write>(request: &Request, daemon: &mut Daemon<W>, uid: u32) -> Resul
         until_ms: now_ms.saturating_add(millis(lasts)),
         door: number,
     };
-    daemon.protection.firewall().mark_present([address])?;
-    for key in daemon.ledger.entries_of(address, number) {
+    let keys = daemon.ledger.entries_of(address, number);
+    let covered = keys.iter().map(|key| key.source);
+    daemon.protection.firewall().mark_present(covered)?;
+    for key in keys {
         daemon.give_by_hand(key, grant)?;
     }
     let actions = daemon.ledger.granted(address, grant, uid, now_ms);
     daemon.act(&actions, now_ms * 1_000_000);
     let mut open = daemon.ledger.open();
-    let held = open.find(|open| open.source == address && open.door == number);
+    let is_held = |open: &Open| open.door == number && open.prefix.covers(open.source, address);
+    let held = open.find(is_held);
+    let prefix = held.map_or_else(Default::default, |open| open.prefix);
     let until_ms = held.map_or(grant.until_ms, |open| open.until_ms);
     let clock = Clock::now();
     Ok(Answer {
-        source,
+        source: Prefix::covered(address, prefix),
         door: door.to_owned(),
         ports: ports.iter().map(ToString::to_string).collect(),
         until: clock.wall(until_ms),

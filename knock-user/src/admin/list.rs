@@ -1,9 +1,8 @@
 //! `knock-user list`.
 
-use std::{collections::BTreeMap, io::Write, net::IpAddr};
+use std::{collections::BTreeMap, io::Write};
 
 use anyhow::Result;
-use knock_common::Address;
 use serde::{Deserialize, Serialize};
 
 use super::{
@@ -17,6 +16,7 @@ use crate::{
     daemon::Daemon,
     host::clock::{self, Clock},
     kernel::instance::Instance,
+    model::settings::Prefix,
 };
 
 /// List grants and how long they last
@@ -36,8 +36,8 @@ pub struct Answer {
 /// A grant.
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
 pub struct ListedGrant {
-    /// The source that has it.
-    pub source: IpAddr,
+    /// The source that has it, or the prefix that it covers: `2001:db8:1:2::/64`.
+    pub source: Prefix,
     /// Name of the door.
     pub door: String,
     /// What it opens: `tcp/22`.
@@ -115,7 +115,7 @@ pub fn answer(
     users: &BTreeMap<u16, &str>,
     clock: Clock,
 ) -> Answer {
-    let mut longest: BTreeMap<(Address, u16), Grant> = BTreeMap::new();
+    let mut longest: BTreeMap<(Prefix, u16), Grant> = BTreeMap::new();
     for grant in grants
         .into_iter()
         .filter(|grant| clock.now_ms < grant.until_ms)
@@ -131,7 +131,7 @@ pub fn answer(
             let facts = doors.get(&grant.door);
             let number = || format!("number {}", grant.door);
             ListedGrant {
-                source: grant.source.into(),
+                source: grant.source,
                 door: facts.map_or_else(number, |facts| facts.name.clone()),
                 ports: facts.map_or_else(Vec::new, |facts| facts.ports.clone()),
                 until: clock.wall(grant.until_ms),

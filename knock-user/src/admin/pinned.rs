@@ -43,8 +43,9 @@ pub(super) fn registry(instance: &Instance) -> Result<Registry> {
 /// # Errors
 /// The map can't be read.
 pub(super) fn grants(instance: &Instance) -> Result<Vec<Grant>> {
+    let prefixes = registry(instance)?.numbers.grant_prefixes();
     let entries = table::<GrantKey, u64>(instance, "ALLOW", ALLOW_MAX, Map::HashMap)?;
-    let grant = |(key, word)| Grant::from((key, grant::Grant::from_word(word)));
+    let grant = |(key, word)| Grant::of_entry((key, grant::Grant::from_word(word)), &prefixes);
     Ok(entries.into_iter().map(grant).collect())
 }
 

@@ -3,7 +3,7 @@
 use std::{io::Write, net::IpAddr};
 
 use anyhow::{Context as _, Result};
-use knock_common::Address;
+use knock_common::{Address, GrantPrefix};
 use serde::{Deserialize, Serialize};
 
 use super::{
@@ -109,13 +109,28 @@ fn revoke<W: Write>(request: &Request, daemon: &mut Daemon<W>, uid: u32) -> Resu
         written.context("ending a grant")?;
     }
     let now_ms = clock::boot_ms();
+    let settings = daemon.settings();
+    let prefixes: Vec<GrantPrefix> = settings
+        .doors
+        .iter()
+        .filter(|door| {
+            let numbers = &daemon.protection.registry().numbers.doors;
+            let number = numbers.get(&door.name);
+            number.is_some_and(|number| revocation.doors.contains(number))
+        })
+        .map(|door| door.grant_prefix)
+        .collect();
     let actions = daemon.ledger.revoked(address, &revocation, uid, now_ms);
     daemon.act(&actions, clock::boot_ns());
     let known = facts::doors(daemon.protection.registry());
     let doors = revocation.doors.iter().filter_map(|door| known.get(door));
     let idle_ms = daemon.protection.registry().idle_ms();
     let mut flows = daemon.flows()?;
-    flows.retain(|(flow, _)| flow.source == address);
+    flows.retain(|(flow, _)| {
+        let covers =
+            |prefix: &GrantPrefix| prefix.first_of(flow.source) == prefix.first_of(address);
+        flow.source == address || prefixes.iter().any(covers)
+    });
     Ok(Answer {
         source,
         doors: doors.map(|facts| facts.name.clone()).collect(),

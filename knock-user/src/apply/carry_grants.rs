@@ -2,9 +2,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use knock_common::{Address, grant::Grant, layout::GrantKey};
+use knock_common::{grant::Grant, layout::GrantKey};
 
-use crate::compile::{Tables, grant_keys, stable_ids::StableIds};
+use crate::{
+    compile::{Tables, grant_keys, stable_ids::StableIds},
+    model::settings::Prefix,
+};
 
 /// The changes of the allow map that a new configuration needs.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
@@ -13,15 +16,28 @@ pub struct Carried {
     pub write: BTreeMap<GrantKey, Grant>,
     /// Entries that have no meaning in the new configuration.
     pub remove: Vec<GrantKey>,
-    /// Sources whose door is no longer configured, with its name if it is known.
-    pub ended: BTreeSet<(Address, Option<String>)>,
+    /// What valid grants covered that end, and why.
+    pub ended: BTreeSet<(Prefix, EndCause)>,
+}
+
+/// Why a grant ends with a change of the configuration.
+#[derive(Clone, Debug, Eq, Ord, PartialEq, PartialOrd)]
+pub enum EndCause {
+    /// The door with this name is no longer configured.
+    DoorRemoved(String),
+    /// The grants of the door with this name cover a longer prefix now, and it is unknown which address of the earlier
+    /// one asked.
+    Narrowed(String),
+    /// It is unknown which door gave it.
+    UnknownDoor,
 }
 
 /// Compares entries of the allow map with what the new `tables` need. `known` maps the door numbers
 /// of the entries to names.
 ///
-/// A grant belongs to a door and opens what that door opens now. Expired entries of doors that
-/// still exist are left to the ledger, which reports them.
+/// A grant belongs to a door and opens what that door opens now, for the prefix that its grants cover now. If that is
+/// narrower than before, the grant ends. Expired entries of doors that still exist are left to the ledger, which
+/// reports them.
 pub fn grants(
     entries: &[(GrantKey, Grant)],
     known: &StableIds,
@@ -29,17 +45,31 @@ pub fn grants(
     now_ms: u64,
 ) -> Carried {
     let names = known.door_names();
+    let prefixes = known.grant_prefixes();
     let mut carried = Carried::default();
     for &(key, grant) in entries {
         let name = names.get(&grant.door).copied();
+        let prefix = prefixes.get(&key.port_group).copied().unwrap_or_default();
+        let covered = Prefix::covered(key.source, prefix);
         let number = name.and_then(|name| tables.numbers.doors.get(name).copied());
         let door = number.and_then(|number| tables.doors.get(usize::from(number)));
         let (Some(number), Some(door)) = (number, door) else {
             carried.remove.push(key);
-            let ended = (key.source, name.map(str::to_owned));
-            carried.ended.insert(ended);
+            let cause = match name {
+                Some(name) => EndCause::DoorRemoved(name.to_owned()),
+                None => EndCause::UnknownDoor,
+            };
+            carried.ended.insert((covered, cause));
             continue;
         };
+        if door.grant_prefix.bits_for(key.source) > covered.bits {
+            carried.remove.push(key);
+            if let Some(name) = name.filter(|_| now_ms < grant.until_ms) {
+                let cause = EndCause::Narrowed(name.to_owned());
+                carried.ended.insert((covered, cause));
+            }
+            continue;
+        }
         let grant = Grant {
             door: number,
             ..grant
@@ -68,6 +98,8 @@ pub fn grants(
 
 #[cfg(test)]
 mod tests {
+    use knock_common::Address;
+
     use super::*;
     use crate::{compile, config, host::Host};
 
@@ -176,12 +208,121 @@ mod tests {
     }
 
     #[test]
+    fn a_grant_is_never_wider_than_its_door_was() {
+        let ssh = |prefix: &str| {
+            let prefix = match prefix {
+                "" => String::new(),
+                prefix => format!("grant_prefix = {{ {prefix} }}\n"),
+            };
+            door("ssh", 7000, "\"tcp/22\"") + &prefix
+        };
+        let none = StableIds::default();
+        let kept = |covered| (vec![covered], false);
+        let ended = || (vec![], true);
+        for (name, old, new, source, (covered, is_reported)) in [
+            (
+                "the same",
+                "ipv6 = 64",
+                "ipv6 = 64",
+                "2001:db8:1:2::9",
+                kept("2001:db8:1:2::/64"),
+            ),
+            (
+                "wider",
+                "",
+                "ipv6 = 64",
+                "2001:db8:1:2::9",
+                kept("2001:db8:1:2::/64"),
+            ),
+            (
+                "wider still",
+                "ipv6 = 64",
+                "ipv6 = 56",
+                "2001:db8:1:2::9",
+                kept("2001:db8:1::/56"),
+            ),
+            (
+                "narrower",
+                "ipv6 = 56",
+                "ipv6 = 64",
+                "2001:db8:1:2::9",
+                ended(),
+            ),
+            (
+                "a single address",
+                "ipv6 = 64",
+                "",
+                "2001:db8:1:2::9",
+                ended(),
+            ),
+            (
+                "its first address",
+                "ipv6 = 64",
+                "",
+                "2001:db8:1:2::",
+                ended(),
+            ),
+            (
+                "the other family",
+                "ipv6 = 64",
+                "",
+                "203.0.113.9",
+                kept("203.0.113.9"),
+            ),
+            (
+                "IPv4, wider",
+                "",
+                "ipv4 = 24",
+                "203.0.113.9",
+                kept("203.0.113.0/24"),
+            ),
+            (
+                "IPv4, narrower",
+                "ipv4 = 24",
+                "ipv4 = 25",
+                "203.0.113.9",
+                ended(),
+            ),
+        ] {
+            let before = tables(&ssh(old), &none);
+            let after = tables(&ssh(new), &before.numbers);
+            let source = source.parse::<std::net::IpAddr>().unwrap().into();
+            let number = before.numbers.doors["ssh"];
+            let grant = Grant {
+                until_ms: 2_000,
+                door: number,
+            };
+            let keys = grant_keys(&before.doors[usize::from(number)], source);
+            let held: Vec<_> = keys.map(|key| (key, grant)).collect();
+            let both = before.numbers.with(&after.numbers);
+            // The second pass of a change sees the entries that the first one has written.
+            let first = grants(&held, &before.numbers, &after, NOW_MS);
+            let mut now: BTreeMap<_, _> = held.into_iter().collect();
+            now.extend(first.write);
+            let held: Vec<_> = now.iter().map(|(&key, &grant)| (key, grant)).collect();
+            let second = grants(&held, &both, &after, NOW_MS);
+            now.extend(second.write);
+            now.retain(|key, _| !second.remove.contains(key));
+            let prefixes = after.numbers.grant_prefixes();
+            let found: Vec<_> = now
+                .keys()
+                .map(|key| Prefix::covered(key.source, prefixes[&key.port_group]).to_string())
+                .collect();
+            assert_eq!(found, covered, "{name}");
+            let causes: Vec<_> = second.ended.into_iter().map(|(_, cause)| cause).collect();
+            let narrowed = EndCause::Narrowed("ssh".to_owned());
+            assert_eq!(causes, vec![narrowed; usize::from(is_reported)], "{name}");
+        }
+    }
+
+    #[test]
     fn grants_under_unknown_numbers_end() {
         let none = StableIds::default();
         let before = tables(&door("ssh", 7000, "\"tcp/22\""), &none);
         let held = entries(&before, "ssh", 2_000);
         let carried = grants(&held, &none, &before, NOW_MS);
         assert_eq!(carried.remove.len(), 1);
-        assert_eq!(carried.ended.into_iter().next(), Some((SOURCE, None)));
+        let unknown = (Prefix::of(SOURCE.into()), EndCause::UnknownDoor);
+        assert_eq!(carried.ended.into_iter().next(), Some(unknown));
     }
 }

@@ -3,16 +3,16 @@
 use std::collections::BTreeSet;
 
 use anyhow::Result;
-use knock_common::Address;
 
 use super::{access::remove_grants, attach_interfaces, deployed::Rollback, protection::Protection};
 use crate::{
     apply::{
-        carry_grants::{self, Carried},
+        carry_grants::{self, Carried, EndCause},
         texts, unconfirmed,
     },
     host::clock,
     kernel::{pins, program, registry::Registry},
+    model::prefix::Prefix,
 };
 
 /// What ended with the previous configuration.
@@ -20,9 +20,8 @@ use crate::{
 pub struct Ended {
     /// Interfaces that are no longer protected.
     pub released: Vec<String>,
-    /// Sources whose grants ended because their door is no longer configured, with the door's name
-    /// if it is known.
-    pub grants: BTreeSet<(Address, Option<String>)>,
+    /// What valid grants covered that ended, and why.
+    pub grants: BTreeSet<(Prefix, EndCause)>,
 }
 
 impl Protection {

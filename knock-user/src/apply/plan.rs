@@ -10,6 +10,7 @@ use anyhow::{Context as _, Result};
 
 use knock_sequence::Knock;
 
+use crate::model::settings::Prefix;
 use crate::{
     apply::options::{AttachOptions, Run},
     compile::{self, Conflict, Input, Previous, Tables},
@@ -155,9 +156,10 @@ impl Plan {
         tracked::warning(&protected, |address| self.host.has_address(address))
     }
 
-    /// Returns whether the address belongs to a gateway.
-    pub fn is_gateway(&self, address: IpAddr) -> bool {
-        self.host.gateways.contains(&address)
+    /// Returns a gateway that a prefix covers.
+    pub fn gateway_in(&self, prefix: Prefix) -> Option<IpAddr> {
+        let mut gateways = self.host.gateways.iter();
+        gateways.find(|gateway| prefix.has(**gateway)).copied()
     }
 
     /// Compiles the configuration again with other sequences of its dynamic doors; all else keeps

@@ -2,15 +2,18 @@
 
 use std::net::IpAddr;
 
-use crate::model::{fair_shares::network, settings::Command};
+use crate::model::{
+    fair_shares::network,
+    settings::{Command, Prefix},
+};
 
 /// A command to run for a source.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Job {
     /// The occasion of the command.
     pub occasion: Occasion,
-    /// The source.
-    pub source: IpAddr,
+    /// The source, or the prefix that its grant covers.
+    pub source: Prefix,
     /// The door's name.
     pub door: String,
     /// The user whose SPA packet is the occasion; none if there was no such packet.
@@ -31,7 +34,7 @@ pub enum Occasion {
 }
 
 /// The key within which commands run one after the other.
-pub(super) type Turn = (IpAddr, String);
+pub(super) type Turn = (Prefix, String);
 
 impl Occasion {
     /// Returns the key in the configuration.
@@ -54,7 +57,7 @@ impl Occasion {
 impl Job {
     /// Returns the key of the share of waiting commands that it takes.
     pub(super) fn share(&self) -> (&str, IpAddr) {
-        (&self.door, network(self.source))
+        (&self.door, network(self.source.address))
     }
 
     pub(super) fn turn(&self) -> Turn {
@@ -96,7 +99,7 @@ impl Job {
     }
 
     fn values(&self) -> [(&'static str, String); 4] {
-        let family = if self.source.is_ipv4() {
+        let family = if self.source.address.is_ipv4() {
             "ipv4"
         } else {
             "ipv6"

@@ -27,6 +27,13 @@ pub fn features(settings: &Settings) -> Features {
         (settings.spa().is_some(), Features::SPA),
         (settings.fwknop_users().next().is_some(), Features::FWKNOP),
         (
+            settings
+                .doors
+                .iter()
+                .any(|door| !door.grant_prefix.is_single()),
+            Features::GRANT_PREFIX,
+        ),
+        (
             settings.doors.iter().any(|door| door.knock_pass),
             Features::KNOCK_PASS,
         ),

@@ -58,8 +58,10 @@ pub fn compile(settings: &Settings, input: &mut Input<'_>) -> Result<Tables, Vec
     let mut ports = PortTable::default();
     ports.exempt(settings, input.host);
     for (port_group, ranges) in layout.port_groups.ports.iter() {
+        let grant_prefix = layout.port_groups.grant_prefix(&[*port_group]);
+        let rule = PortRule::protected(*port_group).with_grant_prefix(grant_prefix);
         for &range in ranges {
-            ports.put_range(range, PortRule::protected(*port_group));
+            ports.put_range(range, rule);
         }
     }
     for knock in knocks(doors, input.sequences) {
@@ -79,9 +81,12 @@ pub fn compile(settings: &Settings, input: &mut Input<'_>) -> Result<Tables, Vec
     let (nodes, edges) = layout.automaton.into_tables(&layout.numbers, &layout.paths);
     let entries: Vec<_> = (doors.iter().zip(&layout.numbers))
         .zip(&layout.port_groups.of_doors)
-        .map(|((door, number), port_groups)| {
-            door_entry(door, *number, &layout.target_ids, port_groups)
-        })
+        .map(
+            |((door, number), port_groups)| knock_common::layout::DoorEntry {
+                grant_prefix: layout.port_groups.grant_prefix(port_groups),
+                ..door_entry(door, *number, &layout.target_ids, port_groups)
+            },
+        )
         .collect();
     let mut by_entry = by_number(&layout.numbers, entries.iter().copied());
     add_sequences(&mut by_entry, &entries, &layout.paths, input.sequences);

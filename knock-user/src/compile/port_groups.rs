@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use knock_common::{layout::PORT_GROUPS_PER_DOOR, packet::Protocol};
+use knock_common::{GrantPrefix, layout::PORT_GROUPS_PER_DOOR, packet::Protocol};
 use knock_sequence::Ports;
 
 use super::{conflict::Conflict, stable_ids::IdAssigner};
@@ -14,6 +14,8 @@ pub(super) struct PortGroups {
     pub(super) ports: BTreeMap<u16, Vec<Ports>>,
     /// The groups that each door opens or closes.
     pub(super) of_doors: Vec<Vec<u16>>,
+    /// The prefixes that the grants of each group cover.
+    pub(super) grant_prefixes: BTreeMap<u16, GrantPrefix>,
 }
 
 impl PortGroups {
@@ -35,7 +37,10 @@ impl PortGroups {
         let mut port_groups = Self {
             ports: BTreeMap::new(),
             of_doors: vec![Vec::new(); doors.len()],
+            grant_prefixes: BTreeMap::new(),
         };
+        let mut closed_with: BTreeMap<usize, GrantPrefix> = BTreeMap::new();
+        let before = conflicts.len();
         let nothing = |door: &Door| door.opened().is_empty() && door.closed().is_empty();
         let commands = doors.iter().enumerate();
         let private = commands
@@ -44,7 +49,8 @@ impl PortGroups {
         for (by, ports) in groups.list.into_iter().chain(private) {
             let mut names: Vec<u16> = by.iter().map(|&door| numbers[door]).collect();
             names.sort_unstable();
-            let Some(id) = id_assigner.port_group(names) else {
+            let grant_prefix = grant_prefix(doors, &by, &ports, &mut closed_with, conflicts);
+            let Some(id) = id_assigner.port_group(names, grant_prefix) else {
                 let reason = "the doors divide the protected ports into more than 65534 groups: \
                               use the same port ranges in several doors";
                 conflicts.push(Conflict::of_file("door", reason.to_owned()));
@@ -53,10 +59,58 @@ impl PortGroups {
             for door in by {
                 port_groups.of_doors[door].push(id);
             }
+            port_groups.grant_prefixes.insert(id, grant_prefix);
             port_groups.ports.insert(id, ports);
         }
-        Some(port_groups)
+        (conflicts.len() == before).then_some(port_groups)
     }
+
+    /// Returns the prefixes that the grants of these groups cover, which are those of one door.
+    pub(super) fn grant_prefix(&self, port_groups: &[u16]) -> GrantPrefix {
+        let first = port_groups.first();
+        let prefix = first.and_then(|number| self.grant_prefixes.get(number));
+        prefix.copied().unwrap_or_default()
+    }
+}
+
+/// Returns the prefixes that grants for ports cover, and reports doors that disagree.
+///
+/// The kernel side looks up one prefix per port, and a door ends grants of one width.
+fn grant_prefix(
+    doors: &[Door],
+    by: &[usize],
+    ports: &[Ports],
+    closed_with: &mut BTreeMap<usize, GrantPrefix>,
+    conflicts: &mut Vec<Conflict>,
+) -> GrantPrefix {
+    let known = by
+        .iter()
+        .filter_map(|&index| Some((index, doors.get(index)?)));
+    let mut openers = known.clone().filter(|(_, door)| door.closed().is_empty());
+    let Some((_, first)) = openers.next() else {
+        return GrantPrefix::SINGLE;
+    };
+    let prefix = first.grant_prefix;
+    let port = ports.first().map_or_else(String::new, ToString::to_string);
+    for (index, _) in openers.filter(|(_, door)| door.grant_prefix != prefix) {
+        let reason = format!(
+            "door \"{}\" opens {port} too, with grants of another width: give both the same \
+             grant_prefix",
+            first.name
+        );
+        conflicts.push(Conflict::of_door(index, "grant_prefix", reason));
+    }
+    for (index, _) in known.filter(|(_, door)| !door.closed().is_empty()) {
+        let other = *closed_with.entry(index).or_insert(prefix);
+        if other != prefix {
+            let reason = format!(
+                "the doors that open these ports give grants of different widths, and the one for \
+                 {port} differs from others: close the ports with a door for each grant_prefix"
+            );
+            conflicts.push(Conflict::of_door(index, "close", reason));
+        }
+    }
+    prefix
 }
 
 /// Protected ports by the doors that open or close them.

@@ -117,7 +117,9 @@ pub(super) fn mark(ports: &mut PortTable, settings: &Settings) {
                 (Otherwise::Pass, None) => Others::Pass,
                 (Otherwise::Pass, Some(rule)) => Others::Protected(rule.port_group),
             };
+            let grant_prefix = group.map_or_else(Default::default, |rule| rule.grant_prefix());
             let rule = PortRule::spa(SpaPort { formats, otherwise });
+            let rule = rule.with_grant_prefix(grant_prefix);
             ports.put(range.protocol, port, rule);
         }
     }

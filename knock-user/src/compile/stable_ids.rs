@@ -5,6 +5,7 @@ use std::{
     net::IpAddr,
 };
 
+use knock_common::GrantPrefix;
 use serde::{Deserialize, Serialize};
 
 /// The numbers that maps use which outlive a configuration.
@@ -16,7 +17,7 @@ use serde::{Deserialize, Serialize};
 pub struct StableIds {
     /// Doors by name.
     pub doors: BTreeMap<String, u16>,
-    /// Port groups by the doors that open or close them; the list is sorted.
+    /// Port groups by the doors that open or close them and by their prefixes; the list is sorted.
     pub port_groups: BTreeSet<PortGroup>,
     /// Targets by address; id 0 is every other address.
     pub targets: BTreeMap<IpAddr, u16>,
@@ -29,8 +30,25 @@ pub struct StableIds {
 pub struct PortGroup {
     /// The numbers of these doors, in order; empty if no door opens the ports.
     pub doors: Vec<u16>,
+    /// The lengths of the prefixes that grants for it cover, for IPv4 and IPv6. A group whose grants become wider or
+    /// narrower is another one, since the source of a grant is the first address of its prefix.
+    #[serde(default = "single")]
+    pub prefix: [u8; 2],
     /// The number of the group.
     pub number: u16,
+}
+
+/// The prefixes of groups in files that have none.
+const fn single() -> [u8; 2] {
+    [GrantPrefix::SINGLE.ipv4(), GrantPrefix::SINGLE.ipv6()]
+}
+
+impl PortGroup {
+    /// Returns the prefixes that grants for it cover.
+    pub const fn grant_prefix(&self) -> GrantPrefix {
+        let [ipv4, ipv6] = self.prefix;
+        GrantPrefix::new(ipv4, ipv6)
+    }
 }
 
 impl StableIds {
@@ -43,6 +61,14 @@ impl StableIds {
         all.targets.extend(others.targets.clone());
         all.users.extend(others.users.clone());
         all
+    }
+
+    /// Returns the prefixes that grants for each numbered port group cover.
+    pub fn grant_prefixes(&self) -> BTreeMap<u16, GrantPrefix> {
+        let port_groups = self.port_groups.iter();
+        port_groups
+            .map(|port_group| (port_group.number, port_group.grant_prefix()))
+            .collect()
     }
 
     /// Returns the name of each numbered user.
@@ -65,7 +91,7 @@ impl StableIds {
 /// Assigns numbers to the parts of a configuration: the known ones, or free ones.
 pub(super) struct IdAssigner<'k> {
     known: &'k StableIds,
-    port_groups: BTreeMap<&'k [u16], u16>,
+    port_groups: BTreeMap<(&'k [u16], [u8; 2]), u16>,
     free_doors: Free,
     free_port_groups: Free,
     free_targets: Free,
@@ -81,7 +107,10 @@ impl<'k> IdAssigner<'k> {
             known,
             port_groups: port_groups
                 .clone()
-                .map(|port_group| (port_group.doors.as_slice(), port_group.number))
+                .map(|port_group| {
+                    let key = (port_group.doors.as_slice(), port_group.prefix);
+                    (key, port_group.number)
+                })
                 .collect(),
             free_doors: Free::besides(known.doors.values().copied()),
             free_port_groups: Free::besides(port_groups.map(|port_group| port_group.number)),
@@ -103,14 +132,19 @@ impl<'k> IdAssigner<'k> {
         Some(number)
     }
 
-    /// Returns the number of the port group of these doors, which are in order; `None` if none is
-    /// left.
-    pub(super) fn port_group(&mut self, doors: Vec<u16>) -> Option<u16> {
-        let number = match self.port_groups.get(doors.as_slice()) {
+    /// Returns the number of the port group of these doors, which are in order, with these prefixes;
+    /// `None` if none is left.
+    pub(super) fn port_group(&mut self, doors: Vec<u16>, grant_prefix: GrantPrefix) -> Option<u16> {
+        let prefix = [grant_prefix.ipv4(), grant_prefix.ipv6()];
+        let number = match self.port_groups.get(&(doors.as_slice(), prefix)) {
             Some(&number) => number,
             None => self.free_port_groups.next()?,
         };
-        self.used.port_groups.insert(PortGroup { doors, number });
+        self.used.port_groups.insert(PortGroup {
+            doors,
+            prefix,
+            number,
+        });
         Some(number)
     }
 
@@ -170,8 +204,8 @@ mod tests {
         let mut first = IdAssigner::new(&none);
         let names = ["ssh", "web", "vpn"];
         assert_eq!(names.map(|name| first.door(name)), [0, 1, 2].map(Some));
-        assert_eq!(first.port_group(vec![0, 1]), Some(0));
-        assert_eq!(first.port_group(vec![2]), Some(1));
+        assert_eq!(first.port_group(vec![0, 1], GrantPrefix::SINGLE), Some(0));
+        assert_eq!(first.port_group(vec![2], GrantPrefix::SINGLE), Some(1));
         let here: IpAddr = "192.0.2.1".parse().unwrap();
         assert_eq!(first.target(here), Some(1), "0 is every other address");
 
@@ -183,8 +217,10 @@ mod tests {
             "web's number may still be in use"
         );
         assert_eq!(second.door("vpn"), Some(2));
-        assert_eq!(second.port_group(vec![2]), Some(1));
-        assert_eq!(second.port_group(vec![2, 3]), Some(2));
+        assert_eq!(second.port_group(vec![2], GrantPrefix::SINGLE), Some(1));
+        assert_eq!(second.port_group(vec![2, 3], GrantPrefix::SINGLE), Some(2));
+        let wide = GrantPrefix::new(24, 64);
+        assert_eq!(second.port_group(vec![2], wide), Some(3), "wider grants");
         assert_eq!(second.target(here), Some(1));
         assert!(!second.used.doors.contains_key("web"));
         let both = known.with(&second.used);
@@ -213,7 +249,8 @@ mod tests {
             },
         );
         id_assigner.door("ssh");
-        id_assigner.port_group(vec![]);
+        id_assigner.port_group(vec![], GrantPrefix::SINGLE);
+        id_assigner.port_group(vec![0], GrantPrefix::new(24, 64));
         id_assigner.target("2001:db8::1".parse().unwrap());
         let text = serde_json::to_string(&id_assigner.used).unwrap();
         assert_eq!(

@@ -158,9 +158,10 @@ impl Tables {
     }
 }
 
-/// Returns the entries of the allow map for a grant of a door to a source.
+/// Returns the entries of the allow map for a grant of a door to a source, or to the prefix of one.
 pub fn grant_keys(door: &DoorEntry, source: Address) -> impl Iterator<Item = GrantKey> + '_ {
     let port_groups = door.port_groups.iter().take(door.port_group_count as usize);
+    let source = door.grant_prefix.first_of(source);
     port_groups.map(move |&port_group| GrantKey {
         source,
         port_group,

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use knock_common::{
+    GrantPrefix,
     layout::{DOORS_PER_NODE, EdgeKey, FlagClass, PortKind, Symbol},
     packet::Protocol,
 };
@@ -311,6 +312,7 @@ fn ten_thousand_doors(ports: impl Fn(u64) -> u16) -> Settings {
             }]),
             open_for: Duration::from_secs(30),
             open_for_max: Duration::from_secs(30),
+            grant_prefix: GrantPrefix::SINGLE,
             sequence_timeout: Duration::from_secs(25),
             step_timeout: None,
             tcp_flags: FlagClass::SYN,

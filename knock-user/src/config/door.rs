@@ -2,11 +2,14 @@
 
 use std::{net::IpAddr, path::PathBuf, time::Duration};
 
-use knock_common::layout::{FlagClass, KNOCKS_MAX};
+use knock_common::{
+    GrantPrefix,
+    layout::{FlagClass, KNOCKS_MAX},
+};
 use knock_sequence::{Knock, Ports, duration};
 
 use super::{
-    otp,
+    grant_prefix, otp,
     section::{Item, Section},
 };
 use crate::model::{
@@ -22,6 +25,7 @@ pub(super) const KEYS: &[&str] = &[
     "close",
     "open_for",
     "open_for_max",
+    "grant_prefix",
     "sequence_timeout",
     "step_timeout",
     "tcp_flags",
@@ -110,6 +114,12 @@ pub(super) fn read(section: &mut Section<'_, '_>, report: &mut Report) -> Option
     let open_for_max = section.get("open_for_max", report, |item, report| {
         open_for_max(item, open_for, report)
     });
+    let grant_prefix = section.or(
+        "grant_prefix",
+        report,
+        GrantPrefix::SINGLE,
+        grant_prefix::read,
+    );
     let step_timeout = section.get("step_timeout", report, |item, report| {
         step_timeout(item, sequence_timeout, report)
     });
@@ -133,6 +143,7 @@ pub(super) fn read(section: &mut Section<'_, '_>, report: &mut Report) -> Option
         effect,
         open_for,
         open_for_max: open_for_max.unwrap_or(open_for),
+        grant_prefix,
         sequence_timeout,
         step_timeout,
         tcp_flags,
@@ -244,6 +255,11 @@ fn effect(section: &mut Section<'_, '_>, report: &mut Report) -> Effect {
         (
             "open_for_max",
             "a door that closes ports gives no grant: remove open_for_max",
+        ),
+        (
+            "grant_prefix",
+            "a door that closes ports ends grants as wide as the doors that open them gave: remove \
+             grant_prefix",
         ),
         (
             "on_close",

@@ -12,6 +12,7 @@
 mod checked;
 mod door;
 pub(crate) mod fwknop;
+mod grant_prefix;
 mod host_keys;
 pub mod one_time_lines;
 mod otp;

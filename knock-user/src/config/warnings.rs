@@ -13,6 +13,7 @@ use knock_sequence::{Knock, Ports, duration::spell};
 
 use super::{
     checked::Checked,
+    grant_prefix,
     scans::{Harmless, Touch},
 };
 use crate::{
@@ -38,6 +39,7 @@ fn advise(checked: &Checked, host: &Host) -> Vec<Problem> {
             advice.sequence(index, door);
         }
         advice.grant(index, door);
+        advice.grant_prefix(index, door);
         advice.served_knocks(index, door);
         advice.silence(index, door);
         advice.reply(index, door);
@@ -147,6 +149,12 @@ impl Advice<'_> {
                     spell(door.open_for)
                 ),
             );
+        }
+    }
+
+    fn grant_prefix(&mut self, index: usize, door: &Door) {
+        for reason in grant_prefix::warnings(door) {
+            self.of_door(index, "grant_prefix", reason);
         }
     }
 

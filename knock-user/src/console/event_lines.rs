@@ -14,6 +14,7 @@ use super::{
     },
     record::{EventKind, Record},
 };
+use crate::model::settings::Prefix;
 use crate::model::text::count;
 
 const NANOS_PER_MILLI: u64 = 1_000_000;
@@ -36,7 +37,7 @@ impl<W: Write> Console<W> {
         let interface = self.interface(event);
         let packet = SpaPacket::of(event, &self.users);
         let record = Record {
-            source,
+            source: source.map(Prefix::of),
             door: door.map(|door| door.name.as_str()),
             protocol: source.map(|_| protocol(event.protocol)),
             port: source.map(|_| event.port),

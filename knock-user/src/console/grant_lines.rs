@@ -2,7 +2,7 @@
 
 use std::{io::Write, net::IpAddr, time::Duration};
 
-use knock_common::{event::Event, layout::FlowKey};
+use knock_common::{Address, event::Event, layout::FlowKey};
 use knock_sequence::duration::spell;
 
 use super::{
@@ -11,7 +11,10 @@ use super::{
     packet_text::{SpaPacket, destination, join, length_of, port_text, protocol, seconds},
     record::{EventKind, Record},
 };
-use crate::ledger::{Action, Ending};
+use crate::{
+    ledger::{Action, Ending},
+    model::settings::Prefix,
+};
 
 const NANOS_PER_MILLI: u64 = 1_000_000;
 
@@ -39,10 +42,11 @@ impl<W: Write> Console<W> {
             } => (source, door, EventKind::Closed, None, Some(ending), None),
             Action::Remove { .. } | Action::Restore { .. } => return,
         };
-        let source = IpAddr::from(source);
         let Some(door) = self.door(index).cloned() else {
             return;
         };
+        let covered = Prefix::covered(source, door.prefix);
+        let source = covered.address;
         if !self.quota.admits(what.name(), source, &door.name, at_ns) {
             return;
         }
@@ -52,7 +56,7 @@ impl<W: Write> Console<W> {
                 by.map(|by| by.name.clone())
             }
             Some(Ending::Revoked { by }) => Some(user(by)),
-            Some(Ending::Expired | Ending::Removed | Ending::Packet) => None,
+            Some(Ending::Expired | Ending::Removed | Ending::Narrowed | Ending::Packet) => None,
             None => giver.map(user),
         };
         let lasts_ms = until_ms.map(|until_ms| length_of(until_ms, at_ns));
@@ -69,8 +73,11 @@ impl<W: Write> Console<W> {
             why = join(&why, &format!("granted by {by}"));
         }
         // One event may end grants of another source.
-        let event = event.filter(|event| IpAddr::from(event.source) == source);
-        let packet = event.map(|event| SpaPacket::of(event, &self.users));
+        let event = event.filter(|event| Prefix::covered(event.source, door.prefix) == covered);
+        let packet = event.map(|event| SpaPacket {
+            asked_from: asked_from(event, covered),
+            ..SpaPacket::of(event, &self.users)
+        });
         let packet = packet.unwrap_or_default();
         why += &packet.text();
         if let Some(event) = event {
@@ -78,7 +85,7 @@ impl<W: Write> Console<W> {
         }
         let interface = event.and_then(|event| self.interface(event));
         let record = Record {
-            source: Some(source),
+            source: Some(covered),
             destination: event.and_then(destination),
             interface: interface.as_deref(),
             door: Some(&door.name),
@@ -91,7 +98,7 @@ impl<W: Write> Console<W> {
         };
         let line = Line {
             what,
-            source: source.to_string(),
+            source: covered.to_string(),
             door: door.name.clone(),
             why,
         };
@@ -129,7 +136,7 @@ impl<W: Write> Console<W> {
             return;
         }
         let record = Record {
-            source: Some(source),
+            source: Some(Prefix::of(source)),
             protocol: Some(protocol(number)),
             port: Some(flow.port),
             source_port: Some(flow.source_port),
@@ -145,10 +152,22 @@ impl<W: Write> Console<W> {
     }
 }
 
+/// Returns the address that a packet came from, if a grant for something else than that address resulted.
+fn asked_from(event: &Event, covered: Prefix) -> Option<IpAddr> {
+    let is_for_other = event.user != 0 && event.other != Address::ANY;
+    let from = match is_for_other {
+        true => event.other,
+        false => event.source,
+    };
+    let from = IpAddr::from(from);
+    (covered != Prefix::of(from)).then_some(from)
+}
+
 fn ending_text(ending: Ending, by: Option<&str>) -> String {
     match ending {
         Ending::Expired => "expired".to_owned(),
         Ending::Removed => "removed from the configuration".to_owned(),
+        Ending::Narrowed => "narrowed by the configuration".to_owned(),
         Ending::Sequence { by: None } => {
             "before its end, by a closing sequence or a SPA packet".to_owned()
         }

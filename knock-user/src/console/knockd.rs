@@ -23,7 +23,7 @@ impl<W: Write> Console<W> {
 
     /// Reports that a command runs; only knockd's format has such a line.
     pub fn running(&mut self, job: &Job, at_ns: u64) {
-        let source = job.source;
+        let source = job.source.address;
         if self.form() != Form::Knockd || !self.quota.admits(COMMAND, source, &job.door, at_ns) {
             return;
         }

@@ -1,5 +1,7 @@
 //! What lines name: doors, interfaces and attach modes.
 
+use knock_common::GrantPrefix;
+
 use crate::model::{
     settings::{self, Effect},
     terminal::harmless,
@@ -12,6 +14,8 @@ pub struct DoorText {
     /// The number of its knocks, if constant.
     pub(super) knocks: Option<usize>,
     pub(super) ports: Vec<String>,
+    /// The prefixes that its grants cover.
+    pub(super) prefix: GrantPrefix,
 }
 
 impl From<&settings::Door> for DoorText {
@@ -21,6 +25,7 @@ impl From<&settings::Door> for DoorText {
             name: harmless(&door.name).into_owned(),
             knocks: door.length(),
             ports: ports.iter().map(ToString::to_string).collect(),
+            prefix: door.grant_prefix,
         }
     }
 }

@@ -13,6 +13,7 @@ use crate::{
     interfaces::admission::Refusal,
     ledger::Adopted,
     model::{
+        settings::Prefix,
         terminal::harmless,
         text::{about, count, list, verb},
     },
@@ -102,10 +103,10 @@ impl<W: Write> Console<W> {
             return;
         };
         let left_ms = adopted.until_ms.saturating_sub(at_ns / NANOS_PER_MILLI);
-        let source = IpAddr::from(adopted.source);
+        let source = Prefix::covered(adopted.source, door.prefix);
         if !self
             .quota
-            .admits(EventKind::Kept.name(), source, &door.name, at_ns)
+            .admits(EventKind::Kept.name(), source.address, &door.name, at_ns)
         {
             return;
         }
@@ -305,7 +306,7 @@ impl<W: Write> Console<W> {
     /// Reports a source whose knocks would be correct at another time.
     pub fn clock(&mut self, source: IpAddr, door: &str, behind_s: i64, at_ns: u64) {
         let record = Record {
-            source: Some(source),
+            source: Some(Prefix::of(source)),
             door: Some(door),
             seconds_behind: Some(behind_s),
             ..Record::default()

@@ -14,9 +14,9 @@ const NANOS_PER_MILLI: u64 = 1_000_000;
 pub(super) struct SpaPacket {
     pub(super) user: Option<String>,
     /// The address that it came from, if it opened a door for another one.
-    asked_from: Option<IpAddr>,
+    pub(super) asked_from: Option<IpAddr>,
     /// The address that it asks for, if it is refused because of that.
-    asked_for: Option<IpAddr>,
+    pub(super) asked_for: Option<IpAddr>,
 }
 
 impl SpaPacket {

@@ -4,13 +4,15 @@ use std::net::IpAddr;
 
 use serde::Serialize;
 
+use crate::model::settings::Prefix;
+
 /// One line of `--json`; docs/control.md describes the fields.
 #[derive(Debug, Default, Serialize)]
 pub(super) struct Record<'a> {
     pub(super) time: String,
     pub(super) event: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) source: Option<IpAddr>,
+    pub(super) source: Option<Prefix>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) door: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -272,7 +274,7 @@ mod tests {
         let record = Record {
             time: String::new(),
             event: "",
-            source: Some(Ipv4Addr::LOCALHOST.into()),
+            source: Some(Prefix::of(Ipv4Addr::LOCALHOST.into())),
             door: Some(""),
             protocol: Some(""),
             port: Some(0),

@@ -13,6 +13,7 @@ use super::{
     state::{Daemon, ports},
     trial::Trial,
 };
+use crate::apply::carry_grants::EndCause;
 use crate::{
     apply::{Deployed, Ended, plan::Plan},
     console::{AttachMode, Named},
@@ -134,13 +135,15 @@ impl<W: Write> Daemon<W> {
                 .detached(&self.ports, interface, clock::boot_ns());
         }
         let more = grants.len().saturating_sub(ENDED_LOGGED);
-        for (source, door) in grants.into_iter().take(ENDED_LOGGED) {
-            let source = std::net::IpAddr::from(source);
-            match door {
-                Some(door) => tracing::warn!(
+        for (source, cause) in grants.into_iter().take(ENDED_LOGGED) {
+            match cause {
+                EndCause::DoorRemoved(door) => tracing::warn!(
                     "the grant of {source} ended: door {door} was removed from the configuration"
                 ),
-                None => tracing::warn!(
+                EndCause::Narrowed(door) => tracing::warn!(
+                    "the grant of {source} ended: the grants of door {door} are narrower now"
+                ),
+                EndCause::UnknownDoor => tracing::warn!(
                     "the grant of {source} ended: it is not known which door gave it"
                 ),
             }

@@ -12,6 +12,7 @@ use knock_common::{
 };
 
 use super::state::Daemon;
+use crate::model::settings::Prefix;
 use crate::{
     commands::{Job, Occasion},
     host::{clock, os_error},
@@ -134,7 +135,7 @@ impl<W: Write> Daemon<W> {
                 Action::Restore { key, grant } => self.restore(key, grant),
                 Action::Opened { source, door, .. } => {
                     self.console.action(action, event, at_ns);
-                    self.warn_of_gateway(source);
+                    self.warn_of_gateway(source, door);
                     self.command(Occasion::Open, source, door, event);
                     Ok(())
                 }
@@ -155,11 +156,12 @@ impl<W: Write> Daemon<W> {
     }
 
     /// Warns if the source is a gateway: all clients behind one that masquerades share its address.
-    fn warn_of_gateway(&mut self, source: Address) {
-        let source = source.into();
-        if !self.plan.is_gateway(source) {
+    fn warn_of_gateway(&mut self, source: Address, door: u16) {
+        let grant_prefix = self.door(door).map(|door| door.grant_prefix);
+        let covered = Prefix::covered(source, grant_prefix.unwrap_or_default());
+        let Some(source) = self.plan.gateway_in(covered) else {
             return;
-        }
+        };
         let line = format!(
             "{source} is a gateway of this host: if it puts its own address in place of those \
              behind it, the door is open to all of them"
@@ -199,10 +201,10 @@ impl<W: Write> Daemon<W> {
         };
         let job = Job {
             occasion,
-            source: source.into(),
+            source: Prefix::covered(source, door.grant_prefix),
             door: door.name.clone(),
             user: event
-                .filter(|event| event.source == source)
+                .filter(|event| door.grant_prefix.covers(source, event.source))
                 .and_then(|event| self.console.user_of(event)),
             port: door.opened().first().map(|ports| ports.first),
             command,

@@ -6,7 +6,7 @@
 //! their expiry. Sources with a connection come last, and grants given by hand are never ended early.
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::{BTreeSet, HashMap, HashSet},
     io::Write,
 };
 
@@ -78,16 +78,21 @@ impl<W: Write> Daemon<W> {
         )
     }
 
-    /// Returns the sources with connections to protected ports, each with the time of its last packet
-    /// in milliseconds since boot.
+    /// Returns the sources with connections to protected ports and what grants may cover of them, each with the time of
+    /// its last packet in milliseconds since boot.
     fn connected(&mut self, now_ms: u64) -> Result<HashMap<Address, u64>> {
         let idle_ms = self.settings().established.idle_ms();
+        let doors = self.settings().doors.iter();
+        let prefixes: BTreeSet<_> = doors.map(|door| door.grant_prefix).collect();
         let mut connected = HashMap::new();
         for (key, word) in self.flows()? {
             let flow = Flow::from_word(word);
             if now_ms < flow.until_ms(key.idle_ms(idle_ms)) {
-                let seen_ms: &mut u64 = connected.entry(key.source).or_default();
-                *seen_ms = (*seen_ms).max(flow.seen_ms);
+                for prefix in &prefixes {
+                    let covered = prefix.first_of(key.source);
+                    let seen_ms: &mut u64 = connected.entry(covered).or_default();
+                    *seen_ms = (*seen_ms).max(flow.seen_ms);
+                }
             }
         }
         Ok(connected)

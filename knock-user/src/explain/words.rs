@@ -23,7 +23,7 @@ use super::{
     live::Live,
     query::{Known, Query},
 };
-use crate::model::settings::Door;
+use crate::model::settings::{Door, Prefix};
 
 /// Names of doors in one sentence.
 const DOORS_SHOWN: usize = 5;
@@ -227,9 +227,15 @@ impl<L: Live> About<'_, L> {
             0 => vec![0],
             target_id => vec![0, target_id],
         };
+        let prefix = self.rule.grant_prefix();
+        let covered = Prefix::covered(self.info.source, prefix);
+        let whose = match covered == Prefix::of(self.query.source) {
+            true => "it".to_owned(),
+            false => format!("its network {covered}"),
+        };
         let held = target_ids.into_iter().filter_map(|target_id| {
             let key = GrantKey {
-                source: self.info.source,
+                source: prefix.first_of(self.info.source),
                 port_group: self.rule.port_group,
                 target_id,
             };
@@ -242,7 +248,7 @@ impl<L: Live> About<'_, L> {
                 let left = self.until(grant.until_ms);
                 let door = self.known.door(grant.door);
                 let door = door.map_or("a door that was removed", |door| &door.name);
-                format!("it has a grant for {door}, {left} left")
+                format!("{whose} has a grant for {door}, {left} left")
             })
             .collect();
         if !sentences.is_empty() {

@@ -7,7 +7,7 @@ use knock_common::{Address, grant::Grant, layout::GrantKey};
 pub enum Action {
     /// A door opened for a source: report it and run `on_open`.
     Opened {
-        /// The source.
+        /// The source, or the first address of its prefix.
         source: Address,
         /// The index of the door.
         door: u16,
@@ -18,7 +18,7 @@ pub enum Action {
     },
     /// The door stays open for longer: report it.
     Refreshed {
-        /// The source.
+        /// The source, or the first address of its prefix.
         source: Address,
         /// The index of the door.
         door: u16,
@@ -29,7 +29,7 @@ pub enum Action {
     },
     /// The door is closed again: report it and run `on_close`.
     Closed {
-        /// The source.
+        /// The source, or the first address of its prefix.
         source: Address,
         /// The index of the door.
         door: u16,
@@ -77,6 +77,8 @@ pub enum Ending {
     Packet,
     /// The door was removed from the configuration.
     Removed,
+    /// The door's grants are narrower in the new configuration.
+    Narrowed,
     /// A user revoked the grant.
     Revoked {
         /// The user id.
@@ -93,6 +95,7 @@ impl Ending {
         match self {
             Self::Expired => "expired",
             Self::Removed => "removed",
+            Self::Narrowed => "narrowed",
             Self::Sequence { by: None } => "early",
             Self::Sequence { by: Some(_) } => "sequence",
             Self::Packet => "spa",

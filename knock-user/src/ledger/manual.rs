@@ -6,7 +6,7 @@
 
 use std::collections::BTreeSet;
 
-use knock_common::{Address, grant::Grant, layout::GrantKey, time::SKEW_MS};
+use knock_common::{Address, GrantPrefix, grant::Grant, layout::GrantKey, time::SKEW_MS};
 
 use super::{
     action::{Action, Ending},
@@ -16,8 +16,10 @@ use super::{
 /// A door that is open for a source.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Open {
-    /// The source.
+    /// The source, or the first address of its prefix.
     pub source: Address,
+    /// The prefixes that grants of the door cover.
+    pub prefix: GrantPrefix,
     /// The number of the door.
     pub door: u16,
     /// When it ends, in milliseconds since boot.
@@ -44,6 +46,7 @@ impl Ledger {
     pub fn open(&self) -> impl Iterator<Item = Open> {
         self.openings.iter().map(|(&(source, door), opening)| Open {
             source,
+            prefix: self.prefix_of(door),
             door,
             until_ms: opening.until_ms,
             given_ms: opening.given_ns / NANOS_PER_MILLI,
@@ -55,6 +58,7 @@ impl Ledger {
     /// Returns when a source's grant for a door ended, in milliseconds since boot, if that was in
     /// the last few seconds.
     pub fn ended_ms(&self, source: Address, door: u16, now_ms: u64) -> Option<u64> {
+        let source = self.prefix_of(door).first_of(source);
         let end = self.ended.find(&(source, door), now_ms)?;
         Some(end.at_ns / NANOS_PER_MILLI)
     }
@@ -81,6 +85,7 @@ impl Ledger {
         let mut action = self.extend(source, grant, given_ns);
         if let Some(Action::Opened { by, .. } | Action::Refreshed { by, .. }) = &mut action {
             *by = Some(user);
+            let source = self.prefix_of(grant.door).first_of(source);
             if let Some(opening) = self.openings.get_mut(&(source, grant.door)) {
                 opening.by = *by;
             }
@@ -88,7 +93,7 @@ impl Ledger {
         action.into_iter().collect()
     }
 
-    /// Returns how to end a source's grants for one door or for all; `entries` are those of the
+    /// Returns how to end the grants that cover a source, for one door or for all; `entries` are those of the
     /// allow map.
     ///
     /// If another door grants the port too, that grant remains.
@@ -101,13 +106,14 @@ impl Ledger {
     ) -> Revocation {
         let is_meant = |number: u16| door.is_none_or(|door| door == number);
         let mut revocation = Revocation::default();
-        let holders = self.holders(source).into_iter().map(|(_, door)| door);
+        let holders = self.holders_of(source).into_iter().map(|(_, door)| door);
         revocation
             .doors
             .extend(holders.filter(|&door| is_meant(door)));
         for &(key, grant) in entries {
             let is_valid = now_ms < grant.until_ms;
-            if key.source != source || !is_valid || !is_meant(grant.door) {
+            let is_covered = self.prefix_of(grant.door).covers(key.source, source);
+            if !is_covered || !is_valid || !is_meant(grant.door) {
                 continue;
             }
             revocation.doors.insert(grant.door);
@@ -139,7 +145,7 @@ impl Ledger {
         let at_ns = now_ms.saturating_mul(NANOS_PER_MILLI);
         let mut actions = Vec::new();
         for &door in &revocation.doors {
-            let holder = (source, door);
+            let holder = (self.prefix_of(door).first_of(source), door);
             let ending = Ending::Revoked { by: user };
             match self.close(holder, at_ns, ending, now_ms) {
                 Some(closed) => actions.push(closed),

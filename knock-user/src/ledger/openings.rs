@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use knock_common::{
-    Address, Reason,
+    Address, GrantPrefix, Reason,
     event::Event,
     grant::Grant,
     layout::{ALLOW_MAX, DoorEntry, GrantKey},
@@ -18,7 +18,7 @@ use crate::compile::grant_keys;
 
 pub(super) const NANOS_PER_MILLI: u64 = 1_000_000;
 
-/// A source and the index of a door.
+/// The first address of what a grant covers, and the index of a door.
 pub(super) type Holder = (Address, u16);
 /// A [`GrantKey`] in an order: source, port group, target.
 pub(super) type Entry = (Address, u16, u16);
@@ -38,6 +38,8 @@ pub enum Lookup {
 #[derive(Debug)]
 pub struct Ledger {
     pub(super) doors: Vec<DoorEntry>,
+    /// The prefixes of the doors, each once.
+    pub(super) prefixes: BTreeSet<GrantPrefix>,
     pub(super) openings: BTreeMap<Holder, Opening>,
     pub(super) deadlines: BTreeSet<(u64, Holder)>,
     /// Entries without an opening, and when to check them.
@@ -79,6 +81,7 @@ impl Ledger {
     /// empty door.
     pub fn new(doors: Vec<DoorEntry>) -> Self {
         Self {
+            prefixes: prefixes_of(&doors),
             doors,
             openings: BTreeMap::new(),
             deadlines: BTreeSet::new(),
@@ -124,7 +127,7 @@ impl Ledger {
     ///
     /// This replaces lost events: grants, and grants that ended early.
     pub fn observe(&mut self, key: GrantKey, grant: Grant, now_ms: u64) -> Vec<Action> {
-        if now_ms < grant.until_ms && self.has_door(grant.door) {
+        if now_ms < grant.until_ms && self.is_of_door(key, grant.door) {
             let given_ns = self.given_ns(grant, now_ms);
             let action = self.extend(key.source, grant, given_ns);
             return action.into_iter().collect();
@@ -157,13 +160,14 @@ impl Ledger {
 
     pub(super) fn receive_opened(&mut self, event: &Event, now_ms: u64) -> Vec<Action> {
         let &Event {
-            source,
+            source: asked_from,
             door,
             until_ms,
             at_ns,
             ..
         } = event;
         let grant = Grant { until_ms, door };
+        let source = self.prefix_of(door).first_of(asked_from);
         if !self.has_door(door) || self.is_stale((source, door), event, now_ms) {
             return Vec::new();
         }
@@ -219,6 +223,7 @@ impl Ledger {
         given_ns: u64,
     ) -> Option<Action> {
         let Grant { until_ms, door } = grant;
+        let source = self.prefix_of(door).first_of(source);
         let holder = (source, door);
         let keys = self.keys_of(source, door);
         let Some(opening) = self.openings.get_mut(&holder) else {
@@ -267,6 +272,18 @@ impl Ledger {
         door.is_some_and(|door| *door != DoorEntry::default())
     }
 
+    /// Returns whether an entry belongs to a door of this configuration. One that a configuration with other prefixes
+    /// wrote belongs to none.
+    pub(super) fn is_of_door(&self, key: GrantKey, door: u16) -> bool {
+        self.has_door(door) && self.prefix_of(door).first_of(key.source) == key.source
+    }
+
+    /// Returns the prefixes that the grants of a door cover.
+    pub(super) fn prefix_of(&self, door: u16) -> GrantPrefix {
+        let door = self.doors.get(usize::from(door));
+        door.map_or(GrantPrefix::SINGLE, |door| door.grant_prefix)
+    }
+
     pub(super) fn keys_of(&self, source: Address, door: u16) -> Vec<GrantKey> {
         let Some(door) = self.doors.get(usize::from(door)) else {
             return Vec::new();
@@ -274,11 +291,25 @@ impl Ledger {
         grant_keys(door, source).collect()
     }
 
-    /// Returns the openings of a source.
+    /// Returns the openings that cover a source.
+    pub(super) fn holders_of(&self, source: Address) -> Vec<Holder> {
+        let covering = self.prefixes.iter().flat_map(|prefix| {
+            let holders = self.holders(prefix.first_of(source)).into_iter();
+            holders.filter(|&(_, door)| self.prefix_of(door) == *prefix)
+        });
+        covering.collect()
+    }
+
+    /// Returns the openings whose prefix begins at an address.
     pub(super) fn holders(&self, source: Address) -> Vec<Holder> {
         let range = self.openings.range((source, 0)..=(source, u16::MAX));
         range.map(|(&holder, _)| holder).collect()
     }
+}
+
+/// Returns the prefixes of doors, each once.
+pub(super) fn prefixes_of(doors: &[DoorEntry]) -> BTreeSet<GrantPrefix> {
+    doors.iter().map(|door| door.grant_prefix).collect()
 }
 
 /// The time after an end at which the final state of its entry is certain.

@@ -5,10 +5,11 @@ use std::{
     net::{IpAddr, Ipv4Addr},
 };
 
-use knock_common::Address;
+use knock_common::{Address, GrantPrefix};
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 
 /// An address prefix: `10.0.0.0/8`, `fd00::/8`, `192.0.2.1`.
-#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub struct Prefix {
     /// The address; bits after the prefix are zero.
     pub address: IpAddr,
@@ -24,6 +25,21 @@ impl Prefix {
             IpAddr::V6(_) => 128,
         };
         Self { address, bits }
+    }
+
+    /// Returns what a grant covers whose key has this source.
+    pub fn covered(source: Address, grant_prefix: GrantPrefix) -> Self {
+        Self {
+            address: source.into(),
+            bits: grant_prefix.bits_for(source),
+        }
+        .cleared()
+    }
+
+    /// Returns whether it has an address.
+    pub fn has(self, address: IpAddr) -> bool {
+        let same_family = self.address.is_ipv4() == address.is_ipv4();
+        same_family && self == Self { address, ..self }.cleared()
     }
 
     /// Returns the prefix in the form of the maps: IPv4 is mapped, so it is 96 bits longer.
@@ -60,5 +76,18 @@ impl fmt::Display for Prefix {
         } else {
             write!(f, "{}/{}", self.address, self.bits)
         }
+    }
+}
+
+impl Serialize for Prefix {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for Prefix {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        text.parse().map_err(D::Error::custom)
     }
 }

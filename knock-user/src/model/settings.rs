@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use knock_common::{layout::FlagClass, packet::Protocol};
+use knock_common::{GrantPrefix, layout::FlagClass, packet::Protocol};
 use knock_sequence::{Knock, PortSet, Ports, duration};
 
 use super::spa::Fwknop;
@@ -203,6 +203,8 @@ pub struct Door {
     pub open_for: Duration,
     /// The longest grant that a user may ask for, at least `open_for`.
     pub open_for_max: Duration,
+    /// The prefixes that a grant covers.
+    pub grant_prefix: GrantPrefix,
     /// The time limit from the first knock to the last.
     pub sequence_timeout: Duration,
     /// The time limit from one knock to the next, if any.

@@ -7,6 +7,7 @@ use std::{
 
 use anyhow::{Context as _, Result};
 
+use knock_common::GrantPrefix;
 use knock_sequence::{Ports, duration::spell, one_time::OneTimeText};
 
 use crate::{
@@ -279,9 +280,10 @@ fn effect(door: &Door, has_users: bool) -> String {
                 false => String::new(),
             };
             effects.push(format!(
-                "opens {} for {}{most}",
+                "opens {} for {}{most}{}",
                 words(ports),
-                spell(door.open_for)
+                spell(door.open_for),
+                width(door.grant_prefix)
             ));
         }
         Effect::Close(ports) => effects.push(format!("closes {}", words(ports))),
@@ -295,6 +297,24 @@ fn effect(door: &Door, has_users: bool) -> String {
         effects.push(format!("replies to the client with tcp/{port}"));
     }
     effects.join(", ")
+}
+
+/// Returns what grants cover besides the source.
+fn width(prefix: GrantPrefix) -> String {
+    let families = [
+        (prefix.ipv4(), GrantPrefix::SINGLE.ipv4(), "IPv4"),
+        (prefix.ipv6(), GrantPrefix::SINGLE.ipv6(), "IPv6"),
+    ];
+    let wide = families
+        .into_iter()
+        .filter(|(bits, single, _)| bits < single);
+    let wide: Vec<_> = wide
+        .map(|(bits, _, family)| format!("{family} /{bits}"))
+        .collect();
+    match wide.as_slice() {
+        [] => String::new(),
+        _ => format!(", for the source's whole {}", wide.join(" or ")),
+    }
 }
 
 fn words<T: ToString>(things: &[T]) -> String {

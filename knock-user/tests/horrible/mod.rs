@@ -68,8 +68,29 @@ impl<'s> Horrible<'s> {
         }
     }
 
+    /// What a grant for a source covers: all doors have the same prefixes.
+    fn network(&self, source: IpAddr) -> IpAddr {
+        let is_wide = self
+            .settings
+            .doors
+            .iter()
+            .any(|door| !door.grant_prefix.is_single());
+        match source {
+            _ if !is_wide => source,
+            IpAddr::V4(v4) => {
+                let [a, b, c, _] = v4.octets();
+                [a, b, c, 0].into()
+            }
+            IpAddr::V6(v6) => {
+                let [a, b, c, d, ..] = v6.segments();
+                [a, b, c, d, 0, 0, 0, 0].into()
+            }
+        }
+    }
+
     /// Whether a new connection gets through.
     pub(crate) fn may_connect(&self, from: IpAddr, to: IpAddr, port: u16, now_ms: u64) -> bool {
+        let from = self.network(from);
         [None, Some(to)].into_iter().any(|target| {
             let until = self.grants.get(&(from, Granted::Port(port), target));
             until.is_some_and(|&until| now_ms < until)
@@ -277,6 +298,7 @@ impl<'s> Horrible<'s> {
     }
 
     fn use_door(&mut self, source: IpAddr, door: &Door, now_ms: u64) -> Reason {
+        let source = self.network(source);
         let key = |granted| (source, granted, door.target);
         match &door.effect {
             Effect::Close(ports) => {

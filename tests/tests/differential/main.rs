@@ -55,7 +55,7 @@ const CONFIG: &str = r#"
         { name = "three", knock = ["tcp/7000", "udp/8000", "tcp/9000"], open = ["tcp/22"], sequence_timeout = "30m", open_for = "1d" },
         { name = "beginning", knock = ["tcp/7000", "udp/8000", "tcp/9000", "tcp/6000"], open = ["udp/53"], sequence_timeout = "30m", open_for = "1d" },
         { name = "end", knock = ["udp/8000", "tcp/9000"], open = ["tcp/23"], sequence_timeout = "30m", open_for = "1d" },
-        { name = "one", knock = ["udp/6001"], open = ["tcp/24"], sequence_timeout = "30m", open_for = "1d" },
+        { name = "one", knock = ["udp/6001"], open = ["tcp/24"], sequence_timeout = "30m", open_for = "1d", grant_prefix = { ipv4 = 24, ipv6 = 64 } },
         { name = "flags", knock = ["tcp/9100", "tcp/8100", "tcp/9100"], open = ["tcp/22"], tcp_flags = "fin,!syn", sequence_timeout = "30m", open_for = "2d" },
         { name = "close", knock = ["tcp/9001", "udp/8000"], close = ["tcp/22"], sequence_timeout = "30m" },
         { name = "target", knock = ["tcp/7000", "udp/8001"], open = ["tcp/22"], target = "192.0.2.3", sequence_timeout = "30m", open_for = "1d" },

@@ -2,7 +2,10 @@
 
 use knock_common::{
     Address,
-    Reason::{self, Closed, FirstKnock, Granted, GrantsFull, NoGrant, Opened, Refreshed},
+    Reason::{
+        self, Closed, FirstKnock, Flow, Granted, GrantsFull, NoGrant, Opened, OutOfSequence,
+        Refreshed,
+    },
     Verdict,
     grant::Grant,
     layout::{ALLOW_MAX, GrantKey},
@@ -95,7 +98,7 @@ fn a_grant_admits_its_source_until_it_expires() {
                     ack(22).is(Granted),
                     bye_first.clone(),
                     bye.clone(),
-                    ack(22).is(Reason::Flow),
+                    ack(22).is(Flow),
                     syn(22).is(NoGrant),
                 ],
             ),
@@ -158,7 +161,7 @@ fn a_flow_keeps_a_connection_open_after_its_grant() {
                     Flows(0),
                     ack(22).is(Granted),
                     Flows(1),
-                    ack(22).is(Reason::Flow),
+                    ack(22).is(Flow),
                     Flows(1),
                 ],
             ),
@@ -167,9 +170,9 @@ fn a_flow_keeps_a_connection_open_after_its_grant() {
                 [
                     ack(22).is(Granted),
                     Later(61),
-                    ack(22).is(Reason::Flow),
-                    tcp(22, PSH | ACK).is(Reason::Flow),
-                    tcp(22, SYN_ACK).is(Reason::Flow),
+                    ack(22).is(Flow),
+                    tcp(22, PSH | ACK).is(Flow),
+                    tcp(22, SYN_ACK).is(Flow),
                 ],
             ),
             opened(
@@ -179,7 +182,7 @@ fn a_flow_keeps_a_connection_open_after_its_grant() {
                     syn(22).is(Granted),
                     Later(61),
                     syn(22).is(NoGrant),
-                    ack(22).is(Reason::Flow),
+                    ack(22).is(Flow),
                 ],
             ),
             opened(
@@ -194,7 +197,7 @@ fn a_flow_keeps_a_connection_open_after_its_grant() {
                     syn(22).is(Granted),
                     Flows(1),
                     Later(4),
-                    ack(22).is(Reason::Flow),
+                    ack(22).is(Flow),
                 ],
             ),
             opened(
@@ -211,9 +214,9 @@ fn a_flow_keeps_a_connection_open_after_its_grant() {
                 [
                     ack(22).is(Granted),
                     Later(70),
-                    ack(22).is(Reason::Flow),
+                    ack(22).is(Flow),
                     Later(70),
-                    ack(22).is(Reason::Flow),
+                    ack(22).is(Flow),
                     Later(80),
                     ack(22).is(NoGrant),
                 ],
@@ -222,10 +225,10 @@ fn a_flow_keeps_a_connection_open_after_its_grant() {
                 "a FIN or RST, which can be forged, does not shorten it",
                 [
                     ack(22).is(Granted),
-                    tcp(22, FIN | ACK).is(Reason::Flow),
-                    tcp(22, RST).is(Reason::Flow),
+                    tcp(22, FIN | ACK).is(Flow),
+                    tcp(22, RST).is(Flow),
                     Later(70),
-                    ack(22).is(Reason::Flow),
+                    ack(22).is(Flow),
                 ],
             ),
             opened(
@@ -241,7 +244,7 @@ fn a_flow_keeps_a_connection_open_after_its_grant() {
                     syn(7000).is(FirstKnock).reported("ssh", 1),
                     udp(8000).is(Opened).reported("ssh", 2),
                     ack(22).is(Granted),
-                    ack(22).is(Reason::Flow),
+                    ack(22).is(Flow),
                     Flows(1),
                 ],
             ),
@@ -251,7 +254,7 @@ fn a_flow_keeps_a_connection_open_after_its_grant() {
                     udp(1194).is(Granted),
                     Flows(1),
                     Later(61),
-                    udp(1194).is(Reason::Flow),
+                    udp(1194).is(Flow),
                     udp(1194).over_port(40_001).is(NoGrant),
                     Later(80),
                     udp(1194).is(NoGrant),
@@ -279,6 +282,84 @@ fn keep_false_cuts_connections() {
                 udp(1194).is(NoGrant),
             ],
         )],
+    );
+}
+
+const PREFIXES: &str = r#"
+    established = { idle = "80s", idle_udp = "80s" }
+    door = [
+        { name = "ssh", knock = ["tcp/7000", "udp/8000"], open = ["tcp/22", "udp/1194"], open_for = "1m", grant_prefix = { ipv4 = 24, ipv6 = 64 } },
+        { name = "bye", knock = ["tcp/7002", "udp/8000"], close = ["tcp/22", "udp/1194"] },
+        { name = "both", knock = ["tcp/7003", "udp/8000"], open = ["tcp/80"], open_for = "1m" },
+    ]
+"#;
+
+#[test]
+fn a_grant_for_a_prefix_admits_its_addresses_and_no_others() {
+    let [bye_first, bye] = knock("bye", Closed);
+    let [again_first, again] = knock("ssh", Refreshed);
+    let mut table = Table::new(PREFIXES, LoadOptions::default());
+    table.run(
+        &[Family::V6],
+        &[
+            opened(
+                "new connections",
+                [
+                    syn(22).is(Granted),
+                    syn(22).same_network().is(Granted),
+                    udp(1194).same_network().is(Granted),
+                    syn(22).neighbour().is(NoGrant),
+                    udp(1194).neighbour().is(NoGrant),
+                ],
+            ),
+            opened(
+                "until it expires",
+                [
+                    Later(61),
+                    syn(22).is(NoGrant),
+                    syn(22).same_network().is(NoGrant),
+                ],
+            ),
+            opened(
+                "flows belong to one address",
+                [
+                    syn(22).same_network().is(Granted),
+                    ack(22).same_network().is(Granted),
+                    Later(61),
+                    ack(22).same_network().is(Flow),
+                    syn(22).same_network().is(NoGrant),
+                    ack(22).is(NoGrant),
+                    ack(22).neighbour().is(NoGrant),
+                ],
+            ),
+            opened(
+                "a closing sequence ends it for all",
+                [
+                    bye_first,
+                    bye,
+                    syn(22).is(NoGrant),
+                    syn(22).same_network().is(NoGrant),
+                ],
+            ),
+            opened(
+                "knocks are of one address",
+                [
+                    again_first,
+                    udp(8000).same_network().is(OutOfSequence),
+                    again,
+                ],
+            ),
+            row(
+                "another door without a prefix",
+                [
+                    syn(7003).is(FirstKnock).reported("both", 1),
+                    udp(8000).is(Opened).reported("both", 2),
+                    syn(80).is(Granted),
+                    syn(80).same_network().is(NoGrant),
+                    syn(22).is(NoGrant),
+                ],
+            ),
+        ],
     );
 }
 
