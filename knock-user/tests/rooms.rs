@@ -34,17 +34,59 @@ const FLOORS: [&str; 19] = [
 #[test]
 fn no_room_uses_one_above_it() {
     let mut up = Vec::new();
-    for (floor, room) in FLOORS.iter().enumerate() {
-        for file in files(room) {
-            for used in rooms_used(&file) {
-                let below = FLOORS.iter().position(|name| *name == used);
-                if below.is_none_or(|below| below > floor) {
-                    up.push(format!("{} uses crate::{used}", file.display()));
-                }
+    for (module, file) in modules() {
+        let floor = FLOORS.iter().position(|name| *name == module[0]);
+        for used in rooms_used(&module, &code(&file)) {
+            let below = FLOORS.iter().position(|name| *name == used);
+            if below.is_none() || below > floor {
+                up.push(format!("{} uses crate::{used}", file.display()));
             }
         }
     }
     assert!(up.is_empty(), "{}", up.join("\n"));
+}
+
+#[test]
+fn a_room_is_found_however_a_file_names_it() {
+    for (name, module, code, used) in [
+        ("its own", "model::text", "use super::problem;", "model"),
+        (
+            "in an import",
+            "model::text",
+            "use crate::admin::list;",
+            "admin",
+        ),
+        (
+            "in a group",
+            "model::text",
+            "use crate::{admin::list};",
+            "admin",
+        ),
+        (
+            "behind super",
+            "model::text",
+            "use super::super::admin::list;",
+            "admin",
+        ),
+        (
+            "behind self",
+            "model",
+            "use self::super::admin::list;",
+            "admin",
+        ),
+        ("in code", "model", "super::admin::list::run();", "admin"),
+        ("all of them", "model", "use crate::*;", "*"),
+        (
+            "another name of the root",
+            "model",
+            "use crate as root;",
+            "*",
+        ),
+    ] {
+        let module: Module = module.split("::").map(str::to_owned).collect();
+        let found: Vec<_> = rooms_used(&module, code).into_iter().collect();
+        assert_eq!(found, [used], "{name}");
+    }
 }
 
 #[test]
@@ -128,12 +170,16 @@ fn files(room: &str) -> Vec<PathBuf> {
     files
 }
 
-/// The rooms that a file names behind `crate::`, outside its tests.
-fn rooms_used(file: &Path) -> BTreeSet<String> {
-    let named = paths(&code(file)).into_iter();
+/// The rooms that the code of a module names; `*` if it may be any.
+fn rooms_used(module: &Module, code: &str) -> BTreeSet<String> {
+    let paths = paths(code);
+    let named = paths.iter().filter_map(|path| resolve(module, path));
     named
-        .filter(|path| path[0] == "crate")
-        .filter_map(|path| path.get(1).cloned())
+        .map(|(mut base, rest)| {
+            base.extend(rest.iter().cloned());
+            base.into_iter().find(|name| !name.is_empty())
+        })
+        .map(|room| room.unwrap_or_else(|| "*".to_owned()))
         .collect()
 }
 
@@ -168,18 +214,10 @@ fn module_of(
     path: &[String],
     modules: &BTreeMap<Module, PathBuf>,
 ) -> Option<Module> {
-    let mut module = from.clone();
-    let mut names = path;
-    while let Some((first, rest)) = names.split_first() {
-        match first.as_str() {
-            "crate" => module.clear(),
-            "super" => drop(module.pop()),
-            "self" => {}
-            _ => break,
-        }
-        names = rest;
-    }
-    let is_relative = names.len() < path.len();
+    let (mut module, names, is_relative) = match resolve(from, path) {
+        Some((module, names)) => (module, names, true),
+        None => (from.clone(), path, false),
+    };
     for name in names {
         let mut inner = module.clone();
         inner.push(name.clone());
@@ -191,6 +229,22 @@ fn module_of(
     // A single name may be a variable.
     let is_child = path.len() > 1 && module.len() > from.len();
     ((is_relative || is_child) && modules.contains_key(&module)).then_some(module)
+}
+
+/// The module in front of a path's names; `None` if the path begins with none of `crate`, `self` and `super`.
+fn resolve<'p>(from: &Module, path: &'p [String]) -> Option<(Module, &'p [String])> {
+    let mut module = from.clone();
+    let mut names = path;
+    while let Some((first, rest)) = names.split_first() {
+        match first.as_str() {
+            "crate" => module.clear(),
+            "super" => drop(module.pop()),
+            "self" => {}
+            _ => break,
+        }
+        names = rest;
+    }
+    (names.len() < path.len()).then_some((module, names))
 }
 
 /// The paths in a code, one for each member of a group.

@@ -16,7 +16,7 @@ use std::{
 };
 
 use syn::{
-    Attribute, ImplItemFn, Item, ItemMod, Macro, UseTree, Visibility,
+    Attribute, ImplItemFn, Item, ItemMod, ItemUse, Macro, Meta, UseTree, Visibility,
     visit::{self, Visit},
 };
 
@@ -28,14 +28,15 @@ type Graph = BTreeMap<Module, BTreeSet<Module>>;
 #[test]
 fn no_files_use_each_other_in_a_circle() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let manifest = fs::read_to_string(root.join("Cargo.toml")).unwrap();
+    let manifest: toml::Table = manifest.parse().unwrap();
     let mut circles = Vec::new();
-    for name in fs::read_dir(&root).unwrap() {
-        let source = name.unwrap().path().join("src");
-        let crate_name = source.parent().unwrap().file_name().unwrap();
-        if source.is_dir() {
-            for edge in circle(&graph(&read(&source))) {
-                circles.push(format!("{}: {edge}", crate_name.display()));
-            }
+    for member in manifest["workspace"]["members"].as_array().unwrap() {
+        let member = member.as_str().unwrap();
+        let files = read(&root.join(member).join("src"));
+        assert!(!files.is_empty(), "{member} has no files");
+        for edge in circle(&graph(&files)) {
+            circles.push(format!("{member}: {edge}"));
         }
     }
     assert!(circles.is_empty(), "\n{}", circles.join("\n"));
@@ -60,7 +61,7 @@ fn a_circle_is_found_however_a_file_names_another() {
         (
             "through a third",
             vec![
-                ("a", "use super::b;"),
+                ("a", "use super::b::B;"),
                 ("b", "use crate::c::C;"),
                 ("c", "fn f(a: crate::a::A) {}"),
             ],
@@ -69,7 +70,7 @@ fn a_circle_is_found_however_a_file_names_another() {
         (
             "in the arguments of a macro",
             vec![
-                ("a", "use crate::b;"),
+                ("a", "use crate::b::B;"),
                 ("b", "fn f() { print!(\"{}\", crate::a::NAME) }"),
             ],
             true,
@@ -81,6 +82,71 @@ fn a_circle_is_found_however_a_file_names_another() {
                 ("m", "mod b; pub use b::B;"),
                 ("m::b", "use crate::a::A;"),
             ],
+            true,
+        ),
+        (
+            "through a re-export under another name",
+            vec![
+                ("a", "use crate::m::C;"),
+                ("m", "mod b; pub use b::B as C;"),
+                ("m::b", "use crate::a::A;"),
+            ],
+            true,
+        ),
+        (
+            "through a re-export of everything",
+            vec![
+                ("a", "use crate::m::B;"),
+                ("m", "mod b; pub use b::*;"),
+                ("m::b", "use crate::a::A; pub struct B;"),
+            ],
+            true,
+        ),
+        (
+            "behind the name of an imported module",
+            vec![
+                ("a", "use crate::m; fn f(b: m::B) {}"),
+                ("m", "mod b; pub use b::B;"),
+                ("m::b", "use crate::a::A;"),
+            ],
+            true,
+        ),
+        (
+            "only a part of an imported module",
+            vec![
+                ("a", "use crate::m; fn f() { m::b::g() }"),
+                ("m", "mod b; fn f(a: crate::a::A) {}"),
+                ("m::b", "pub fn g() {}"),
+            ],
+            false,
+        ),
+        (
+            "behind a keyword in a macro",
+            vec![
+                ("a", "use crate::b::B;"),
+                ("b", "fn f() { select! { x = y => return crate::a::f() } }"),
+            ],
+            true,
+        ),
+        (
+            "in an attribute",
+            vec![
+                ("a", "use crate::b::B;"),
+                ("b", "struct B { #[arg(value_parser = crate::a::f)] c: u8 }"),
+            ],
+            true,
+        ),
+        (
+            "in a text of an attribute",
+            vec![
+                ("a", "use crate::b::B;"),
+                ("b", "struct B { #[serde(with = \"crate::a\")] c: u8 }"),
+            ],
+            true,
+        ),
+        (
+            "with self in front of super",
+            vec![("a", "use self::super::b::B;"), ("b", "use crate::a::A;")],
             true,
         ),
         (
@@ -158,16 +224,30 @@ fn module_of(path: &Path) -> Module {
 
 fn graph(files: &BTreeMap<Module, syn::File>) -> Graph {
     let mut found = BTreeMap::new();
-    let mut exports = BTreeMap::new();
+    let mut exports = Exports::default();
     for (module, file) in files {
         let mut names = Names {
             module: module.clone(),
             ..Names::default()
         };
-        names.visit_file(file);
-        for path in names.exports {
-            exports.insert((module.clone(), path.last().unwrap().clone()), path);
+        for item in &file.items {
+            if let Item::Use(item) = item {
+                names.import(item);
+            }
+            exports
+                .defined
+                .extend(defined(item).map(|name| (module.clone(), name)));
         }
+        names.visit_file(file);
+        for (name, path) in names.exports {
+            exports.named.insert((module.clone(), name), path);
+        }
+        exports.whole.insert(module.clone(), names.whole);
+        // Who imports a module uses what is named behind it.
+        let items = names.imports.into_values();
+        names
+            .paths
+            .extend(items.filter(|path| !files.contains_key(path)));
         found.insert(module, names.paths);
     }
     let is_within = |one: &Module, other: &Module| one.starts_with(other);
@@ -185,7 +265,7 @@ fn graph(files: &BTreeMap<Module, syn::File>) -> Graph {
 fn defining(
     mut path: Module,
     files: &BTreeMap<Module, syn::File>,
-    exports: &BTreeMap<(Module, String), Module>,
+    exports: &Exports,
 ) -> Option<Module> {
     // Re-exports of re-exports end sooner.
     for _ in 0..8 {
@@ -193,12 +273,10 @@ fn defining(
             .rev()
             .find(|&length| files.contains_key(&path[..length]))?;
         let (module, rest) = path.split_at(length);
-        let export = rest
-            .first()
-            .and_then(|name| exports.get(&(module.to_owned(), name.clone())));
+        let export = rest.first().and_then(|name| exports.of(module, name));
         match export {
             Some(export) if *export != path[..=length] => {
-                path = [export, &rest[1..]].concat();
+                path = [&export, &rest[1..]].concat();
             }
             _ => return Some(module.to_owned()),
         }
@@ -230,13 +308,59 @@ fn reached(graph: &Graph, from: &Module) -> BTreeSet<Module> {
     all
 }
 
+/// What the files of a crate define and re-export.
+#[derive(Default)]
+struct Exports {
+    defined: BTreeSet<(Module, String)>,
+    /// The path of each re-exported name.
+    named: BTreeMap<(Module, String), Module>,
+    /// The modules of which all names are re-exported.
+    whole: BTreeMap<Module, BTreeSet<Module>>,
+}
+
+impl Exports {
+    /// The path that a module re-exports under a name.
+    fn of(&self, module: &[String], name: &str) -> Option<Module> {
+        let key = (module.to_owned(), name.to_owned());
+        if let Some(path) = self.named.get(&key) {
+            return Some(path.clone());
+        }
+        let mut whole = self.whole.get(module).into_iter().flatten();
+        whole.find_map(|inner| {
+            let key = (inner.clone(), name.to_owned());
+            let has_it = self.defined.contains(&key) || self.named.contains_key(&key);
+            has_it.then(|| [inner.as_slice(), &[key.1]].concat())
+        })
+    }
+}
+
+/// The name of an item that others can import.
+fn defined(item: &Item) -> Option<String> {
+    let name = match item {
+        Item::Const(item) => &item.ident,
+        Item::Enum(item) => &item.ident,
+        Item::Fn(item) => &item.sig.ident,
+        Item::Static(item) => &item.ident,
+        Item::Struct(item) => &item.ident,
+        Item::Trait(item) => &item.ident,
+        Item::Type(item) => &item.ident,
+        Item::Union(item) => &item.ident,
+        _ => return None,
+    };
+    Some(name.to_string())
+}
+
 /// The paths that a file names, from the root of its crate.
 #[derive(Default)]
 struct Names {
     module: Module,
     paths: BTreeSet<Module>,
+    /// The paths of the names that the file imports.
+    imports: BTreeMap<String, Module>,
     /// Those that it re-exports.
-    exports: BTreeSet<Module>,
+    exports: BTreeMap<String, Module>,
+    /// The modules of which it re-exports all names.
+    whole: BTreeSet<Module>,
 }
 
 impl Names {
@@ -244,51 +368,84 @@ impl Names {
     fn absolute(&self, path: &[String], is_import: bool) -> Option<Module> {
         let mut base = self.module.clone();
         let mut rest = path;
-        match path.first()?.as_str() {
-            "crate" => {
-                base.clear();
-                rest = &rest[1..];
+        while let Some(first) = rest.first() {
+            match first.as_str() {
+                "crate" => base.clear(),
+                "self" => {}
+                "super" => drop(base.pop()),
+                _ => break,
             }
-            "self" => rest = &rest[1..],
-            "super" => {
-                while rest.first().is_some_and(|part| part == "super") {
-                    base.pop();
-                    rest = &rest[1..];
-                }
-            }
-            // A submodule, or another crate, which no file has the name of.
-            _ if is_import => {}
-            _ => return None,
+            rest = &rest[1..];
+        }
+        // Without these words: a submodule, or another crate, which no file has the name of.
+        if rest.len() == path.len() && !is_import {
+            base = self.imports.get(path.first()?)?.clone();
+            rest = &rest[1..];
         }
         base.extend(rest.iter().cloned());
         Some(base)
     }
 
-    fn import(&mut self, tree: &UseTree, path: &mut Module, is_exported: bool) {
-        let name = match tree {
+    fn import(&mut self, item: &ItemUse) {
+        if !is_for_tests(&item.attrs) {
+            let is_exported = !matches!(item.vis, Visibility::Inherited);
+            self.import_tree(&item.tree, &mut Module::new(), is_exported);
+        }
+    }
+
+    fn import_tree(&mut self, tree: &UseTree, path: &mut Module, is_exported: bool) {
+        let (name, local) = match tree {
             UseTree::Path(tree) => {
                 path.push(tree.ident.to_string());
-                self.import(&tree.tree, path, is_exported);
+                self.import_tree(&tree.tree, path, is_exported);
                 path.pop();
                 return;
             }
             UseTree::Group(group) => {
                 for tree in &group.items {
-                    self.import(tree, path, is_exported);
+                    self.import_tree(tree, path, is_exported);
                 }
                 return;
             }
-            UseTree::Name(tree) if tree.ident == "self" => None,
-            UseTree::Name(tree) => Some(tree.ident.to_string()),
-            UseTree::Rename(tree) => Some(tree.ident.to_string()),
-            UseTree::Glob(_) => None,
+            UseTree::Name(tree) => (Some(&tree.ident), Some(&tree.ident)),
+            UseTree::Rename(tree) => (Some(&tree.ident), Some(&tree.rename)),
+            UseTree::Glob(_) => (None, None),
         };
+        let name = name.map(ToString::to_string).filter(|name| name != "self");
         let whole: Module = path.iter().cloned().chain(name).collect();
-        if let Some(path) = self.absolute(&whole, true).filter(|path| !path.is_empty()) {
-            if is_exported {
-                self.exports.insert(path.clone());
+        let Some(whole) = self.absolute(&whole, true).filter(|path| !path.is_empty()) else {
+            return;
+        };
+        let local = local.map(ToString::to_string);
+        let local = local.map(|name| match name.as_str() {
+            "self" => whole[whole.len() - 1].clone(),
+            _ => name,
+        });
+        match local {
+            Some(local) => {
+                if is_exported {
+                    self.exports.insert(local.clone(), whole.clone());
+                }
+                self.imports.insert(local, whole);
             }
-            self.paths.insert(path);
+            None => {
+                if is_exported {
+                    self.whole.insert(whole.clone());
+                }
+                self.paths.insert(whole);
+            }
+        }
+    }
+
+    /// Adds the paths in code that is not parsed.
+    fn tokens(&mut self, text: &str) {
+        let text = text.replace(" :: ", "::").replace(":: ", "::");
+        let is_in_name = |letter: char| letter.is_alphanumeric() || letter == '_' || letter == ':';
+        for path in text.split(|letter| !is_in_name(letter)) {
+            let parts: Module = path.split("::").map(str::to_owned).collect();
+            if parts.len() > 1 {
+                self.paths.extend(self.absolute(&parts, false));
+            }
         }
     }
 }
@@ -296,10 +453,7 @@ impl Names {
 impl<'a> Visit<'a> for Names {
     fn visit_item(&mut self, item: &'a Item) {
         match item {
-            Item::Use(item) => {
-                let is_exported = !matches!(item.vis, Visibility::Inherited);
-                self.import(&item.tree, &mut Module::new(), is_exported);
-            }
+            Item::Use(item) => self.import(item),
             Item::Fn(item) if is_for_tests(&item.attrs) => {}
             Item::Impl(item) if is_for_tests(&item.attrs) => {}
             _ => visit::visit_item(self, item),
@@ -331,19 +485,22 @@ impl<'a> Visit<'a> for Names {
     }
 
     fn visit_macro(&mut self, item: &'a Macro) {
-        let text = item.tokens.to_string().replace(char::is_whitespace, "");
-        let is_in_name = |letter: char| letter.is_alphanumeric() || letter == '_' || letter == ':';
-        for path in text.split(|letter| !is_in_name(letter)) {
-            let parts: Module = path.split("::").map(str::to_owned).collect();
-            self.paths.extend(self.absolute(&parts, false));
-        }
+        self.tokens(&item.tokens.to_string());
         visit::visit_macro(self, item);
+    }
+
+    fn visit_attribute(&mut self, attribute: &'a Attribute) {
+        match &attribute.meta {
+            Meta::List(list) => self.tokens(&list.tokens.to_string()),
+            // The text of a comment.
+            Meta::NameValue(_) | Meta::Path(_) => {}
+        }
     }
 }
 
 fn is_for_tests(attributes: &[Attribute]) -> bool {
     attributes.iter().any(|attribute| {
         attribute.path().is_ident("cfg")
-            && matches!(&attribute.meta, syn::Meta::List(list) if list.tokens.to_string() == "test")
+            && matches!(&attribute.meta, Meta::List(list) if list.tokens.to_string() == "test")
     })
 }
