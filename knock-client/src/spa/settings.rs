@@ -98,7 +98,7 @@ pub enum SpaError {
     #[error("the host's key: {0}")]
     Weak(#[from] WeakKey),
     /// There is nothing to connect to behind a door that is being closed.
-    #[error("--close closes the door, so there is nothing to connect to: leave one of both out")]
+    #[error("--close closes the door, so there is nothing to connect to: leave one of them out")]
     CloseAndConnect,
     /// The port would come from an answer that is not wanted.
     #[error(

@@ -51,7 +51,7 @@ pub enum BadAnswer {
     #[error("the datagram is too short for an answer")]
     Short,
     /// It comes from somebody else, answers another packet, or was changed.
-    #[error("the datagram is not from this host, or no answer to this packet")]
+    #[error("the datagram is not from this host, or does not answer this packet")]
     Forged,
 }
 

@@ -130,8 +130,8 @@ fn continue_trial(
     if fallback.is_some_and(|fallback| fallback.registry.text == text) && registry.text != text {
         roll_back(instance, registry)?;
         tracing::warn!(
-            "{file} has its text from before the trial that an earlier process began: the trial was \
-             rolled back"
+            "{file} again has the text from before the trial that an earlier process began: the \
+             trial was rolled back"
         );
         return Ok(given);
     }
@@ -139,13 +139,13 @@ fn continue_trial(
         true => given.plan,
         false => {
             tracing::warn!(
-                "{file} is not what is on trial: when the trial has ended, `knock-user \
+                "{file} differs from the configuration on trial: when the trial has ended, `knock-user \
                  reload` puts {file} in force"
             );
             let on_trial = texts::read(instance, registry).with_context(|| {
                 format!(
-                    "what is on trial can't be read, and what is in force stays: start with \
-                     `--confirm 60s` to try {file} in its place"
+                    "the configuration on trial can't be read, so the one in force stays: start with \
+                     `--confirm 60s` to try {file} instead"
                 )
             })?;
             plan_with_warnings(run, on_trial)?

@@ -7,7 +7,7 @@
 //! For one source and door, commands run one after the other, in order: `on_close` never overtakes
 //! its `on_open`.
 //!
-//! May use `model`. Must not know events or grants.
+//! May use `model` and `host`. Must not know events or grants.
 
 use std::{
     collections::{HashMap, HashSet, VecDeque},

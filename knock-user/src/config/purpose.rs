@@ -67,7 +67,7 @@ impl Checked {
         Err(self.problem(
             "",
             "it protects no port and runs no command, so it has no effect: name ports with \
-             `open` in a door, or with `protect`; to remove a protection, run `knock-user detach`",
+             `open` in a door, or with `protect`; to end the protection, run `knock-user detach`",
         ))
     }
 

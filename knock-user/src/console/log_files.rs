@@ -103,7 +103,7 @@ fn again(fd: BorrowedFd<'_>, path: &Path) -> Result<Option<File>> {
 
 fn put(file: Option<File>, dup: impl FnOnce(&File) -> nix::Result<()>) -> Result<()> {
     match file {
-        Some(file) => dup(&file).context("taking it in the old one's place"),
+        Some(file) => dup(&file).context("replacing the open file"),
         None => Ok(()),
     }
 }

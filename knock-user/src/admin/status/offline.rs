@@ -83,7 +83,7 @@ fn in_force(registry: Registry, covered: &[Coverage]) -> (Registry, Option<Strin
         return (
             registry,
             Some(format!(
-                "{interrupted}, and what is in force is not known: {next}"
+                "{interrupted}, and which one is in force is unknown: {next}"
             )),
         );
     };
@@ -94,13 +94,14 @@ fn in_force(registry: Registry, covered: &[Coverage]) -> (Registry, Option<Strin
             numbers: registry.numbers,
             ..fallback.registry
         };
-        let because =
-            format!("{interrupted}, and the one before is in force, with {ports}: {next}");
+        let because = format!(
+            "{interrupted}, and the previous one is in force, which protects {ports}: {next}"
+        );
         return (before, Some(because));
     }
     let names: Vec<_> = before.iter().map(|(one, _)| one.name.as_str()).collect();
     let because = format!(
-        "{interrupted}, and the one before is in force on {}, with {ports}: {next}",
+        "{interrupted}, and the previous one is in force on {}, which protects {ports}: {next}",
         names.join(", ")
     );
     (registry, Some(because))
@@ -140,18 +141,18 @@ mod tests {
             ("the new one", &registry, &[3, 4][..], "tcp/80", None),
             ("nothing is attached", &registry, &[], "tcp/80", None),
             (
-                "the one before",
+                "the previous one",
                 &registry,
                 &[1, 2],
                 "tcp/22",
-                Some("the one before is in force, with tcp/22"),
+                Some("the previous one is in force, which protects tcp/22"),
             ),
             (
                 "one of each",
                 &registry,
                 &[4, 1],
                 "tcp/80",
-                Some("the one before is in force on eth1, with tcp/22"),
+                Some("the previous one is in force on eth1, which protects tcp/22"),
             ),
             ("an older version wrote it", &unknown, &[1], "tcp/80", None),
             (
@@ -159,7 +160,7 @@ mod tests {
                 &no_more,
                 &[9],
                 "tcp/80",
-                Some("is not known"),
+                Some("which one is in force is unknown"),
             ),
         ] {
             let covered = (0..).zip(programs).map(|(number, &program)| Coverage {

@@ -242,7 +242,10 @@ fn rules_of_nft() {
 fn chains_that_do_not_end() {
     let jump = json!([{"jump": {"target": "below"}}]);
     let found = of_nft("prerouting", jump.clone(), jump);
-    assert_eq!(found, ["? chain below of table ip t (nft) jumps too far"]);
+    assert_eq!(
+        found,
+        ["? chain below of table ip t (nft) nests more than 16 jumps"]
+    );
 }
 
 #[test]

@@ -127,7 +127,8 @@ impl Walk<'_> {
             Act::Follow(name) => match depth.checked_sub(1) {
                 Some(depth) => self.chain(name, ports, is_hidden, depth),
                 None => {
-                    self.unread.insert(format!("{chain} jumps too far"));
+                    self.unread
+                        .insert(format!("{chain} nests more than {DEPTH} jumps"));
                 }
             },
             Act::Unread => {

@@ -104,7 +104,7 @@ pub fn run(options: &Options, out: &mut impl Write, stderr: &mut impl Write) -> 
         writeln!(stderr, "{note}").context("writing the notes")?;
     }
     if keys.is_empty() {
-        bail!("no stanza could be converted: the notes name the reasons");
+        bail!("no stanza could be converted: the notes give the reasons");
     }
     Ok(())
 }
