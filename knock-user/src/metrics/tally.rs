@@ -254,7 +254,7 @@ mod tests {
             DoorTally {
                 opened: 2,
                 refreshed: 1,
-                closed: [("expired", 1), ("revoked", 1), ("sequence", 1)].into(),
+                closed: [("early", 1), ("expired", 1), ("revoked", 1)].into(),
                 events: BTreeMap::new(),
                 commands: [(("on_open", CommandOutcome::LeftOut), 1)].into(),
             }
