@@ -8,21 +8,27 @@ use crate::{
     admin::{self, Subcommands},
     apply::options::{CONFIG, Run},
     tools::{generate, import_fwknop, keygen},
+    top,
 };
 
 /// Returns the groups of subcommands in `--help`: clap lists them all under one heading.
-fn groups() -> impl Iterator<Item = (&'static str, &'static [&'static str])> {
-    let configurations: (&str, &[&str]) = (
-        "Commands about configurations",
-        &[
-            "check",
-            "generate",
-            "keygen",
-            "import-knockd",
-            "import-fwknop",
-        ],
-    );
-    admin::GROUPS.iter().copied().chain([configurations])
+fn groups() -> impl Iterator<Item = (&'static str, Vec<&'static str>)> {
+    let configurations = vec![
+        "check",
+        "generate",
+        "keygen",
+        "import-knockd",
+        "import-fwknop",
+    ];
+    let mut groups: Vec<_> = admin::GROUPS
+        .iter()
+        .map(|(heading, names)| (*heading, names.to_vec()))
+        .collect();
+    if let Some((_, shown)) = groups.first_mut() {
+        shown.push("top");
+    }
+    groups.push(("Commands about configurations", configurations));
+    groups.into_iter()
 }
 
 /// Hide ports until the right source has knocked
@@ -67,6 +73,8 @@ pub enum Command {
     },
     /// Convert a configuration of fwknop's server; keys go to files of their own
     ImportFwknop(import_fwknop::Options),
+    /// Follow interfaces, rates, grants, attempts and events on a terminal
+    Top(top::Options),
     /// A subcommand for a running knock-user.
     #[command(flatten)]
     Admin(Subcommands),
@@ -85,7 +93,7 @@ fn help_template() -> String {
         let about = command.get_about().cloned().unwrap_or_default();
         Some(format!("  {name:width$}  {about}\n"))
     };
-    let group = |(heading, names): (&str, &[&str])| {
+    let group = |(heading, names): (&str, Vec<&str>)| {
         let lines: String = names.iter().filter_map(line).collect();
         format!("{heading}:\n{lines}\n")
     };
@@ -108,7 +116,7 @@ mod tests {
             .get_subcommands()
             .map(|sub| sub.get_name())
             .collect();
-        let mut grouped: Vec<_> = groups().flat_map(|(_, names)| names).copied().collect();
+        let mut grouped: Vec<_> = groups().flat_map(|(_, names)| names).collect();
         names.sort_unstable();
         grouped.sort_unstable();
         assert_eq!(grouped, names);

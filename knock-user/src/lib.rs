@@ -23,3 +23,4 @@ pub mod model;
 pub mod sequences;
 pub mod strength;
 pub mod tools;
+pub mod top;

@@ -47,6 +47,7 @@ use knock_user::{
         generate::{self, Unsuitable},
         import, import_fwknop, keygen,
     },
+    top,
 };
 use tracing::Level;
 use tracing_subscriber::{
@@ -83,6 +84,7 @@ fn main() -> ExitCode {
             &mut Unread(io::stdout().lock()),
             &mut Unread(io::stderr().lock()),
         ),
+        Some(Command::Top(options)) => top::run(&options),
         Some(Command::Admin(subcommand)) => match subcommand.run(&mut io::stdout().lock()) {
             // The answer has what is missing.
             Ok(Outcome::NotInForce) => return ExitCode::FAILURE,
@@ -177,6 +179,7 @@ fn run(options: &Run, stderr: Stderr) -> Result<()> {
             |doors| {
                 let console = Console::new(out, style, doors, clock::booted_at());
                 let console = console.with_watchers(watchers);
+                let console = console.with_colors(options.color.is_on());
                 match options.log_format {
                     LogFormat::Knockd => console.in_knockds_words(),
                     LogFormat::Text | LogFormat::Json => console,

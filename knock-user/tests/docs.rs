@@ -17,7 +17,7 @@ use clap::CommandFactory as _;
 use knock_common::Verdict;
 use knock_user::{
     admin::{
-        confirm, detach, grant, list, metrics, reload, revoke,
+        confirm, detach, grant, list, metrics, reload, report, revoke,
         status::{self, Counter, InterfaceAnswer, OneTime, Shortfall},
         users,
     },
@@ -230,6 +230,7 @@ fn every_field_of_an_answer_is_on_the_page() {
         ("revoke", fields::<revoke::Answer>()),
         ("explain", verdicts),
         ("metrics", scraped),
+        ("report", fields::<report::Answer>()),
         ("reload", fields::<reload::Answer>()),
         ("confirm", fields::<confirm::Answer>()),
         ("detach", fields::<detach::Answer>()),

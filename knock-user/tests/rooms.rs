@@ -9,7 +9,7 @@ use std::{
 };
 
 /// From the lowest to the highest, as in ARCHITECTURE.md.
-const FLOORS: [&str; 19] = [
+const FLOORS: [&str; 20] = [
     "model",
     "host",
     "compile",
@@ -27,6 +27,7 @@ const FLOORS: [&str; 19] = [
     "metrics",
     "daemon",
     "admin",
+    "top",
     "tools",
     "cli",
 ];

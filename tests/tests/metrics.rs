@@ -148,11 +148,11 @@ fn a_page_that_others_can_read_is_a_warning() {
                 &net.server,
                 &format!("[metrics]\nlisten = \"{listen}\"\n{DOOR}"),
             );
-            let expected = format!("can read the metrics, which name doors and users");
+            let expected = "can read the metrics, which name doors and users";
             let link = format!("through the protected {}", net::SERVER_LINK);
             let ended = daemon.stop();
             assert_eq!(
-                ended.stderr.contains(&expected),
+                ended.stderr.contains(expected),
                 warned,
                 "{name}: {}",
                 ended.stderr
@@ -331,7 +331,7 @@ fn response(namespace: &Namespace, at: &str, request: &str) -> Option<String> {
 #[track_caller]
 fn page(namespace: &Namespace, accept: &str) -> String {
     let request = format!("GET /metrics HTTP/1.1\r\nHost: {AT}\r\nAccept: {accept}\r\n\r\n");
-    let response = response(namespace, AT, &request).expect("nothing listens");
+    let response = response(namespace, AT, &request).unwrap();
     let (head, body) = response.split_once("\r\n\r\n").unwrap();
     assert!(head.starts_with("HTTP/1.1 200 OK\r\n"), "{response}");
     body.to_owned()

@@ -30,6 +30,14 @@ pub struct At {
     pub pid: Option<u32>,
 }
 
+/// The instance that a view is about.
+#[derive(Args, Clone, Debug)]
+pub struct Which {
+    /// Choose the instance by one of its interfaces; needed if several run
+    #[arg(short = 'i', long = "iface", value_name = "IF")]
+    pub interface: Option<String>,
+}
+
 /// The instances that count.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum Layouts {
@@ -55,6 +63,22 @@ pub(super) fn find(at: &At, layouts: Layouts) -> Result<Option<Instance>> {
             ))
             .into())
         }
+    }
+}
+
+/// Returns the one instance that is meant.
+///
+/// # Errors
+/// There is none, or there are several.
+pub(crate) fn only(which: &Which) -> Result<Instance> {
+    let at = At {
+        interface: which.interface.clone(),
+        json: false,
+        pid: None,
+    };
+    match find(&at, Layouts::This)? {
+        Some(instance) => Ok(instance),
+        None => bail!("{}", nothing(at.interface.as_deref())),
     }
 }
 

@@ -26,6 +26,7 @@ pub mod instances;
 pub mod list;
 pub mod metrics;
 pub mod reload;
+pub mod report;
 pub mod revoke;
 pub mod status;
 pub mod text;
@@ -109,6 +110,7 @@ subcommands! {
         Watch(watch),
         Explain(explain),
         Metrics(metrics),
+        Report(report),
     }
     "Commands about sources": {
         Grant(grant),

@@ -58,7 +58,7 @@ pub fn lines(lines: Vec<String>) -> String {
 }
 
 /// Returns seconds as people read them.
-pub(super) fn short(length_s: f64) -> String {
+pub(crate) fn short(length_s: f64) -> String {
     spell_short(Duration::try_from_secs_f64(length_s).unwrap_or_default())
 }
 

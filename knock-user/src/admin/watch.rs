@@ -11,7 +11,10 @@ use super::{
     text::LocalTime,
 };
 use crate::{
-    console::watch::{Form, Watchers},
+    console::{
+        color::{self, ColorChoice},
+        watch::{Form, Watchers},
+    },
     control::connection,
     daemon::Daemon,
 };
@@ -21,6 +24,9 @@ use crate::{
 pub struct Args {
     #[command(flatten)]
     at: At,
+    /// Choose when lines have colors; auto means on a terminal, unless NO_COLOR is set
+    #[arg(long, value_name = "WHEN", default_value = "auto")]
+    color: ColorChoice,
 }
 
 /// The fields of a request.
@@ -71,8 +77,12 @@ impl Command for Args {
         };
         let (Answer {}, mut rest) = command::exchange::<Self>(&self.request(), stream)?;
         rest.get_ref().set_read_timeout(None)?;
+        let has_colors = !self.at.json && self.color.is_on();
         let mut line = Vec::new();
         while rest.read_until(b'\n', &mut line).context("watching")? > 0 {
+            if has_colors && let Ok(text) = str::from_utf8(&line) {
+                line = color::colored(text).into_owned().into_bytes();
+            }
             if let Err(error) = out.write_all(&line).and_then(|()| out.flush()) {
                 return command::ended_by_reader(error).map(|()| Outcome::Done);
             }

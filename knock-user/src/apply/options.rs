@@ -6,6 +6,7 @@ use clap::{ArgAction, Args};
 use knock_sequence::duration;
 
 use crate::{
+    console::color::ColorChoice,
     kernel::persistence::OnExit,
     model::{log_format::LogFormat, settings::Mode},
 };
@@ -57,6 +58,9 @@ pub struct Run {
         help_heading = REPORTING
     )]
     pub log_format: LogFormat,
+    /// Choose when lines have colors; auto means on a terminal, unless NO_COLOR is set
+    #[arg(long, value_name = "WHEN", default_value = "auto", help_heading = REPORTING)]
+    pub color: ColorChoice,
     /// Log to standard error: -v for knocks and protected ports, -vv for every packet
     #[arg(short, long, action = ArgAction::Count, help_heading = REPORTING)]
     pub verbose: u8,

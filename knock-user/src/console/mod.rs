@@ -17,7 +17,7 @@
 //! May use `ledger`, `commands` and `interfaces` for what lines are about. Must not know the daemon.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, VecDeque},
     io::{self, Write},
 };
 
@@ -27,6 +27,7 @@ use knock_sequence::duration::spell_short;
 
 use crate::model::text::count;
 
+pub mod color;
 pub mod event_lines;
 mod frames;
 mod grant_lines;
@@ -53,6 +54,8 @@ use watch::Watchers;
 
 /// The widest column of sources: an IPv6 address with all its digits is rare.
 const SOURCE_WIDTH_MAX: usize = 24;
+/// How many events are kept for a report; their number is limited before.
+const LAST: usize = 200;
 /// The widest column of doors.
 const DOOR_WIDTH_MAX: usize = 16;
 
@@ -101,6 +104,10 @@ pub struct Console<W> {
     quota: Quota,
     /// The writer receives knockd's lines.
     speaks_knockd: bool,
+    /// The last events as objects, the latest last.
+    last: VecDeque<String>,
+    /// Whether the writer's lines of text have colours.
+    has_colors: bool,
 }
 
 impl<W: Write> Console<W> {
@@ -119,6 +126,8 @@ impl<W: Write> Console<W> {
             repeats: Repeats::default(),
             quota: Quota::default(),
             speaks_knockd: false,
+            last: VecDeque::with_capacity(LAST),
+            has_colors: false,
         }
     }
 
@@ -149,6 +158,12 @@ impl<W: Write> Console<W> {
         Self { watchers, ..self }
     }
 
+    /// Returns the console with colours in the writer's lines of text.
+    #[must_use]
+    pub fn with_colors(self, has_colors: bool) -> Self {
+        Self { has_colors, ..self }
+    }
+
     /// Replaces the doors after a reload.
     pub fn set_doors(&mut self, doors: Vec<DoorText>) {
         self.doors = doors;
@@ -172,6 +187,11 @@ impl<W: Write> Console<W> {
     /// Returns why lines are no longer written.
     pub fn failure(&self) -> Option<&io::Error> {
         self.failure.as_ref()
+    }
+
+    /// Returns the last events as objects, the latest last.
+    pub fn last_objects(&self) -> impl Iterator<Item = &str> {
+        self.last.iter().map(String::as_str)
     }
 
     /// Returns the writer.
@@ -262,7 +282,11 @@ impl<W: Write> Console<W> {
                 Stamp::Time => brief,
                 Stamp::None | Stamp::Date => self.style.stamp,
             };
-            self.print(&format!("{}{text}", self.stamped(at_ns, stamp)));
+            let line = format!("{}{text}", self.stamped(at_ns, stamp));
+            match self.has_colors {
+                true => self.print(&color::colored(&line)),
+                false => self.print(&line),
+            }
         }
     }
 
@@ -297,14 +321,15 @@ impl<W: Write> Console<W> {
     }
 
     fn report_object(&mut self, at_ns: u64, what: EventKind, mut record: Record<'_>) {
-        if self.form() != Form::Json && !self.watchers.want(&[watch::Form::Json]) {
-            return;
-        }
         record.event = what.name();
         record.time = self.utc(at_ns);
         record.dry_run = self.style.dry_run;
         match serde_json::to_string(&record) {
             Ok(text) => {
+                if self.last.len() >= LAST {
+                    self.last.pop_front();
+                }
+                self.last.push_back(text.clone());
                 self.watchers.send(watch::Form::Json, &text);
                 if self.form() == Form::Json {
                     self.print(&text);

@@ -107,7 +107,13 @@ fn unasked(instance: &Instance, error: &anyhow::Error) -> Answer {
 
 /// Returns the status of an instance. A process that does not answer is a shortfall, and the pins have
 /// the rest.
-fn status<C: Command<Answer = Answer>>(command: &C, instance: &Instance) -> Result<Answer> {
+///
+/// # Errors
+/// Neither the process nor the pins can be asked.
+pub(super) fn status<C: Command<Answer = Answer>>(
+    command: &C,
+    instance: &Instance,
+) -> Result<Answer> {
     let Some(stream) = connection::open(&instance.socket())? else {
         return offline::status(instance, None);
     };

@@ -92,3 +92,11 @@ pub(super) fn without_tables<W: Write>(daemon: &mut Daemon<W>) -> Result<Answer>
 pub(super) fn offline(instance: &Instance) -> Result<Answer> {
     offline::status(instance, None)
 }
+
+/// Returns the status of an instance, whether or not its process answers.
+///
+/// # Errors
+/// Neither the process nor the pins can be asked.
+pub(super) fn of(at: &At, instance: &Instance) -> Result<Answer> {
+    client::status(&Args { at: at.clone() }, instance)
+}

@@ -1,0 +1,509 @@
+//! What is shown, and what keys do. It knows no terminal, and time comes in.
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    net::IpAddr,
+    time::{Duration, Instant},
+};
+
+use jiff::{Timestamp, tz::TimeZone};
+use knock_sequence::{
+    Knock,
+    duration::{self, millis},
+};
+use ratatui::crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
+use serde_json::{Map, Value};
+
+use super::{
+    attempts::{Attempt, Attempts},
+    feed::{News, request},
+    line::{Edited, Line},
+};
+use crate::{
+    admin::{list::ListedGrant, status},
+    control::Request,
+    model::{prefix::Prefix, terminal::harmless, value},
+};
+
+/// The most events that are kept.
+const EVENTS_MOST: usize = 500;
+/// How far Page Up and Page Down go.
+const PAGE: usize = 10;
+
+/// Everything that is shown.
+#[derive(Debug)]
+pub(super) struct Screen {
+    pub(super) status: status::Answer,
+    /// Why no process answers, if so; what is shown is then old.
+    pub(super) gone: Option<String>,
+    pub(super) rates: Vec<Rate>,
+    pub(super) attempts: Attempts,
+    /// The latest last.
+    pub(super) events: VecDeque<EventLine>,
+    /// Those that match the filter, by source and door.
+    pub(super) grants: Vec<ListedGrant>,
+    /// How many there are without the filter.
+    pub(super) grants_in_all: usize,
+    /// When the grants were listed.
+    pub(super) listed_at: Option<Instant>,
+    pub(super) now: Option<Instant>,
+    pub(super) filter: String,
+    pub(super) mode: Mode,
+    /// The answer to the last request.
+    pub(super) message: Option<String>,
+    all_grants: Vec<ListedGrant>,
+    /// Source and door of the selected grant.
+    selected: Option<(Prefix, String)>,
+    /// Whether a key selected it; until then the first grant is selected.
+    is_chosen: bool,
+    counted: Option<(Instant, BTreeMap<String, u64>)>,
+    zone: TimeZone,
+}
+
+/// What keys mean.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(super) enum Mode {
+    /// They move and begin something.
+    View,
+    /// They edit a line.
+    Edit(Purpose, Line),
+    /// They answer whether to revoke this grant.
+    Revoke(Prefix, String),
+    /// Any key closes this text.
+    Text(String),
+}
+
+/// What an edited line is for.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Purpose {
+    /// A part of what is shown.
+    Filter,
+    /// A grant by hand.
+    Grant,
+    /// An explanation.
+    Explain,
+}
+
+impl Purpose {
+    /// What the line begins with.
+    pub(super) const fn prompt(self) -> &'static str {
+        match self {
+            Self::Filter => "filter: ",
+            Self::Grant => "grant SOURCE DOOR [TIME]: ",
+            Self::Explain => "explain SOURCE PORT [ADDRESS]: ",
+        }
+    }
+}
+
+/// What follows a key.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) enum Next {
+    Continue,
+    Quit,
+    /// Send this to the daemon.
+    Ask(Request),
+}
+
+/// A counter.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Rate {
+    pub(super) name: String,
+    pub(super) verdict: String,
+    pub(super) count: u64,
+    /// The increase in a second; none before the second look.
+    pub(super) per_s: Option<f64>,
+}
+
+/// An event in words.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub(super) struct EventLine {
+    pub(super) time: String,
+    pub(super) event: String,
+    pub(super) source: String,
+    pub(super) door: String,
+    pub(super) why: String,
+}
+
+impl Screen {
+    pub(super) fn new(zone: TimeZone) -> Self {
+        Self {
+            status: status::Answer::default(),
+            gone: None,
+            rates: Vec::new(),
+            attempts: Attempts::default(),
+            events: VecDeque::new(),
+            grants: Vec::new(),
+            grants_in_all: 0,
+            listed_at: None,
+            now: None,
+            filter: String::new(),
+            mode: Mode::View,
+            message: None,
+            all_grants: Vec::new(),
+            selected: None,
+            is_chosen: false,
+            counted: None,
+            zone,
+        }
+    }
+
+    /// Takes what arrived.
+    pub(super) fn take(&mut self, news: News, now: Instant) {
+        match news {
+            News::State(status, list) => {
+                self.gone = None;
+                self.count(&status, now);
+                self.status = *status;
+                self.all_grants = list.grants;
+                self.listed_at = Some(now);
+                self.select_grants();
+            }
+            News::Event(event) => self.event(&event, now),
+            News::Gone(because) => self.gone = Some(harmless(&because).into_owned()),
+            News::Answer(Ok(text)) if text.trim_end().lines().count() > 1 => {
+                self.mode = Mode::Text(text);
+            }
+            News::Answer(Ok(text)) => self.message = Some(harmless(text.trim_end()).into_owned()),
+            News::Answer(Err(reason)) => {
+                self.message = Some(format!("failed: {}", harmless(reason.trim_end())));
+            }
+        }
+    }
+
+    /// Follows the time.
+    pub(super) fn tick(&mut self, now: Instant) {
+        self.now = Some(now);
+        self.attempts.expire(now);
+    }
+
+    /// Returns how many seconds are left of a grant now.
+    pub(super) fn left_s(&self, grant: &ListedGrant) -> f64 {
+        let since = self.now.zip(self.listed_at);
+        let since = since.map_or(Duration::ZERO, |(now, at)| {
+            now.saturating_duration_since(at)
+        });
+        (grant.seconds - since.as_secs_f64()).max(0.0)
+    }
+
+    /// Returns the place of the selected grant among those that are shown.
+    pub(super) fn selected(&self) -> Option<usize> {
+        let (source, door) = self.selected.as_ref()?;
+        self.grants
+            .iter()
+            .position(|grant| grant.source == *source && grant.door == *door)
+    }
+
+    /// Returns the events that match the filter, the latest first.
+    pub(super) fn shown_events(&self) -> impl Iterator<Item = &EventLine> {
+        self.events.iter().rev().filter(|event| {
+            [&event.event, &event.source, &event.door, &event.why]
+                .into_iter()
+                .any(|text| text.contains(&self.filter))
+        })
+    }
+
+    /// Returns the attempts that match the filter.
+    pub(super) fn shown_attempts(&self) -> Vec<(&str, &str, Attempt)> {
+        let mut all = self.attempts.latest();
+        all.retain(|(source, door, _)| {
+            source.contains(&self.filter) || door.contains(&self.filter)
+        });
+        all
+    }
+
+    /// Takes a key.
+    pub(super) fn key(&mut self, key: KeyEvent) -> Next {
+        match self.mode.clone() {
+            Mode::View => self.view(key),
+            Mode::Edit(purpose, line) => self.edit(purpose, line, key),
+            Mode::Revoke(source, door) => {
+                self.mode = Mode::View;
+                if key.code != KeyCode::Char('y') {
+                    return Next::Continue;
+                }
+                Next::Ask(request(
+                    "revoke",
+                    [
+                        ("source", source.address.to_string().into()),
+                        ("door", door.into()),
+                    ],
+                ))
+            }
+            Mode::Text(_) => {
+                self.mode = Mode::View;
+                Next::Continue
+            }
+        }
+    }
+
+    #[expect(
+        clippy::wildcard_enum_match_arm,
+        reason = "the enum is another crate's, and has keys that do nothing here"
+    )]
+    fn view(&mut self, key: KeyEvent) -> Next {
+        let is_control = key.modifiers.contains(KeyModifiers::CONTROL);
+        match key.code {
+            KeyCode::Char('c') if is_control => return Next::Quit,
+            KeyCode::Char('q') => return Next::Quit,
+            KeyCode::Up | KeyCode::Char('k') => self.move_by(-1),
+            KeyCode::Down | KeyCode::Char('j') => self.move_by(1),
+            KeyCode::PageUp => self.move_by(-(PAGE as isize)),
+            KeyCode::PageDown => self.move_by(PAGE as isize),
+            KeyCode::Home => self.move_by(isize::MIN),
+            KeyCode::End => self.move_by(isize::MAX),
+            KeyCode::Char('/') => {
+                self.mode = Mode::Edit(Purpose::Filter, Line(self.filter.clone()));
+            }
+            KeyCode::Char('g') => self.mode = Mode::Edit(Purpose::Grant, Line::default()),
+            KeyCode::Char('e') => {
+                let source = self.selected.as_ref();
+                let source = source.map(|(source, _)| format!("{} ", source.address));
+                let line = Line(source.unwrap_or_default());
+                self.mode = Mode::Edit(Purpose::Explain, line);
+            }
+            KeyCode::Char('r') => match &self.selected {
+                Some((source, door)) => self.mode = Mode::Revoke(*source, door.clone()),
+                None => self.message = Some("there is no grant to revoke".to_owned()),
+            },
+            KeyCode::Char('?') => self.mode = Mode::Text(HELP.to_owned()),
+            KeyCode::Esc => {
+                self.message = None;
+                self.filter.clear();
+                self.select_grants();
+            }
+            _ => {}
+        }
+        Next::Continue
+    }
+
+    fn edit(&mut self, purpose: Purpose, mut line: Line, key: KeyEvent) -> Next {
+        match line.key(key) {
+            Edited::Continues => {
+                if purpose == Purpose::Filter {
+                    self.filter.clone_from(&line.0);
+                    self.select_grants();
+                }
+                self.mode = Mode::Edit(purpose, line);
+                return Next::Continue;
+            }
+            Edited::Cancelled => {
+                self.mode = Mode::View;
+                return Next::Continue;
+            }
+            Edited::Done => self.mode = Mode::View,
+        }
+        let asked = match purpose {
+            Purpose::Filter => return Next::Continue,
+            Purpose::Grant => grant(&line.0),
+            Purpose::Explain => explain(&line.0),
+        };
+        match asked {
+            Ok(request) => Next::Ask(request),
+            Err(reason) => {
+                self.message = Some(format!("failed: {reason}"));
+                Next::Continue
+            }
+        }
+    }
+
+    fn move_by(&mut self, by: isize) {
+        let last = self.grants.len().saturating_sub(1);
+        self.is_chosen = true;
+        let place = self.selected().unwrap_or(0).saturating_add_signed(by);
+        self.select(place.min(last));
+    }
+
+    fn select(&mut self, place: usize) {
+        let grant = self.grants.get(place);
+        self.selected = grant.map(|grant| (grant.source, grant.door.clone()));
+    }
+
+    /// Applies the filter, and selects another grant only if the selected one has ended.
+    fn select_grants(&mut self) {
+        let before = self.selected();
+        self.grants_in_all = self.all_grants.len();
+        let filter = self.filter.as_str();
+        let is_shown = |grant: &&ListedGrant| {
+            filter.is_empty()
+                || grant.source.to_string().contains(filter)
+                || grant.door.contains(filter)
+                || grant.by.as_ref().is_some_and(|by| by.contains(filter))
+        };
+        self.grants = self.all_grants.iter().filter(is_shown).cloned().collect();
+        if !self.is_chosen {
+            self.select(0);
+        } else if self.selected().is_none() {
+            let last = self.grants.len().saturating_sub(1);
+            self.select(before.unwrap_or(0).min(last));
+        }
+    }
+
+    fn count(&mut self, status: &status::Answer, now: Instant) {
+        let counts = status.counters.iter();
+        let counts: BTreeMap<_, _> = counts
+            .map(|counter| (counter.name.clone(), counter.count))
+            .collect();
+        let before = self.counted.take();
+        let rates = status.counters.iter().map(|counter| Rate {
+            name: counter.name.clone(),
+            verdict: counter.verdict.clone().unwrap_or_default(),
+            count: counter.count,
+            per_s: before.as_ref().and_then(|(at, before)| {
+                let seconds = now.saturating_duration_since(*at).as_secs_f64();
+                // A counter that was 0 is not listed. A smaller one began again.
+                let before = before.get(&counter.name).copied().unwrap_or(0);
+                let more = counter.count.checked_sub(before)?;
+                (seconds > 0.0).then(|| more as f64 / seconds)
+            }),
+        });
+        self.rates = rates.collect();
+        let rank = |rate: &Rate| rate.per_s.unwrap_or(0.0);
+        self.rates.sort_by(|a, b| {
+            rank(b)
+                .total_cmp(&rank(a))
+                .then_with(|| b.count.cmp(&a.count))
+        });
+        self.counted = Some((now, counts));
+    }
+
+    fn event(&mut self, event: &Map<String, Value>, now: Instant) {
+        let line = EventLine::of(event, &self.zone);
+        let number = |name: &str| event.get(name).and_then(Value::as_u64);
+        match (line.event.as_str(), number("stage")) {
+            ("knock", Some(stage)) => {
+                let attempt = Attempt {
+                    stage,
+                    stages: number("stages"),
+                    at: now,
+                };
+                self.attempts.knock(&line.source, &line.door, attempt);
+            }
+            ("opened" | "refreshed" | "reset" | "late" | "decoy" | "locked-out", _) => {
+                self.attempts.end(&line.source);
+            }
+            _ => {}
+        }
+        if self.events.len() >= EVENTS_MOST {
+            self.events.pop_front();
+        }
+        self.events.push_back(line);
+    }
+}
+
+impl EventLine {
+    /// Describes an object of `watch --json`.
+    fn of(event: &Map<String, Value>, zone: &TimeZone) -> Self {
+        let text = |name: &str| {
+            event.get(name).map(|value| match value {
+                Value::String(text) => harmless(text).into_owned(),
+                Value::Array(list) => {
+                    let words = list.iter().filter_map(Value::as_str);
+                    harmless(&words.collect::<Vec<_>>().join(", ")).into_owned()
+                }
+                Value::Null | Value::Bool(_) | Value::Number(_) | Value::Object(_) => {
+                    value.to_string()
+                }
+            })
+        };
+        let time = text("time").and_then(|time| time.parse::<Timestamp>().ok());
+        let time = time.map(|time| time.to_zoned(zone.clone()).strftime("%H:%M:%S").to_string());
+        let port = text("protocol").zip(text("port"));
+        let port = port.map(|(protocol, port)| format!("{protocol}/{port}"));
+        let stage = text("stage").map(|stage| match text("stages") {
+            Some(stages) => format!("{stage}/{stages}"),
+            None => stage,
+        });
+        let seconds = event.get("seconds").and_then(Value::as_f64);
+        let lasts = seconds.map(|seconds| {
+            let lasts = Duration::try_from_secs_f64(seconds).unwrap_or_default();
+            format!("for {}", duration::spell_short(lasts))
+        });
+        let why = [
+            stage,
+            port.or_else(|| text("ports")),
+            text("reason"),
+            lasts,
+            text("by").map(|by| format!("by {by}")),
+            text("user").map(|user| format!("user {user}")),
+            text("because"),
+            text("interface").map(|on| format!("on {on}")),
+            text("changes"),
+            text("events_suppressed").map(|count| format!("{count} suppressed")),
+            text("missed").map(|count| format!("{count} lines")),
+        ];
+        Self {
+            time: time.unwrap_or_default(),
+            event: text("event").unwrap_or_default(),
+            source: text("source").unwrap_or_else(|| "-".to_owned()),
+            door: text("door").unwrap_or_else(|| "-".to_owned()),
+            why: why.into_iter().flatten().collect::<Vec<_>>().join(" "),
+        }
+    }
+}
+
+/// The text of `?`.
+const HELP: &str = "\
+Keys
+  up, down, k, j, PgUp, PgDn, Home, End   select a grant
+  /   show only what contains a text; Esc shows all again
+  g   grant without knocks: SOURCE DOOR [TIME], such as 203.0.113.7 ssh 10m
+  r   revoke the selected grant, after a question
+  e   explain what would happen to a connection: SOURCE PORT
+  q   quit
+Press any key.";
+
+fn grant(line: &str) -> Result<Request, String> {
+    let words: Vec<_> = line.split_whitespace().collect();
+    let (source, door, lasts) = match words.as_slice() {
+        [source, door] => (source, door, None),
+        [source, door, lasts] => (source, door, Some(lasts)),
+        _ => return Err("write SOURCE DOOR, and TIME if it should not be the door's".to_owned()),
+    };
+    let source = address(source)?;
+    let mut asked = request(
+        "grant",
+        [
+            ("source", source.to_string().into()),
+            ("door", (*door).into()),
+        ],
+    );
+    if let Some(lasts) = lasts {
+        let lasts = duration::parse(lasts).map_err(|error| error.to_string())?;
+        asked
+            .fields
+            .insert("for_ms".to_owned(), millis(lasts).into());
+    }
+    Ok(asked)
+}
+
+fn address(text: &str) -> Result<IpAddr, String> {
+    value::address(text).map_err(|error| error.to_string())
+}
+
+fn explain(line: &str) -> Result<Request, String> {
+    let words: Vec<_> = line.split_whitespace().collect();
+    let (source, port, to) = match words.as_slice() {
+        [source, port] => (source, port, None),
+        [source, port, to] => (source, port, Some(to)),
+        _ => return Err("write SOURCE PORT, such as 203.0.113.7 tcp/22".to_owned()),
+    };
+    let source = address(source)?;
+    let port: Knock = port.parse().map_err(|error| format!("{port}: {error}"))?;
+    let mut asked = request(
+        "explain",
+        [
+            ("source", source.to_string().into()),
+            ("port", port.to_string().into()),
+        ],
+    );
+    if let Some(to) = to {
+        let to = address(to)?;
+        asked
+            .fields
+            .insert("destination".to_owned(), to.to_string().into());
+    }
+    Ok(asked)
+}
+
+#[cfg(test)]
+mod tests;
