@@ -2,7 +2,7 @@
 
 use std::{os::unix::process::CommandExt as _, path::PathBuf, process::Command};
 
-use anyhow::{Error, Result};
+use anyhow::{Error, Result, ensure};
 use xshell::{Cmd, Shell};
 
 use crate::shell;
@@ -47,6 +47,24 @@ pub fn demo(sh: &Shell) -> Error {
 /// returns only on failure.
 pub fn bench(sh: &Shell, args: &[String]) -> Error {
     built_and_become(sh, Profile::Release, ("knock-bench", "knock-bench"), args)
+}
+
+/// Builds the programs, and draws the pictures in docs from runs of them.
+///
+/// # Errors
+/// They don't build, a step of the script fails, or this user is not root.
+pub fn pictures(sh: &Shell) -> Result<()> {
+    ensure!(
+        shell::is_root(),
+        "drawing needs network namespaces: run `cargo xtask pictures` as root"
+    );
+    build_programs(sh, Profile::Dev, &[])?;
+    sh.cmd("bash")
+        .arg("docs/pictures.sh")
+        .env("KNOCK_PROGRAMS", Profile::Dev.directory())
+        .quiet()
+        .run()?;
+    Ok(())
 }
 
 fn built_and_become(sh: &Shell, profile: Profile, program: (&str, &str), args: &[String]) -> Error {

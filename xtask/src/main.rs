@@ -105,6 +105,8 @@ enum Verb {
         #[arg(long)]
         arch: Option<dist::Architecture>,
     },
+    /// Draw the pictures of README and of the guides from real runs; needs root
+    Pictures,
     /// Send spoofed packets to a knock-user, in network namespaces of their own; needs root
     Flood {
         /// Pass these options to the generator; see `cargo xtask flood -- --help`
@@ -208,6 +210,11 @@ fn run(verb: Verb) -> Result<bool> {
             ebpf::record::prepare(&sh, &apt)?;
             dist::prepare(&sh, &architectures)?;
             println!("{}", dist::run(&sh, &architectures)?.display());
+        }
+        Verb::Pictures => {
+            tools::get(&apt, tools::Verb::Pictures)?;
+            ebpf::record::prepare(&sh, &apt)?;
+            launch::pictures(&sh)?;
         }
         Verb::Flood { args } => {
             tools::get(&apt, tools::Verb::Flood)?;

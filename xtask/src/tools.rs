@@ -21,6 +21,8 @@ pub enum Verb {
     Vm,
     /// `dist`.
     Dist,
+    /// `pictures`.
+    Pictures,
     /// `fresh`.
     Fresh,
     /// `fuzz`.
@@ -29,13 +31,14 @@ pub enum Verb {
 
 impl Verb {
     /// All of them.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Demo,
         Self::Flood,
         Self::Bench,
         Self::Test,
         Self::Vm,
         Self::Dist,
+        Self::Pictures,
         Self::Fresh,
         Self::Fuzz,
     ];
@@ -49,6 +52,7 @@ impl Verb {
             Self::Test => "test",
             Self::Vm => "vm",
             Self::Dist => "dist",
+            Self::Pictures => "pictures",
             Self::Fresh => "fresh",
             Self::Fuzz => "fuzz",
         }
@@ -72,11 +76,11 @@ const fn tool(program: &'static str, package: &'static str, verbs: &'static [Ver
 
 /// The table. QEMU is not in it, because `vm/qemu.rs` finds it. Programs that every Debian system has (dpkg, coreutils,
 /// a shell) are listed if a system without dpkg may lack them.
-const TOOLS: [Tool; 44] = {
-    use Verb::{Bench, Demo, Dist, Flood, Fresh, Fuzz, Test, Vm};
+const TOOLS: [Tool; 46] = {
+    use Verb::{Bench, Demo, Dist, Flood, Fresh, Fuzz, Pictures, Test, Vm};
     [
         // Networks of tests, demo and bench.
-        tool("ip", "iproute2", &[Demo, Flood, Bench, Test, Vm]),
+        tool("ip", "iproute2", &[Demo, Flood, Bench, Test, Vm, Pictures]),
         tool("ethtool", "ethtool", &[Demo, Flood, Bench, Test, Vm]),
         tool("nft", "nftables", &[Bench, Test, Vm]),
         tool("iptables-nft", "iptables", &[Test]),
@@ -90,7 +94,7 @@ const TOOLS: [Tool; 44] = {
         tool("knock", "knockd", &[Test]),
         tool("nmap", "nmap", &[Test]),
         tool("hping3", "hping3", &[Test]),
-        tool("nc", "netcat-openbsd", &[Test]),
+        tool("nc", "netcat-openbsd", &[Test, Pictures]),
         tool("ssh", "openssh-client", &[Test]),
         tool("ssh-keygen", "openssh-client", &[Test]),
         tool("sshd", "openssh-server", &[Test]),
@@ -100,14 +104,16 @@ const TOOLS: [Tool; 44] = {
         tool("xdp-filter", "xdp-tools", &[Bench]),
         tool("prometheus", "prometheus", &[Test]),
         tool("promtool", "prometheus", &[Test]),
+        tool("tmux", "tmux", &[Test, Pictures]),
         // Processes with other rights, priorities, mounts, buffers.
         tool("setpriv", "util-linux", &[Test]),
         tool("chrt", "util-linux", &[Bench]),
         tool("unshare", "util-linux", &[Bench, Test, Fresh]),
-        tool("nsenter", "util-linux", &[Test]),
+        tool("nsenter", "util-linux", &[Test, Pictures]),
+        tool("script", "bsdutils", &[Test, Pictures]),
         tool("mount", "mount", &[Bench, Test, Fresh]),
         tool("stdbuf", "coreutils", &[Test]),
-        tool("bash", "bash", &[Test]),
+        tool("bash", "bash", &[Test, Pictures]),
         tool("python3", "python3", &[Test]),
         // Virtual machines: unpack kernels and pack programs.
         tool("busybox", "busybox-static", &[Vm]),
