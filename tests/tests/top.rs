@@ -76,7 +76,7 @@ fn the_view_follows_what_happens_and_keys_act() {
 }
 
 #[test]
-fn signals_end_it_and_leave_the_terminal_as_it_was_before() {
+fn signals_end_it_and_restore_the_terminal() {
     net::test(|net| {
         let daemon = Daemon::start(&net.server, DOOR);
         for signal in [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP] {

@@ -24,7 +24,7 @@ impl Line {
     /// Takes a key.
     #[expect(
         clippy::wildcard_enum_match_arm,
-        reason = "the enum is another crate's, and has keys that do nothing here"
+        reason = "the enum of the library has keys that do nothing here"
     )]
     pub(super) fn key(&mut self, key: KeyEvent) -> Edited {
         let is_control = key.modifiers.contains(KeyModifiers::CONTROL);

@@ -238,7 +238,7 @@ impl Screen {
 
     #[expect(
         clippy::wildcard_enum_match_arm,
-        reason = "the enum is another crate's, and has keys that do nothing here"
+        reason = "the enum of the library has keys that do nothing here"
     )]
     fn view(&mut self, key: KeyEvent) -> Next {
         let is_control = key.modifiers.contains(KeyModifiers::CONTROL);
