@@ -325,7 +325,7 @@ fn moments_of_other_days_have_a_date() {
 }
 
 #[test]
-fn everything_else() {
+fn every_other_answer_has_its_text_and_its_json() {
     let granted = grant::Answer {
         source: Prefix::of(ip(V4)),
         door: "ssh".to_owned(),

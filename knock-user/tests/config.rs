@@ -21,7 +21,7 @@ use knock_user::{
 };
 
 #[test]
-fn golden_texts() {
+fn every_file_has_the_recorded_output() {
     let bless = env::var_os("KNOCK_BLESS").is_some();
     let mut different = String::new();
     for path in files("tests/golden") {

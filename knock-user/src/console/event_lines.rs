@@ -9,15 +9,13 @@ use super::{
     Console, DoorText,
     line::Line,
     packet_text::{
-        SpaPacket, behind_s, destination, is_known, join, length_of, port_text, protocol, seconds,
-        skew,
+        NANOS_PER_MILLI, SpaPacket, behind_s, destination, is_known, join, length_of, port_text,
+        protocol, seconds, skew,
     },
     record::{EventKind, Record},
 };
 use crate::model::settings::Prefix;
 use crate::model::text::count;
-
-const NANOS_PER_MILLI: u64 = 1_000_000;
 
 impl<W: Write> Console<W> {
     /// Writes an event of the kernel side.

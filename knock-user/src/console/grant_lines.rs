@@ -8,15 +8,15 @@ use knock_sequence::duration::spell;
 use super::{
     Console,
     line::Line,
-    packet_text::{SpaPacket, destination, join, length_of, port_text, protocol, seconds},
+    packet_text::{
+        NANOS_PER_MILLI, SpaPacket, destination, join, length_of, port_text, protocol, seconds,
+    },
     record::{EventKind, Record},
 };
 use crate::{
     ledger::{Action, Ending},
     model::settings::Prefix,
 };
-
-const NANOS_PER_MILLI: u64 = 1_000_000;
 
 impl<W: Write> Console<W> {
     /// Writes an action of the ledger, unless it only maintains maps. `event` is the event that

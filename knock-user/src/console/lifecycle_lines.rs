@@ -7,6 +7,7 @@ use knock_sequence::duration::{spell, spell_short};
 use super::{
     AttachMode, Console, Named,
     line::Line,
+    packet_text::NANOS_PER_MILLI,
     record::{EventKind, Record},
 };
 use crate::{
@@ -18,8 +19,6 @@ use crate::{
         text::{about, count, list, verb},
     },
 };
-
-const NANOS_PER_MILLI: u64 = 1_000_000;
 
 impl<W: Write> Console<W> {
     /// Reports that the program is attached: `protecting tcp/22 on eth0 (native), 1 door`.

@@ -7,7 +7,8 @@ use knock_sequence::duration::spell;
 
 use super::record::Record;
 
-const NANOS_PER_MILLI: u64 = 1_000_000;
+/// Nanoseconds in a millisecond.
+pub(super) const NANOS_PER_MILLI: u64 = 1_000_000;
 
 /// What is known of a user's SPA packet.
 #[derive(Default)]

@@ -142,7 +142,7 @@ mod tests {
     }
 
     #[test]
-    fn the_hosts_groups() {
+    fn groups_are_looked_up_on_the_host() {
         assert_eq!(SocketAccess::new(Some("root")).unwrap().gid(), Some(0));
         let error = SocketAccess::new(Some("no-such-group"))
             .unwrap_err()

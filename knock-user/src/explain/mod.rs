@@ -7,7 +7,7 @@
 //!            live maps ─▶ Overlay (an Env: each entry is copied when it is first used)
 //! ```
 //!
-//! May use `kernel` for the live maps. Must not know the daemon.
+//! May use `kernel` for the live maps, and `interfaces` for their coverage. Must not know the daemon.
 
 use std::{net::IpAddr, slice};
 

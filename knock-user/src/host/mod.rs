@@ -305,7 +305,7 @@ mod tests {
     }
 
     #[test]
-    fn the_kernels_lists() {
+    fn lists_of_ports_are_read_as_the_kernel_writes_them() {
         assert_eq!(ephemeral("32768\t60999\n"), Some(32_768..=60_999));
         assert_eq!(ephemeral("32768"), None);
         assert_eq!(reserved("\n"), Some(vec![]));

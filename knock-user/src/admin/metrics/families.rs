@@ -512,7 +512,7 @@ mod tests {
     }
 
     #[test]
-    fn values_and_labels() {
+    fn each_fact_is_a_line_with_its_labels() {
         let text = Format::Classic.write(&families(&facts()));
         for line in [
             "knock_process_up 1",

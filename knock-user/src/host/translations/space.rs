@@ -155,7 +155,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn sets_of_ports() {
+    fn sets_of_ports_are_joined_inverted_and_intersected() {
         let ports = |ranges: &[(u16, u16)]| Space::of_ports(ranges.to_vec());
         assert_eq!(
             ports(&[(80, 90), (85, 100), (101, 110)]),

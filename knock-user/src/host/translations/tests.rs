@@ -56,7 +56,7 @@ fn of_nft(hook: &str, rule: Value, below: Value) -> Vec<String> {
 }
 
 #[test]
-fn rules_of_nft() {
+fn rules_of_nft_are_followed_to_their_translations() {
     let redirect = || json!({"redirect": {"port": 22}});
     let pre = "chain pre of table ip t (nft)";
     let not_understood = format!("? {pre} translates ports in a way that is not understood");
@@ -239,7 +239,7 @@ fn rules_of_nft() {
 }
 
 #[test]
-fn chains_that_do_not_end() {
+fn chains_that_jump_to_themselves_are_reported() {
     let jump = json!([{"jump": {"target": "below"}}]);
     let found = of_nft("prerouting", jump.clone(), jump);
     assert_eq!(
@@ -249,7 +249,7 @@ fn chains_that_do_not_end() {
 }
 
 #[test]
-fn rules_of_iptables() {
+fn rules_of_iptables_are_followed_to_their_translations() {
     let rows: [(&str, &str, &[&str]); 16] = [
         (
             "docker",
