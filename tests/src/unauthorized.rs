@@ -41,8 +41,8 @@ struct Counts {
 }
 
 impl<'n> Unauthorized<'n> {
-    /// Counts packets of unauthorized sources behind the place of the firewall. Call it before there is a firewall, because it
-    /// checks that the count moves.
+    /// Counts packets of unauthorized sources behind the place of the firewall. Call it before there is a firewall,
+    /// because it checks that the count moves.
     ///
     /// # Panics
     /// `nft` refuses, or the count does not move.
