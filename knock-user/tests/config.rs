@@ -13,6 +13,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use knock_sequence::spa::PrivateKey;
 use knock_user::{
     compile::{Input, compile, stable_ids::StableIds},
     config,
@@ -262,6 +263,128 @@ fn check_prints_the_state_of_a_one_time_file() {
         "{said}"
     );
     assert!(said.contains("none can be read"), "{said}");
+}
+
+#[test]
+fn named_files_are_relative_to_the_configuration() {
+    let directory = tempfile::tempdir().unwrap();
+    let place = directory.path();
+    let host_key = PrivateKey::from_octets([9; 32]);
+    let user_key = PrivateKey::from_octets([7; 32]);
+    for (name, text) in [
+        ("secret", "a secret of sixteen\n".to_owned()),
+        ("once", " 7000,9000,8000\n".to_owned()),
+        ("host.key", host_key.line().to_string()),
+        ("bob.fwknop", "KEY abc\nHMAC_KEY def\n".to_owned()),
+        ("hook", "#!/bin/sh\n".to_owned()),
+    ] {
+        fs::write(place.join(name), text).unwrap();
+        fs::set_permissions(place.join(name), fs::Permissions::from_mode(0o700)).unwrap();
+    }
+    let seq = place.join("seq.toml");
+    let text = format!(
+        "[spa]\nkey = \"host.key\"\n[[door]]\nname = \"a\"\none_time = \"once\"\nopen = [\"tcp/22\"]\n\
+         on_open = [\"./hook\"]\n[[door]]\nname = \"b\"\notp = {{ secret_file = \"secret\" }}\nopen = \
+         [\"tcp/23\"]\n[[user]]\nname = \"alice\"\nkeys = [\"{}\"]\ndoors = [\"a\"]\n[[user]]\nname = \
+         \"bob\"\nfwknop = \"bob.fwknop\"\ndoors = [\"a\"]\n",
+        user_key.public()
+    );
+    fs::write(&seq, text).unwrap();
+    let checked = config::read(&seq).unwrap();
+    let warnings = checked.file_warnings();
+    assert!(warnings.is_empty(), "{warnings:?}");
+    assert_eq!(
+        checked.other_secrets(),
+        [],
+        "the secret is read again there"
+    );
+    let door = &checked.settings.doors[0];
+    let program = &door.on_open.as_ref().unwrap().program;
+    assert_eq!(program, &place.join("./hook"));
+}
+
+#[test]
+fn every_missing_file_is_reported() {
+    let directory = tempfile::tempdir().unwrap();
+    let seq = directory.path().join("seq.toml");
+    let user_key = PrivateKey::from_octets([7; 32]);
+    let text = format!(
+        "[spa]\nkey = \"host.key\"\n[[door]]\nname = \"a\"\none_time = \"once\"\nopen = [\"tcp/22\"]\n\
+         on_open = [\"hooks/in\"]\non_close = [\"no-such-program\"]\n[[door]]\nname = \"b\"\notp = {{ \
+         secret_file = \"secret\" }}\nopen = [\"tcp/23\"]\n[[user]]\nname = \"alice\"\nkeys = [\"{}\"]\n\
+         doors = [\"a\"]\n[[user]]\nname = \"bob\"\nfwknop = \"bob.fwknop\"\ndoors = [\"a\"]\n",
+        user_key.public()
+    );
+    fs::write(&seq, text).unwrap();
+    let mut out = Vec::new();
+    let error = check::run(&seq, &mut out).unwrap_err().to_string();
+    let printed = String::from_utf8(out).unwrap() + &error;
+    for expected in [
+        "seq.toml:2: key: there is no file ",
+        "seq.toml:5: warning: one_time: the door can't be opened: cannot read ",
+        "seq.toml:7: warning: on_open: there is no program ",
+        "seq.toml:8: warning: on_close: there is no program no-such-program in ",
+        "seq.toml:11: secret_file: ",
+        "seq.toml:19: fwknop: ",
+        "relative one starts at the directory of the configuration",
+        "make the file with `knock-user generate --one-time`",
+    ] {
+        assert!(printed.contains(expected), "no {expected:?} in:\n{printed}");
+    }
+}
+
+#[test]
+fn one_mistake_is_one_error() {
+    const DOOR: &str = "[[door]]\nname = \"wiki\"\nopen = [\"tcp/81\"]\n";
+    let key = PrivateKey::from_octets([7; 32]).public().to_string();
+    let user = |header: &str, more: &str| {
+        format!("{header}\nname = \"alice\"\nkeys = [\"{key}\"]\n{more}\n")
+    };
+    for (name, text, expected) in [
+        (
+            "a misspelt door of a user",
+            format!("{DOOR}{}", user("[[user]]", "doors = [\"wikki\"]")),
+            "seq.toml:7: doors: there is no door \"wikki\": did you mean \"wiki\"?",
+        ),
+        (
+            "[[users]]",
+            format!("{DOOR}{}", user("[[users]]", "doors = [\"wiki\"]")),
+            "seq.toml:4: users: unknown key: did you mean user?",
+        ),
+        (
+            "[[doors]]",
+            format!(
+                "{}{}",
+                DOOR.replace("[[door]]", "[[doors]]"),
+                user("[[user]]", "doors = [\"wiki\"]")
+            ),
+            "seq.toml:1: doors: unknown key: did you mean door?",
+        ),
+        (
+            "a month that does not exist",
+            format!(
+                "{DOOR}{}",
+                user("[[user]]", "doors = [\"wiki\"]\nuntil = 2027-13-31")
+            ),
+            "seq.toml:8: until: 2027-13-31 is not a date or time that exists: write year, month and day, as \
+             in 2027-01-31, or a time with its offset, as in 2027-01-31T18:00:00Z",
+        ),
+        (
+            "an hour that does not exist",
+            format!(
+                "{DOOR}{}",
+                user(
+                    "[[user]]",
+                    "doors = [\"wiki\"]\nuntil = 2027-01-31T25:00:00Z"
+                )
+            ),
+            "seq.toml:8: until: 2027-01-31T25:00:00Z is not a date or time that exists: write year, month \
+             and day, as in 2027-01-31, or a time with its offset, as in 2027-01-31T18:00:00Z",
+        ),
+    ] {
+        let problems = config::parse(&text, "seq.toml").unwrap_err();
+        assert_eq!(problems.to_string(), expected, "{name}");
+    }
 }
 
 #[test]

@@ -163,7 +163,7 @@ fn files_are_new_and_readable_by_their_owner_only() {
     let error = generate::run(&options(&words), &mut Vec::new()).unwrap_err();
     let error_text = knock_user::host::os_error::describe(&error);
     assert!(
-        error_text.ends_with("a new file: file exists"),
+        error_text.ends_with("name another file with --export, or remove it"),
         "{error_text}"
     );
     assert_eq!(fs::read_to_string(&path).unwrap(), written);

@@ -275,7 +275,7 @@ fn keygen_writes_a_new_file_and_never_replaces_one() {
     let error = keygen(&nowhere, false).unwrap_err();
     let shown = directory.path().join("none");
     let shown = shown.display();
-    let expected = format!("there is no directory {shown}: create it with `mkdir {shown}`");
+    let expected = format!("there is no directory {shown}: create it with `mkdir -p {shown}`");
     assert_eq!(error, expected);
 }
 

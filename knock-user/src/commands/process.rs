@@ -26,9 +26,8 @@ use super::{
     report::{CommandReport, CommandResult},
     tail::Tail,
 };
+use crate::host::programs;
 
-/// The search path for programs if the daemon has no `PATH`.
-const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 /// The time for a command to clean up after its time limit.
 const GRACE: Duration = Duration::from_secs(2);
 /// The interval of checks whether it has ended.
@@ -54,11 +53,10 @@ fn start(job: &Job) -> io::Result<(Group, pipe::Receiver)> {
     // One pipe for both streams keeps their lines in order.
     let (output, input) = io::pipe()?;
     let output = pipe::Receiver::from_owned_fd(OwnedFd::from(output))?;
-    let path = std::env::var_os("PATH").unwrap_or_else(|| PATH.into());
     let child = Command::new(&job.command.program)
         .args(job.arguments())
         .env_clear()
-        .env("PATH", path)
+        .env("PATH", programs::search_path())
         .envs(job.environment())
         .stdin(Stdio::null())
         .stdout(input.try_clone()?)

@@ -1,14 +1,11 @@
 //! A configuration without errors.
 
-use std::{path::Path, sync::Arc};
+use std::sync::Arc;
 
 use super::places::Places;
 use crate::{
     compile::Conflict,
-    model::{
-        problem::Problems,
-        settings::{Dynamic, Settings},
-    },
+    model::{problem::Problems, settings::Settings},
 };
 
 /// A configuration without errors, with the lines of its parts.
@@ -26,31 +23,6 @@ pub struct Checked {
 }
 
 impl Checked {
-    /// Resolves the paths of other files relative to the directory of the configuration file.
-    pub(super) fn relative_to(mut self, file: &Path) -> Self {
-        let directory = file.parent().unwrap_or(Path::new(""));
-        for door in &mut self.settings.doors {
-            if let Some(Dynamic::OneTime(one_time)) = &mut door.dynamic {
-                one_time.file = directory.join(&one_time.file);
-            }
-        }
-        if let Some(spa) = &mut self.settings.spa {
-            let files = [Some(&mut spa.key), spa.old_key.as_mut()];
-            for file in files.into_iter().flatten() {
-                *file = directory.join(&*file);
-            }
-        }
-        for fwknop in self
-            .settings
-            .users
-            .iter_mut()
-            .filter_map(|user| user.fwknop.as_mut())
-        {
-            fwknop.file = directory.join(&fwknop.file);
-        }
-        self
-    }
-
     /// Turns conflicts into problems with line numbers.
     pub fn problems(&self, conflicts: Vec<Conflict>) -> Problems {
         Problems {

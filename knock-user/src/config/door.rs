@@ -176,13 +176,7 @@ fn dynamic(
     if let Some(item) = section.item("otp", report) {
         return otp::read(&item, sequence_timeout, report).map(Dynamic::Otp);
     }
-    let file = section.get("one_time", report, |item, report| {
-        let path = item.text(report)?;
-        match path.is_empty() {
-            true => item.wrong(report, "empty: name the file with the sequences"),
-            false => Some(PathBuf::from(path)),
-        }
-    })?;
+    let file = section.get("one_time", report, Item::path)?;
     Some(Dynamic::OneTime(OneTime { file, lookahead }))
 }
 
@@ -300,8 +294,13 @@ fn command(item: &Item<'_, '_>, timeout: Duration, report: &mut Report) -> Optio
              \"{source}\"]",
         );
     };
+    // A name without a slash is searched for in PATH.
+    let program = match program.contains('/') {
+        true => report.path(&program),
+        false => PathBuf::from(program),
+    };
     Some(Command {
-        program: PathBuf::from(program),
+        program,
         arguments: words.collect(),
         timeout,
     })

@@ -34,7 +34,7 @@ pub(super) fn read_keys(path: &Path) -> Result<FwknopKeys, String> {
     files::open_regular(path, otherwise)
         .and_then(|file| file.take(FILE_MAX).read_to_string(&mut text))
         .map_err(|error| {
-            let reason = os_error::reason(&error, &shown.to_string());
+            let reason = os_error::reason_of_named(&error, &shown.to_string());
             format!("{shown} can't be read: {reason}")
         })?;
     parse(&text).map_err(|reason| format!("{shown}: {reason}"))

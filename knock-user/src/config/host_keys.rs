@@ -9,7 +9,7 @@ use std::{
 
 use knock_sequence::spa::{KeyError, PairKeys, PrivateKey, PublicKey, WeakKey, read_private_key};
 
-use super::{checked::Checked, fwknop};
+use super::{checked::Checked, fwknop, reader::Read};
 use crate::model::problem::{Problem, Problems};
 use crate::{
     host::{files, os_error},
@@ -23,56 +23,42 @@ type Pairs = HashMap<(PublicKey, PublicKey), PairKeys>;
 /// only new ones.
 static LAST: Mutex<Option<Pairs>> = Mutex::new(None);
 
-impl Checked {
-    /// Reads the host's keys, and derives those of the users. Without users no key is needed.
-    ///
-    /// # Errors
-    /// Returns a problem for each file without a key, and for each key that can't be used.
-    pub(super) fn with_host_keys(mut self) -> Result<Self, Problems> {
-        let mut list = Vec::new();
-        let mut keys = Vec::new();
-        if let Some(spa) = self
-            .settings
-            .spa()
-            .filter(|_| self.settings.has_user_keys())
-        {
-            for (key, path) in spa.files() {
-                match read_key(path) {
-                    Ok(read) => keys.push(read),
-                    Err(reason) => list.push(Problem {
-                        line: self.places.of_spa(key),
-                        key: key.to_owned(),
-                        reason,
-                    }),
-                }
-            }
-        }
-        let mut fwknop_keys = Vec::new();
-        for (index, _, fwknop) in self.settings.fwknop_users() {
-            match fwknop::read_keys(&fwknop.file) {
-                Ok(keys) => fwknop_keys.push((index, keys)),
-                Err(reason) => list.push(Problem {
-                    line: self.places.of_user(index, "fwknop"),
-                    key: "fwknop".to_owned(),
+/// Reads the files with keys, and adds a problem for each file without a usable one. Returns the
+/// keys of the host, the current one first. Without users no key is needed.
+pub(super) fn read(read: &mut Read, problems: &mut Vec<Problem>) -> Vec<PrivateKey> {
+    let Read {
+        settings, places, ..
+    } = read;
+    let mut keys = Vec::new();
+    if let Some(spa) = settings.spa().filter(|_| settings.has_user_keys()) {
+        for (key, path) in spa.files() {
+            match read_key(path) {
+                Ok(read) => keys.push(read),
+                Err(reason) => problems.push(Problem {
+                    line: places.of_spa(key),
+                    key: key.to_owned(),
                     reason,
                 }),
             }
         }
-        for (index, keys) in fwknop_keys {
-            let user = self.settings.users.get_mut(index);
-            if let Some(fwknop) = user.and_then(|user| user.fwknop.as_mut()) {
-                fwknop.keys = Some(keys);
-            }
-        }
-        match list.is_empty() {
-            true => self.with_keys(keys),
-            false => Err(Problems {
-                file: self.file,
-                list,
+    }
+    for (index, user) in settings.users.iter_mut().enumerate() {
+        let Some(fwknop) = &mut user.fwknop else {
+            continue;
+        };
+        match fwknop::read_keys(&fwknop.file) {
+            Ok(keys) => fwknop.keys = Some(keys),
+            Err(reason) => problems.push(Problem {
+                line: places.of_user(index, "fwknop"),
+                key: "fwknop".to_owned(),
+                reason,
             }),
         }
     }
+    keys
+}
 
+impl Checked {
     /// Derives the keys of the users with these keys of the host, the current one first.
     ///
     /// # Errors
@@ -180,7 +166,7 @@ fn read_key(path: &Path) -> Result<PrivateKey, String> {
             "there is no file {shown}: make the host's key with `knock-user keygen --out {shown}`"
         ),
         KeyError::Unreadable(error) => {
-            let reason = os_error::reason(&error, &shown.to_string());
+            let reason = os_error::reason_of_named(&error, &shown.to_string());
             format!("{shown} can't be read: {reason}")
         }
         KeyError::Bad(reason) => format!("{shown}: {reason}"),

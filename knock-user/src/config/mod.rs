@@ -14,6 +14,7 @@ mod door;
 pub(crate) mod fwknop;
 mod grant_prefix;
 mod host_keys;
+pub mod named_files;
 pub mod one_time_lines;
 mod otp;
 pub mod otp_rules;
@@ -37,6 +38,7 @@ use std::{
 };
 
 pub use self::checked::Checked;
+use self::reader::Read;
 pub(crate) use self::{door::SEQUENCE_TIMEOUT_MOST, scans::is_scan};
 pub use crate::model::problem::{Problem, Problems};
 use crate::{
@@ -69,12 +71,11 @@ pub fn read_again(path: &Path) -> Result<Checked, Problems> {
 /// # Errors
 /// Returns every problem of the file.
 pub fn read_kept(path: &Path, text: &str, can_be_read_again: bool) -> Result<Checked, Problems> {
-    let checked = parse(text, &path.display().to_string())?;
-    Checked {
+    let checked = parse_with_files(text, path)?;
+    Ok(Checked {
         digest: can_be_read_again.then(|| digest(text)),
-        ..checked.relative_to(path)
-    }
-    .with_host_keys()
+        ..checked
+    })
 }
 
 /// Returns the digest of the text that a file has now; see [`Checked::digest`].
@@ -102,12 +103,11 @@ fn understand(path: &Path, text: io::Result<String>) -> Result<Checked, Problems
     let file = path.display().to_string();
     match text {
         Ok(text) => {
-            let checked = parse(&text, &file)?;
-            Checked {
+            let checked = parse_with_files(&text, path)?;
+            Ok(Checked {
                 digest: path.is_file().then(|| digest(&text)),
-                ..checked.relative_to(path)
-            }
-            .with_host_keys()
+                ..checked
+            })
         }
         Err(error) => Err(Problems {
             file,
@@ -152,17 +152,42 @@ fn bytes_of(file: File) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// Reads and checks the text of a file, which is called `file` in errors.
+/// Reads and checks the text of a file, which is called `file` in errors. Files with keys are not
+/// read, and the names of files are relative to the working directory.
 ///
 /// # Errors
 /// Returns every problem of the file.
 pub fn parse(text: &str, file: &str) -> Result<Checked, Problems> {
-    let mut report = Report::new(text);
-    let read = reader::read(text, &mut report);
-    if let Some(read) = &read {
-        rules::check(read, &mut report);
-    }
-    let mut list = report.problems;
+    let mut report = Report::new(text, Path::new(""));
+    let read = read_checked(text, &mut report);
+    finish(text, file, read, report.problems)
+}
+
+/// Reads and checks the text of a file, and the files with keys that it names.
+fn parse_with_files(text: &str, path: &Path) -> Result<Checked, Problems> {
+    let file = path.display().to_string();
+    let mut report = Report::new(text, path.parent().unwrap_or(Path::new("")));
+    let mut read = read_checked(text, &mut report);
+    let mut problems = report.problems;
+    let keys = read
+        .as_mut()
+        .map(|read| host_keys::read(read, &mut problems))
+        .unwrap_or_default();
+    finish(text, &file, read, problems)?.with_keys(keys)
+}
+
+fn read_checked(text: &str, report: &mut Report) -> Option<Read> {
+    let read = reader::read(text, report)?;
+    rules::check(&read, report);
+    Some(read)
+}
+
+fn finish(
+    text: &str,
+    file: &str,
+    read: Option<Read>,
+    mut list: Vec<Problem>,
+) -> Result<Checked, Problems> {
     match read {
         Some(read) if list.is_empty() => Ok(Checked {
             settings: read.settings,

@@ -5,63 +5,38 @@ use std::{collections::BTreeMap, net::IpAddr};
 use knock_common::packet::Protocol;
 use knock_sequence::{Knock, PortSet, Ports, one_time::OneTimeText};
 
-use super::{
-    checked::Checked,
-    scans::{Direction, Harmless, Touch},
-};
+use super::scans::{Direction, Harmless, Touch};
 use crate::{
-    model::{
-        problem::Problem,
-        settings::{Decoys, Door, Dynamic, Exempt, OneTime, Settings, Verify},
-    },
+    model::settings::{Decoys, Door, Exempt, OneTime, Settings, Verify},
     sequences::one_time::{self, OneTimeError},
 };
 
 /// How many bad lines of a file are reported one by one.
 const FLAWS_SHOWN: usize = 5;
 
-impl Checked {
-    /// Returns warnings about the one-time files that it names. They do not affect other doors.
-    pub fn file_warnings(&self) -> Vec<Problem> {
-        let mut warnings = Vec::new();
-        for (index, door) in self.settings.doors.iter().enumerate() {
-            let Some(Dynamic::OneTime(one_time)) = &door.dynamic else {
-                continue;
-            };
-            let line = self.places.of_door(index, "one_time");
-            let problem = |reason| Problem {
-                line,
-                key: "one_time".to_owned(),
-                reason,
-            };
-            warnings.extend(self.of_file(door, one_time).into_iter().map(problem));
-        }
-        warnings
+/// Returns warnings about the one-time file of a door.
+pub(super) fn warnings(settings: &Settings, door: &Door, one_time: &OneTime) -> Vec<String> {
+    let path = one_time.file.display();
+    let unusable = |error: &OneTimeError| format!("the door can't be opened: {error}");
+    let mut lines = OneTimeCheck::new(settings, door);
+    let one_time_text = match one_time::inspect(&one_time.file, |knocks| lines.refuse(knocks)) {
+        Ok(one_time_text) => one_time_text,
+        Err(error) => return vec![unusable(&error)],
+    };
+    let mut reasons: Vec<String> = one_time::exposure(&one_time.file).into_iter().collect();
+    let flaws = one_time_text.flaws().take(FLAWS_SHOWN);
+    reasons.extend(flaws.map(|flaw| {
+        format!(
+            "{path}:{}: {}; the line is not used",
+            flaw.line, flaw.reason
+        )
+    }));
+    let more = one_time_text.flaws().count().saturating_sub(FLAWS_SHOWN);
+    if more > 0 {
+        reasons.push(format!("{path}: {more} more lines are not used"));
     }
-
-    fn of_file(&self, door: &Door, one_time: &OneTime) -> Vec<String> {
-        let path = one_time.file.display();
-        let unusable = |error: &OneTimeError| format!("the door can't be opened: {error}");
-        let mut lines = OneTimeCheck::new(&self.settings, door);
-        let one_time_text = match one_time::inspect(&one_time.file, |knocks| lines.refuse(knocks)) {
-            Ok(one_time_text) => one_time_text,
-            Err(error) => return vec![unusable(&error)],
-        };
-        let mut reasons: Vec<String> = one_time::exposure(&one_time.file).into_iter().collect();
-        let flaws = one_time_text.flaws().take(FLAWS_SHOWN);
-        reasons.extend(flaws.map(|flaw| {
-            format!(
-                "{path}:{}: {}; the line is not used",
-                flaw.line, flaw.reason
-            )
-        }));
-        let more = one_time_text.flaws().count().saturating_sub(FLAWS_SHOWN);
-        if more > 0 {
-            reasons.push(format!("{path}: {more} more lines are not used"));
-        }
-        reasons.extend(exhausted(&one_time_text, one_time).as_ref().map(unusable));
-        reasons
-    }
+    reasons.extend(exhausted(&one_time_text, one_time).as_ref().map(unusable));
+    reasons
 }
 
 fn exhausted(one_time_text: &OneTimeText, one_time: &OneTime) -> Option<OneTimeError> {

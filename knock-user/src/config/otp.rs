@@ -143,7 +143,7 @@ fn secret(section: &mut Section<'_, '_>, report: &mut Report) -> Option<(Secret,
         return or_report(&item, report, secret).map(|secret| (secret, Origin::Environment));
     }
     let item = file?;
-    let path = PathBuf::from(item.text(report)?);
+    let path = item.path(report)?;
     let secret = read_secret(&path).map_err(|reason| format!("{}: {reason}", path.display()));
     or_report(&item, report, secret).map(|secret| (secret, Origin::File(path)))
 }
@@ -191,7 +191,10 @@ fn read_secret(path: &Path) -> Result<Secret, String> {
     read.map_err(|error| match error {
         SecretError::Unreadable(error) => {
             let about = path.display().to_string();
-            format!("can't be read: {}", os_error::reason(&error, &about))
+            format!(
+                "can't be read: {}",
+                os_error::reason_of_named(&error, &about)
+            )
         }
         SecretError::Bad(reason) => reason.to_string(),
     })

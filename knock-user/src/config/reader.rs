@@ -139,6 +139,8 @@ pub(super) fn read(text: &str, report: &mut Report) -> Option<Read> {
         }
         settings.spa.get_or_insert_default();
     }
+    let is_misspelt = |key| top.item(key, report).is_none() && !top.lacks(key);
+    complete &= !["door", "user"].into_iter().any(is_misspelt);
     places.keys = std::mem::take(&mut top.lines);
     Some(Read {
         settings,

@@ -1,6 +1,6 @@
 //! Reads a table key by key, so that one wrong value does not hide the others.
 
-use std::{collections::BTreeMap, fmt::Display, time::Duration};
+use std::{collections::BTreeMap, fmt::Display, path::PathBuf, time::Duration};
 
 use jiff::civil::Date;
 use toml::de::{DeTable, DeValue};
@@ -184,6 +184,14 @@ impl<'t, 'i> Item<'t, 'i> {
             return self.mistyped(report, "a text in quotes");
         };
         Some(text.as_ref())
+    }
+
+    /// Reads the name of a file, which is relative to the directory of the configuration.
+    pub(super) fn path(&self, report: &mut Report) -> Option<PathBuf> {
+        match self.text(report)? {
+            "" => self.wrong(report, "empty: name a file"),
+            name => Some(report.path(name)),
+        }
     }
 
     pub(super) const fn is_text(&self) -> bool {

@@ -1,6 +1,6 @@
 //! Reads `[spa]`.
 
-use std::{path::PathBuf, time::Duration};
+use std::time::Duration;
 
 use knock_sequence::{Ports, Protocol, spa::WINDOW};
 
@@ -24,8 +24,8 @@ pub(super) fn read(top: &mut Section<'_, '_>, report: &mut Report) -> Option<(Sp
     let default = Spa::default();
     let spa = Spa {
         ports: section.or("ports", report, default.ports, ports),
-        key: section.or("key", report, HOST_KEY.into(), path),
-        old_key: section.get("old_key", report, path),
+        key: section.or("key", report, HOST_KEY.into(), Item::path),
+        old_key: section.get("old_key", report, Item::path),
         window: section.or("window", report, WINDOW, |item, report| {
             item.duration(report, WINDOW_LEAST, WINDOW_MOST)
         }),
@@ -60,12 +60,4 @@ fn ports(item: &Item<'_, '_>, report: &mut Report) -> Option<Vec<Ports>> {
         );
     }
     Some(ports)
-}
-
-/// Reads the name of a file.
-pub(super) fn path(item: &Item<'_, '_>, report: &mut Report) -> Option<PathBuf> {
-    match item.text(report)? {
-        "" => item.wrong(report, "empty: name a file"),
-        path => Some(path.into()),
-    }
 }

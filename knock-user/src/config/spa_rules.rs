@@ -119,26 +119,21 @@ impl Rules<'_> {
                 if settings.doors.iter().any(|door| door.name == *name) {
                     continue;
                 }
-                let doors: Vec<_> = settings
-                    .doors
-                    .iter()
-                    .map(|door| door.name.as_str())
-                    .collect();
-                let near = doors
-                    .iter()
-                    .min_by_key(|door| strsim::damerau_levenshtein(door, name));
-                let cure = match near {
-                    Some(near)
-                        if strsim::damerau_levenshtein(near, name) <= near.len().div_ceil(3) =>
-                    {
-                        format!("did you mean \"{near}\"?")
-                    }
-                    Some(_) | None => "define it with [[door]], or remove it".to_owned(),
+                let cure = match self.door_meant(name) {
+                    Some(near) => format!("did you mean \"{near}\"?"),
+                    None => "define it with [[door]], or remove it".to_owned(),
                 };
                 let reason = format!("there is no door {name:?}: {cure}");
                 self.add(self.places.of_user(index, "doors"), "doors", reason);
             }
         }
+    }
+
+    /// Returns the door that was probably meant by a name that no door has.
+    fn door_meant(&self, name: &str) -> Option<&str> {
+        let doors = self.settings.doors.iter().map(|door| door.name.as_str());
+        let near = doors.min_by_key(|door| strsim::damerau_levenshtein(door, name))?;
+        (strsim::damerau_levenshtein(near, name) <= near.len().div_ceil(3)).then_some(near)
     }
 
     /// Reports doors that neither knocks nor users open, and settings of knocks without knocks.
@@ -154,6 +149,10 @@ impl Rules<'_> {
                 continue;
             }
             if self.settings.users_of(door).next().is_none() {
+                let mut named = self.settings.users.iter().flat_map(|user| &user.doors);
+                if named.any(|name| self.door_meant(name) == Some(&door.name)) {
+                    continue;
+                }
                 let reason = "missing: every door needs a sequence, as in knock = [\"tcp/7000\", \
                               \"udp/8000\"], or a user that has it among its doors";
                 self.add(Some(places.line), "knock", reason.to_owned());

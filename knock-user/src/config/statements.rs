@@ -123,6 +123,12 @@ fn unreadable(statement: &str) -> Option<String> {
     if value.is_empty() {
         return Some("a value is missing after =".to_owned());
     }
+    if is_like_date(value) {
+        return Some(format!(
+            "{value} is not a date or time that exists: write year, month and day, as in \
+             2027-01-31, or a time with its offset, as in 2027-01-31T18:00:00Z"
+        ));
+    }
     let is_word = |c: char| c.is_ascii_alphanumeric() || "./_:-".contains(c);
     value.chars().all(is_word).then(|| {
         format!(
@@ -130,6 +136,19 @@ fn unreadable(statement: &str) -> Option<String> {
              as in \"{value}\""
         )
     })
+}
+
+/// Returns whether a value begins with numbers in the form of a date.
+fn is_like_date(value: &str) -> bool {
+    let mut numbers = value.splitn(3, '-');
+    let is_number = |part: Option<&str>| {
+        part.is_some_and(|part| !part.is_empty() && part.bytes().all(|c| c.is_ascii_digit()))
+    };
+    is_number(numbers.next())
+        && is_number(numbers.next())
+        && numbers
+            .next()
+            .is_some_and(|rest| rest.starts_with(|c: char| c.is_ascii_digit()))
 }
 
 /// Returns the first line of a statement's value, if it has one.

@@ -5,7 +5,6 @@ use knock_sequence::spa::PublicKey;
 use super::{
     door,
     section::{Item, Section},
-    spa,
 };
 use crate::model::{
     problem::Report,
@@ -76,7 +75,7 @@ pub(super) fn read(
 
 /// Reads `fwknop`, `source` and `username`, which belong together.
 fn fwknop(section: &mut Section<'_, '_>, report: &mut Report) -> Option<Fwknop> {
-    let file = section.get("fwknop", report, spa::path);
+    let file = section.get("fwknop", report, Item::path);
     let source = section.or("source", report, Vec::new(), |item, report| {
         item.list(report, str::parse::<Prefix>)
     });

@@ -1,6 +1,13 @@
 //! Opens files that other users may name or replace.
 
-use std::{fs::File, io, os::unix::fs::OpenOptionsExt as _, path::Path};
+use std::{
+    fs::{self, File},
+    io,
+    os::unix::fs::{MetadataExt as _, OpenOptionsExt as _},
+    path::Path,
+};
+
+use nix::unistd::User;
 
 /// Opens a regular file without blocking; `otherwise` is the error for any other kind of file.
 pub(crate) fn open_regular(path: &Path, otherwise: &str) -> io::Result<File> {
@@ -14,5 +21,32 @@ pub(crate) fn open_regular(path: &Path, otherwise: &str) -> io::Result<File> {
             return Ok(file);
         }
         Err(io::Error::other(otherwise))
+    })
+}
+
+/// Returns whether the owners and modes of a file and its directories let a user read it.
+///
+/// Access control lists are not considered. Returns true if the file does not exist.
+pub(crate) fn may_read(path: &Path, user: &User) -> bool {
+    const READ: u32 = 4;
+    const SEARCH: u32 = 1;
+    let Ok(path) = path.canonicalize() else {
+        return true;
+    };
+    let parts = path
+        .ancestors()
+        .zip([READ].into_iter().chain(std::iter::repeat(SEARCH)));
+    parts.into_iter().all(|(part, needed)| {
+        let Ok(found) = fs::metadata(part) else {
+            return true;
+        };
+        let shift = if found.uid() == user.uid.as_raw() {
+            6
+        } else if found.gid() == user.gid.as_raw() {
+            3
+        } else {
+            0
+        };
+        found.mode() >> shift & needed == needed
     })
 }

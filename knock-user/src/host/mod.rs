@@ -16,6 +16,7 @@ pub mod os_error;
 pub mod paths;
 pub mod private_files;
 pub mod privileges;
+pub mod programs;
 pub mod random;
 pub mod service_manager;
 pub mod sockets;

@@ -9,14 +9,23 @@ use nix::libc;
 
 use crate::host::paths::{MOUNT_POINT, RUN};
 
+/// The cure of a refusal for which another user would be advised to become root.
+const REFUSED_TO_ROOT: &str = "root may not either: the process lacks a capability, the file is \
+                               immutable (`lsattr` shows that), or a security module or the file \
+                               system refuses";
+
 /// Describes an error in one line: what was done, the reason and the cure.
 pub fn describe(error: &anyhow::Error) -> String {
+    describe_to(error, Process::find)
+}
+
+fn describe_to(error: &anyhow::Error, process: impl Fn() -> Process) -> String {
     let text = without_numbers(&format!("{error:#}"));
     // The error of a bpf(2) call contains that of the system.
     let all: Vec<_> = error.chain().filter_map(system_error).collect();
     let system = all.iter().find(|(_, call)| call.is_some()).or(all.last());
     let system = system.copied();
-    let cure = system.and_then(|(number, call)| cure(number, call, &text, Process::find));
+    let cure = system.and_then(|(number, call)| cure(number, call, &text, &process));
     match cure {
         // The caller may have given a better cure.
         Some(cure) if !text.contains(cure.as_str()) => format!("{text}; {cure}"),
@@ -31,6 +40,17 @@ pub fn reason(error: &io::Error, about: &str) -> String {
     match cure.and_then(|number| cure_of(number, about)) {
         Some(cure) => format!("{text}; {cure}"),
         None => text,
+    }
+}
+
+/// Returns the same for a file that a configuration names.
+pub fn reason_of_named(error: &io::Error, about: &str) -> String {
+    match error.raw_os_error() {
+        Some(libc::ENOENT) if !about.contains(RUN) => format!(
+            "{}; check the path: a relative one starts at the directory of the configuration",
+            plain(error)
+        ),
+        Some(_) | None => reason(error, about),
     }
 }
 
@@ -93,6 +113,8 @@ struct Process {
     is_filtered: bool,
     /// Whether it is in the user namespace of the host.
     is_on_host: bool,
+    /// Whether it runs as root.
+    is_root: bool,
 }
 
 impl Process {
@@ -108,6 +130,7 @@ impl Process {
             may_load: has(Capability::CAP_BPF) || has(Capability::CAP_SYS_ADMIN),
             is_filtered: filter.is_some_and(|mode| mode.trim() == "2"),
             is_on_host: users.split_whitespace().eq(whole),
+            is_root: nix::unistd::Uid::effective().is_root(),
         }
     }
 }
@@ -117,13 +140,15 @@ fn cure(
     number: i32,
     call: Option<&str>,
     text: &str,
-    process: impl FnOnce() -> Process,
+    process: impl Fn() -> Process,
 ) -> Option<String> {
     if let Some(call) = call.filter(|call| call.starts_with("bpf_")) {
         return of_bpf(number, call, process);
     }
     let is_ours = text.contains(MOUNT_POINT) || text.contains(RUN);
     let cure = match number {
+        // Others are advised to become root.
+        libc::EACCES | libc::EPERM if process().is_root => REFUSED_TO_ROOT,
         libc::EACCES | libc::EPERM if is_ours => {
             "only root and the user that runs knock-user may: use sudo, or run it as that user"
         }
@@ -154,9 +179,10 @@ fn cure(
     Some(cure.to_owned())
 }
 
-fn of_bpf(number: i32, call: &str, process: impl FnOnce() -> Process) -> Option<String> {
+fn of_bpf(number: i32, call: &str, process: impl Fn() -> Process) -> Option<String> {
     let is_of_pin = call.starts_with("bpf_obj_");
     let cure = match number {
+        libc::EPERM | libc::EACCES if is_of_pin && process().is_root => REFUSED_TO_ROOT,
         libc::EPERM | libc::EACCES if is_of_pin => {
             "only root and the user that runs knock-user may: use sudo, or run it as that user"
         }
@@ -289,11 +315,30 @@ mod tests {
                 ["`FLOWS`", "84 MB"],
             ),
         ] {
-            let text = describe(&error);
+            let text = describe_to(&error, Process::default);
             for word in words {
                 assert!(text.contains(word), "{name}: no {word:?} in {text}");
             }
             assert!(!text.contains("os error"), "{name}: {text}");
+        }
+    }
+
+    #[test]
+    fn root_is_not_advised_to_become_root() {
+        let root = || Process {
+            is_root: true,
+            ..Process::default()
+        };
+        let io = |about: &'static str| Err::<(), _>(system(libc::EACCES)).context(about);
+        let pin = Err::<(), _>(bpf("bpf_obj_get", libc::EPERM)).context("opening a pin");
+        for (name, error) in [
+            ("any file", io("reading /etc/knock/seq.toml")),
+            ("a file of ours", io("reading /run/knock/eth0@1.json")),
+            ("a pin", pin),
+        ] {
+            let text = describe_to(&error.unwrap_err(), root);
+            assert!(text.contains("root may not either"), "{name}: {text}");
+            assert!(!text.contains("sudo"), "{name}: {text}");
         }
     }
 
@@ -303,6 +348,7 @@ mod tests {
             may_load,
             is_filtered,
             is_on_host,
+            is_root: false,
         };
         for (name, process, word) in [
             ("no capability", process(false, true, true), "CAP_BPF"),

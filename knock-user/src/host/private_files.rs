@@ -15,6 +15,8 @@ use std::{
 
 use nix::{libc, unistd::Uid};
 
+use super::os_error;
+
 /// The owner may read and write, others nothing.
 const FILE_MODE: u32 = 0o600;
 /// Others may look up names, which clients of a control socket must; only the owner may change
@@ -114,6 +116,36 @@ pub fn create(path: &Path, bytes: &[u8]) -> io::Result<()> {
         let _result = fs::remove_file(path);
     }
     written
+}
+
+/// Describes why [`create`] did not create a file, with the cure; `option` names another file.
+pub fn not_created(path: &Path, error: &io::Error, option: &str) -> String {
+    let shown = path.display();
+    if error.kind() == ErrorKind::AlreadyExists {
+        return format!(
+            "{shown} exists, and is not overwritten: name another file with {option}, or remove it"
+        );
+    }
+    if error.kind() != ErrorKind::NotFound {
+        let reason = os_error::reason(error, &shown.to_string());
+        return format!("{shown} can't be written: {reason}");
+    }
+    let directory = match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        Some(_) | None => Path::new("."),
+    };
+    // Some file systems, such as /proc, take no new files.
+    let exists = directory.is_dir();
+    let directory = directory.display();
+    match exists {
+        true => format!(
+            "{shown} can't be written: no file can be created in {directory}; name a file in \
+             another directory with {option}"
+        ),
+        false => {
+            format!("there is no directory {directory}: create it with `mkdir -p {directory}`")
+        }
+    }
 }
 
 /// Replaces a file in one step: a reader finds the old file or the new one. An existing `FILE.new`

@@ -1,6 +1,10 @@
 //! Errors and warnings about a file, with their lines.
 
-use std::{fmt, ops::Range};
+use std::{
+    fmt,
+    ops::Range,
+    path::{Path, PathBuf},
+};
 
 use crate::model::terminal::harmless;
 
@@ -61,19 +65,27 @@ impl Problem {
 pub(crate) struct Report {
     /// The offsets of line starts, from the second line on.
     starts: Vec<usize>,
+    /// The directory to which the names of other files in the text are relative.
+    directory: PathBuf,
     pub(crate) problems: Vec<Problem>,
     /// Keys whose values can't be parsed, with the line of their table.
     pub(crate) broken: Vec<(usize, String)>,
 }
 
 impl Report {
-    pub(crate) fn new(text: &str) -> Self {
+    pub(crate) fn new(text: &str, directory: &Path) -> Self {
         let ends = text.bytes().enumerate().filter(|&(_, byte)| byte == b'\n');
         Self {
             starts: ends.map(|(index, _)| index + 1).collect(),
+            directory: directory.to_owned(),
             problems: Vec::new(),
             broken: Vec::new(),
         }
+    }
+
+    /// Returns the path of a file that the text names.
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.directory.join(name)
     }
 
     /// Returns the line in which a span begins.

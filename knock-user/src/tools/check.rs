@@ -11,7 +11,7 @@ use knock_common::GrantPrefix;
 use knock_sequence::{Ports, duration::spell, one_time::OneTimeText};
 
 use crate::{
-    config::{self, Checked, one_time_lines::OneTimeCheck},
+    config::{self, Checked, named_files, one_time_lines::OneTimeCheck},
     host::{Host, interface},
     interfaces::{
         coverage::{self, CoverageState},
@@ -32,7 +32,19 @@ use crate::{
 /// Returns [`config::Problems`] if the file has errors or no effect, or an error if something else
 /// fails.
 pub fn run(path: &Path, out: &mut impl Write) -> Result<()> {
-    let checked = config::read(path)?;
+    let checked = match config::read(path) {
+        Ok(checked) => checked,
+        Err(problems) => {
+            // The text of a pipe can't be read a second time.
+            if path.is_file() {
+                for warning in named_files::warnings_despite_errors(path) {
+                    writeln!(out, "{}", warning.render("warning", &problems.file))
+                        .context("writing the result")?;
+                }
+            }
+            return Err(problems.into());
+        }
+    };
     let mut host = Host::inspect().context("asking the kernel what this host serves")?;
     guards::note(&mut host.links);
     write_report(&checked, &host, out).context("writing the result")?;
@@ -54,6 +66,9 @@ fn write_report(checked: &Checked, host: &Host, out: &mut impl Write) -> io::Res
         }
     }
     for warning in checked.surroundings(host, &checked.settings.interfaces) {
+        writeln!(out, "{}", warning.render("warning", &checked.file))?;
+    }
+    for warning in checked.file_warnings_of_service() {
         writeln!(out, "{}", warning.render("warning", &checked.file))?;
     }
     check(checked, host, out)?;

@@ -11,7 +11,7 @@ use knock_sequence::spa::{PrivateKey, read_private_key};
 use serde::Serialize;
 
 use crate::{
-    host::{files, os_error, private_files},
+    host::{files, private_files},
     model::spa::HOST_KEY,
 };
 
@@ -63,12 +63,5 @@ fn refused(file: &Path, error: &io::Error) -> anyhow::Error {
              longer get in; name another file with --out"
         );
     }
-    if error.kind() == io::ErrorKind::NotFound {
-        let directory = file.parent().unwrap_or(Path::new("/")).display();
-        return anyhow!("there is no directory {directory}: create it with `mkdir {directory}`");
-    }
-    anyhow!(
-        "{shown} can't be written: {}",
-        os_error::reason(error, &shown.to_string())
-    )
+    anyhow!(private_files::not_created(file, error, "--out"))
 }

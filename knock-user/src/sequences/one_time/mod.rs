@@ -49,11 +49,7 @@ pub struct Standing {
 #[derive(Debug, thiserror::Error)]
 pub enum OneTimeError {
     /// It can't be read.
-    #[error(
-        "cannot read {}: {}; it must belong to the user that runs knock-user, as after `sudo \
-         install -D -m 600 -o {} {} /var/lib/knock/once`",
-        path.display(), os_error::plain(cause), current_user(), path.display()
-    )]
+    #[error("cannot read {}: {}; {}", path.display(), os_error::plain(cause), reading_cure(path, cause))]
     Unreadable {
         /// The file.
         path: PathBuf,
@@ -63,8 +59,8 @@ pub enum OneTimeError {
     /// What is used can't be marked.
     #[error(
         "cannot mark used lines in {}: {}; the file and its directory must belong to the user \
-         that runs knock-user, as after `sudo install -D -m 600 -o {} {} /var/lib/knock/once`",
-        path.display(), os_error::plain(cause), current_user(), path.display()
+         that runs knock-user, as after `{}`",
+        path.display(), os_error::plain(cause), ownership_cure(path)
     )]
     Unmarkable {
         /// The file.
@@ -94,6 +90,36 @@ pub enum OneTimeError {
         /// The file.
         path: PathBuf,
     },
+}
+
+/// Where a one-time file and its directory belong to the daemon.
+const PLACE: &str = "/var/lib/knock";
+
+/// Returns how a file becomes readable.
+fn reading_cure(path: &Path, cause: &io::Error) -> String {
+    if cause.kind() == io::ErrorKind::NotFound {
+        return "correct the path, which is relative to the directory of the configuration, or make \
+                the file with `knock-user generate --one-time`"
+            .to_owned();
+    }
+    format!(
+        "it must belong to the user that runs knock-user, as after `{}`",
+        ownership_cure(path)
+    )
+}
+
+/// Returns the command after which a file belongs to this user.
+fn ownership_cure(path: &Path) -> String {
+    let (user, shown) = (current_user(), path.display());
+    if path.parent() == Some(Path::new(PLACE)) {
+        return format!("sudo chown {user} {PLACE} {shown}");
+    }
+    let name = path.file_name().unwrap_or_default();
+    let target = Path::new(PLACE).join(name);
+    format!(
+        "sudo install -D -m 600 -o {user} {shown} {}",
+        target.display()
+    )
 }
 
 /// Returns the name of the user to whom a file has to belong.

@@ -4,14 +4,12 @@ mod draw;
 
 use std::{
     collections::HashSet,
-    fs::OpenOptions,
     io::Write,
     ops::RangeInclusive,
-    os::unix::fs::OpenOptionsExt as _,
     path::{Path, PathBuf},
 };
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, anyhow};
 use clap::{Args, ValueEnum};
 use knock_common::{layout::KNOCKS_MAX, packet::Protocol};
 use knock_sequence::{Knock, Ports, spa::PublicKey};
@@ -20,6 +18,7 @@ use rand::CryptoRng;
 pub use self::draw::{Unsuitable, Urn};
 use crate::{
     config::{self, Checked},
+    host::private_files,
     strength::{Strength, View},
     tools::toml_text::{comment, commented, list, string},
 };
@@ -30,8 +29,6 @@ const KNOCKS_LEAST: usize = 3;
 const ONE_TIME_MOST: usize = 100_000;
 /// Below are ports of services; above are those that Linux uses for outgoing connections.
 const RANGE: &str = "1024-32767";
-/// The options of `generate`.
-const READABLE_BY_OWNER: u32 = 0o600;
 
 /// Headings of `--help`.
 const DOOR: &str = "The door";
@@ -272,14 +269,8 @@ fn one_time_line(knocks: &[Knock]) -> String {
 }
 
 fn write_new(path: &Path, text: &str) -> Result<()> {
-    let mut options = OpenOptions::new();
-    let options = options.write(true).create_new(true);
-    let file = options.mode(READABLE_BY_OWNER).open(path);
-    file.and_then(|mut file| {
-        file.write_all(text.as_bytes())
-            .and_then(|()| file.sync_all())
-    })
-    .with_context(|| format!("writing the sequences to {}, a new file", path.display()))
+    private_files::create(path, text.as_bytes())
+        .map_err(|error| anyhow!(private_files::not_created(path, &error, "--export")))
 }
 
 /// Reads a count such as `6`, or a range such as `10..100` with both ends.

@@ -86,9 +86,8 @@ pub fn run(options: &Options, out: &mut impl Write, stderr: &mut impl Write) -> 
                     path.display()
                 );
             }
-            written => written.with_context(|| {
-                format!("writing {}: create its directory first", path.display())
-            })?,
+            Err(error) => bail!(private_files::not_created(&path, &error, "--keys")),
+            Ok(()) => {}
         }
     }
     out.write_all(toml.as_bytes())
