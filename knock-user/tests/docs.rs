@@ -329,6 +329,7 @@ fn documented() -> BTreeMap<(String, String), Row> {
         let part = match heading {
             "## Doors" => "door".to_owned(),
             "### `otp`" => "door.otp".to_owned(),
+            "### `grant_prefix`" => "door.grant_prefix".to_owned(),
             "### `[[user]]`" => "user".to_owned(),
             _ => match heading
                 .split_once("`[")
@@ -383,6 +384,17 @@ fn settings(part: &Part, key: &str, said: Option<&str>) -> Result<Settings, Stri
             door.retain(|line| !line.starts_with("knock"));
             let otp = lines.join(", ");
             format!("[[door]]\n{}\notp = {{ {otp} }}", door.join("\n"))
+        }
+        "door.grant_prefix" => {
+            let mut door = in_part("door");
+            door.retain(|line| !line.starts_with("open"));
+            // Doors that open the same port agree on the prefix.
+            door.push("open = [\"tcp/23\"]".to_owned());
+            let prefix = lines.join(", ");
+            format!(
+                "[[door]]\n{}\ngrant_prefix = {{ {prefix} }}",
+                door.join("\n")
+            )
         }
         _ => format!("{}{}{}", part.before, lines.join("\n"), part.after),
     };
