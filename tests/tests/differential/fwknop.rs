@@ -6,7 +6,7 @@ use std::{
 };
 
 use knock_common::{
-    Address, Reason,
+    Reason,
     fwknop::{Passphrase, text::username_hash},
     hmac_sha256::Key,
     judge,
@@ -193,10 +193,7 @@ fn tables() -> Tables {
 }
 
 fn prefix(address: &str, bits: u32) -> SourcePrefix {
-    SourcePrefix {
-        address: Address::from(address.parse::<IpAddr>().unwrap()),
-        bits,
-    }
+    SourcePrefix::new(address.parse::<IpAddr>().unwrap().into(), bits)
 }
 
 struct Packets {
