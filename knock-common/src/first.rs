@@ -224,8 +224,8 @@ mod tests {
     fn seven_other_sources_do_not_evict_a_first_knock() {
         let sim = Sim::default();
         assert_ne!(remember_cell(&sim, 5, cell(0, 100), 1000), 0);
-        for unauthorized in 1..WAYS as u64 {
-            remember_cell(&sim, 5, cell(unauthorized, 100 + unauthorized as u32), 1000);
+        for other in 1..WAYS as u64 {
+            remember_cell(&sim, 5, cell(other, 100 + other as u32), 1000);
             assert_eq!(recall_cell(&sim, 5, cell(0, 0) >> TAG_SHIFT), cell(0, 100));
         }
         assert_eq!(evicted(&sim), 0);

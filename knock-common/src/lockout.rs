@@ -385,9 +385,8 @@ mod tests {
         println!("{out} of {FORGED} forged sources are locked out");
         assert!(out > FORGED as usize * 95 / 100, "{out}");
         // Other sources are not.
-        let unauthorized_sources = (0..100_000).map(|number| forged(FORGED + number));
-        let innocent =
-            unauthorized_sources.filter(|&source| is_locked_out(&sim, &info(source, 9_000)));
+        let others = (0..100_000).map(|number| forged(FORGED + number));
+        let innocent = others.filter(|&source| is_locked_out(&sim, &info(source, 9_000)));
         assert!(innocent.count() <= 3);
     }
 

@@ -150,10 +150,10 @@ impl Source<'_> {
     #[track_caller]
     pub fn scan(&self, protocol: Protocol, ports: impl IntoIterator<Item = u16> + Send) {
         let sent = self.namespace.enter(|| {
-            let mut knocker = Knocker::new(self.from, self.to);
+            let mut sender = KnockSender::new(self.from, self.to);
             ports
                 .into_iter()
-                .try_for_each(|port| knocker.knock(protocol, port))
+                .try_for_each(|port| sender.knock(protocol, port))
         });
         if let Err(error) = sent {
             panic!("{} scans: {error}", self.from);
@@ -161,11 +161,11 @@ impl Source<'_> {
     }
 
     fn send(&self, knocks: &str) -> io::Result<()> {
-        let mut knocker = Knocker::new(self.from, self.to);
+        let mut sender = KnockSender::new(self.from, self.to);
         knocks
             .split_whitespace()
             .try_for_each(|knock| match parsed(knock) {
-                Some(Step::Knock(protocol, port)) => knocker.knock(protocol, port),
+                Some(Step::Knock(protocol, port)) => sender.knock(protocol, port),
                 // A knock that waits needs real time.
                 Some(Step::Wait(time)) => {
                     std::thread::sleep(time);
@@ -205,13 +205,13 @@ fn parsed(knock: &str) -> Option<Step> {
 }
 
 /// Sends knocks from the namespace of the calling thread.
-struct Knocker {
+struct KnockSender {
     from: IpAddr,
     to: IpAddr,
     udp: Option<UdpSocket>,
 }
 
-impl Knocker {
+impl KnockSender {
     fn new(from: IpAddr, to: IpAddr) -> Self {
         Self {
             from,

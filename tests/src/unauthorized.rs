@@ -26,9 +26,9 @@ const BURST: u64 = 16;
 const PAUSE_MS: u64 = 1;
 const ACK: u8 = 0x10;
 
-/// The unauthorized sources, who stop when this is dropped.
+/// The unauthorized sources, which stop when this is dropped.
 #[derive(Debug)]
-pub struct Unauthorized<'n> {
+pub struct UnauthorizedSources<'n> {
     net: &'n Net,
     counts: Arc<Counts>,
     thread: Option<JoinHandle<()>>,
@@ -40,14 +40,14 @@ struct Counts {
     sent: AtomicU64,
 }
 
-impl<'n> Unauthorized<'n> {
-    /// Counts packets of unauthorized sources behind the place of the firewall. Call it before there is a firewall,
+impl<'n> UnauthorizedSources<'n> {
+    /// Counts packets of these sources behind the place of the program. Call it before the program is attached,
     /// because it checks that the count moves.
     ///
     /// # Panics
     /// `nft` refuses, or the count does not move.
     #[track_caller]
-    pub fn before_there_is_protection(net: &'n Net, port: u16) -> Self {
+    pub fn before_protection(net: &'n Net, port: u16) -> Self {
         let counter = format!(
             "table ip unauthorized {{
                 counter through {{ }}
@@ -58,24 +58,24 @@ impl<'n> Unauthorized<'n> {
             }}"
         );
         net.server.run("nft", &[&counter]);
-        let unauthorized_sources = Self {
+        let sources = Self {
             net,
             counts: Arc::default(),
             thread: None,
         };
         let wire = Wire::open(&net.client);
         wire.send(&frames(port)[0]);
-        wait::until("an unauthorized source's packet is counted", || {
-            unauthorized_sources.through() == 1
+        wait::until("a packet of an unauthorized source is counted", || {
+            sources.through() == 1
         });
         net.server
             .run("nft", &["reset counter ip unauthorized through"]);
-        unauthorized_sources
+        sources
     }
 
     /// Starts to send SYNs, and packets like those of connections, from many addresses.
     #[track_caller]
-    pub fn come(&mut self, port: u16) {
+    pub fn start(&mut self, port: u16) {
         let wire = Wire::open(&self.net.client);
         let counts = Arc::clone(&self.counts);
         let pause = Duration::from_millis(number("KNOCK_PAUSE_MS").unwrap_or(PAUSE_MS));
@@ -125,7 +125,7 @@ impl<'n> Unauthorized<'n> {
     /// # Panics
     /// A packet got through, or they have stopped.
     #[track_caller]
-    pub fn stay_outside(&self, row: &str) {
+    pub fn assert_none_got_in(&self, row: &str) {
         let sent = self.sent();
         assert_eq!(
             self.through(),
@@ -142,7 +142,7 @@ impl<'n> Unauthorized<'n> {
     /// # Panics
     /// A packet got through.
     #[track_caller]
-    pub fn go(&mut self) -> u64 {
+    pub fn stop(&mut self) -> u64 {
         self.counts.stop.store(true, Ordering::Relaxed);
         if let Some(Err(panic)) = self.thread.take().map(JoinHandle::join) {
             std::panic::resume_unwind(panic);
@@ -156,7 +156,7 @@ impl<'n> Unauthorized<'n> {
     }
 }
 
-impl Drop for Unauthorized<'_> {
+impl Drop for UnauthorizedSources<'_> {
     fn drop(&mut self) {
         self.counts.stop.store(true, Ordering::Relaxed);
         if let Some(Err(_)) = self.thread.take().map(JoinHandle::join) {

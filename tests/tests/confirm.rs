@@ -14,7 +14,7 @@ use knock_tests::{
     server::Server,
     ssh::{DOOR, KNOCKS, SSH},
     stream::Stream,
-    unauthorized::Unauthorized,
+    unauthorized::UnauthorizedSources,
     wait,
 };
 use nix::sys::signal::Signal::SIGTERM;
@@ -50,11 +50,11 @@ fn an_unconfirmed_first_start_is_rolled_back() {
 fn a_confirmed_first_start_stays() {
     net::test(|net| {
         let _server = Server::tcp(&net.server, &[SSH]);
-        let mut unauthorized_sources = Unauthorized::before_there_is_protection(net, SSH);
+        let mut unauthorized_sources = UnauthorizedSources::before_protection(net, SSH);
         let started = Instant::now();
         let daemon = start(net, DOOR, &["--confirm", TRIAL]);
         let deadline = started + TRIAL_LASTS + Duration::from_secs(1);
-        unauthorized_sources.come(SSH);
+        unauthorized_sources.start(SSH);
         let client = net.new_source(Family::V4);
         client.knock(KNOCKS);
         let (code, output) = daemon::ask(&net.server, &["confirm"]);
@@ -63,7 +63,7 @@ fn a_confirmed_first_start_stays() {
         daemon.wait_for_event(&json!({"event": "opened", "source": client.name()}));
         // The end of the trial has to pass.
         thread::sleep(deadline.saturating_duration_since(Instant::now()));
-        unauthorized_sources.go();
+        unauthorized_sources.stop();
         net.new_source(Family::V4).finds_closed(SSH, "confirmed");
         knocks_lead_in(net, KNOCKS, true, "confirmed");
         client.finds(true, SSH, "confirmed");
@@ -136,13 +136,13 @@ fn an_unconfirmed_restart_rolls_back_to_what_was_kept() {
     net::test(|net| {
         net.add_second_link();
         let _server = Server::tcp(&net.server, &[SSH, WEB]);
-        let mut unauthorized_sources = Unauthorized::before_there_is_protection(net, SSH);
+        let mut unauthorized_sources = UnauthorizedSources::before_protection(net, SSH);
         let kept = start(net, DOOR, &["--on-exit", "keep"]);
         let client = net.new_source(Family::V4);
         let connected = client.knock_and_connect(KNOCKS, SSH);
         let stream = Stream::begin(connected.unwrap_or_else(|error| panic!("{error}")));
         kept.leave(SIGTERM);
-        unauthorized_sources.come(SSH);
+        unauthorized_sources.start(SSH);
 
         let elsewhere = || net.new_source(Family::V4).to(Family::V4.second_server());
         let trial = start(net, OTHER, &["--iface", SERVER_LINK_2, "--confirm", TRIAL]);
@@ -158,7 +158,7 @@ fn an_unconfirmed_restart_rolls_back_to_what_was_kept() {
             assert!(is_reported, "no {pattern} in {events:?}");
         }
 
-        unauthorized_sources.stay_outside("as before");
+        unauthorized_sources.assert_none_got_in("as before");
         let back = attached_programs(&net.server);
         assert!(!on_trial.contains(&back[0]), "{on_trial:?} {back:?}");
         knocks_lead_in(net, KNOCKS, true, "as before");
@@ -177,7 +177,7 @@ fn an_unconfirmed_restart_rolls_back_to_what_was_kept() {
         client.finds(true, SSH, "confirmed");
         stream.continues("at the end");
         stream.end();
-        unauthorized_sources.go();
+        unauthorized_sources.stop();
     });
 }
 
@@ -231,12 +231,12 @@ fn a_stop_before_the_deadline_ends_the_trial() {
 fn an_unconfirmed_reload_is_rolled_back() {
     net::test(|net| {
         let _server = Server::tcp(&net.server, &[SSH, WEB]);
-        let mut unauthorized_sources = Unauthorized::before_there_is_protection(net, SSH);
+        let mut unauthorized_sources = UnauthorizedSources::before_protection(net, SSH);
         let daemon = start(net, DOOR, &[]);
         let client = net.new_source(Family::V4);
         let connected = client.knock_and_connect(KNOCKS, SSH);
         let stream = Stream::begin(connected.unwrap_or_else(|error| panic!("{error}")));
-        unauthorized_sources.come(SSH);
+        unauthorized_sources.start(SSH);
 
         let (code, output) = daemon::ask(&net.server, &["confirm"]);
         assert_eq!(code, Some(1), "nothing was on trial: {output}");
@@ -276,8 +276,8 @@ fn an_unconfirmed_reload_is_rolled_back() {
         assert_eq!(code, Some(0), "{output}");
         knocks_lead_in(net, OTHER_KNOCKS, true, "confirmed");
         knocks_lead_in(net, KNOCKS, false, "confirmed");
-        unauthorized_sources.stay_outside("at the end");
-        unauthorized_sources.go();
+        unauthorized_sources.assert_none_got_in("at the end");
+        unauthorized_sources.stop();
         stream.continues("at the end");
         stream.end();
         daemon.stop();

@@ -28,7 +28,7 @@ use knock_tests::{
     source::{FIRST_SYN, Source},
     ssh::{KNOCKS, SSH},
     stream::Stream,
-    unauthorized::Unauthorized,
+    unauthorized::UnauthorizedSources,
     wait,
 };
 use knock_user::kernel::instance::Instance;
@@ -68,14 +68,14 @@ fn a_kill_at_any_moment_lets_nobody_in() {
     println!("KNOCK_SEED={seed} KNOCK_KILLS={kills}");
     net::test(|net| {
         let server = Server::tcp(&net.server, &[SSH, WEB, UPWARDS]);
-        let mut unauthorized_sources = Unauthorized::before_there_is_protection(net, SSH);
+        let mut unauthorized_sources = UnauthorizedSources::before_protection(net, SSH);
         let mut host = Host::new(net, seed);
         // Without earlier protection, a start has either no effect or all of it.
         for _ in 0..3 {
             host.kill_a_start();
         }
         let first = host.start();
-        unauthorized_sources.come(SSH);
+        unauthorized_sources.start(SSH);
 
         let [holder, scanner, prober] = [0, 1, 2].map(|_| net.new_source(Family::V4));
         let stream = Stream::begin(holder.knock_and_connect(KNOCKS, SSH).unwrap());
@@ -101,7 +101,7 @@ fn a_kill_at_any_moment_lets_nobody_in() {
             });
             while host.kills.all() < kills {
                 round(&mut host, holder, &stream);
-                unauthorized_sources.stay_outside("after a round");
+                unauthorized_sources.assert_none_got_in("after a round");
                 assert!(
                     ![scanner, prober].iter().any(|source| [SSH, WEB, UPWARDS]
                         .iter()
@@ -114,7 +114,7 @@ fn a_kill_at_any_moment_lets_nobody_in() {
         let last = host.start();
         takes_over(&last, holder);
         stream.continues("the last start");
-        let packets = unauthorized_sources.go();
+        let packets = unauthorized_sources.stop();
         let round_trips = stream.round_trips();
         stream.end();
         let programs = attached_programs(&net.server);

@@ -85,9 +85,9 @@ fn closes(net: &Net, daemon: &Daemon, row: &str) {
     };
     println!("{row}: closed after {closed:.1?}");
     assert!(!is_open(&unauthorized, row), "{row}: open again");
-    let friend = net.new_source(Family::V4).to(Family::V4.second_server());
-    friend.knock(KNOCKS);
-    friend.finds(true, SSH, row);
+    let client = net.new_source(Family::V4).to(Family::V4.second_server());
+    client.knock(KNOCKS);
+    client.finds(true, SSH, row);
 }
 
 /// Protects the cards of a driver, makes the driver lose the program, and expects that this is reported and cured.

@@ -41,7 +41,7 @@ type Sources = fn(u32) -> Option<IpAddr>;
 fn honest_clients_get_in_during_a_flood() {
     const ALL: u64 = CLIENTS as u64;
     let mut kernel = Kernel::load(CONFIG).unwrap();
-    let mut first_unauthorized = 0;
+    let mut first_other = 0;
     let [one, two, three] = three();
     for (group, (name, sources, millions, least)) in (0..).zip([
         ("random IPv4", random_v4 as Sources, 1, 990),
@@ -54,11 +54,11 @@ fn honest_clients_get_in_during_a_flood() {
         ("random IPv4, once more", random_v4, 1, 990),
     ]) {
         let flooding = millions * MILLION;
-        let who = || unauthorized_sources(sources, first_unauthorized, flooding);
+        let others = || unauthorized_sources(sources, first_other, flooding);
         let knocked = send(&mut kernel, &one, clients(group), Reason::FirstKnock);
         assert_eq!(knocked, ALL, "{name}");
         let began = Instant::now();
-        let run = flood(&mut kernel, &one, who());
+        let run = flood(&mut kernel, &one, others());
         let cost = began.elapsed().as_nanos() / u128::from(flooding);
         send(&mut kernel, &two, clients(group), Reason::NextKnock);
         let opened = send(&mut kernel, &three, clients(group), Reason::Opened);
@@ -73,15 +73,15 @@ fn honest_clients_get_in_during_a_flood() {
         // One in two million, if the table is full.
         assert!(mistaken < 20, "{name}: {:?}", run.reasons);
         let ssh = Packet::tcp(22);
-        let refused = send(&mut kernel, &ssh, who().take(1000), Reason::NoGrant);
+        let refused = send(&mut kernel, &ssh, others().take(1000), Reason::NoGrant);
         assert_eq!(refused, 1000, "{name}");
         // Room for the numbers without a source.
-        first_unauthorized += flooding + 2 * MILLION;
+        first_other += flooding + 2 * MILLION;
     }
 }
 
-/// Grants are out of reach for unauthorized sources, and attempts past the first knock for those who make
-/// first knocks.
+/// A flood of unauthorized sources removes no grants, and one of first knocks removes no attempts past the first
+/// knock.
 #[test]
 fn attempts_and_grants_survive_a_flood() {
     const ALL: u64 = CLIENTS as u64;
@@ -111,7 +111,7 @@ fn attempts_and_grants_survive_a_flood() {
     let opened = send(&mut kernel, &three, clients(1), Reason::Opened);
     assert_eq!(opened, ALL);
 
-    // Unauthorized sources who know the first two knocks.
+    // Unauthorized sources that know the first two knocks.
     let knowing = || unauthorized_sources(random_v4, 2 * MILLION, PROGRESS_MAX);
     let given = grants(&mut kernel);
     come_far(&mut kernel, 2);
@@ -120,7 +120,7 @@ fn attempts_and_grants_survive_a_flood() {
     assert_eq!(grants(&mut kernel), given);
     let opened = send(&mut kernel, &three, clients(2), Reason::Opened);
     println!(
-        "{deep} unauthorized sources made two knocks: {opened} of {CLIENTS} who had too got in"
+        "{deep} unauthorized sources made two knocks: {opened} of {CLIENTS} clients that had made two got in"
     );
     assert!(deep > u64::from(PROGRESS_MAX / 10 * 9), "{deep}");
     let ssh = Packet::tcp(22);

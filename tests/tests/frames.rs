@@ -188,7 +188,7 @@ fn bypass_until_reported(net: &Net, daemon: &Daemon, times: usize) {
 #[track_caller]
 fn is_protected(net: &Net, row: &str) {
     net.new_source(Family::V4).finds_closed(SSH, row);
-    let friend = net.new_source(Family::V6);
-    friend.knock(KNOCKS);
-    friend.finds(true, SSH, row);
+    let client = net.new_source(Family::V6);
+    client.knock(KNOCKS);
+    client.finds(true, SSH, row);
 }

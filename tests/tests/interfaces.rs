@@ -54,7 +54,7 @@ fn a_deleted_interface_that_is_made_again_is_protected_again() {
         net.add_second_link();
         let _server = Server::tcp(&net.server, &[SSH]);
         let daemon = Daemon::start_with(&net.server, DOOR, &BOTH);
-        let (client, stream) = client(net);
+        let (client, stream) = connected_client(net);
         let protecting = json!({"event": "protecting", "interface": SERVER_LINK_2});
         let gone = json!({"event": "absent", "interface": SERVER_LINK_2});
         for count in 1..=3 {
@@ -88,7 +88,7 @@ fn an_interface_made_again_without_a_daemon_is_protected_by_the_next_start() {
         net.add_second_link();
         let _server = Server::tcp(&net.server, &[SSH]);
         let first = Daemon::start_with(&net.server, DOOR, &BOTH);
-        let (client, stream) = client(net);
+        let (client, stream) = connected_client(net);
         first.kill();
         net.server.ip(&format!("link delete {SERVER_LINK_2}"));
         stream.continues("the other one");
@@ -118,7 +118,7 @@ fn an_awaited_interface_is_protected_when_it_appears() {
         let arguments = [&BOTH[..], &["--wait-for-interfaces"]].concat();
         let daemon = Daemon::start_with(&net.server, DOOR, &arguments);
         daemon.wait_for_event(&json!({"event": "absent", "interface": SERVER_LINK_2}));
-        let (client, stream) = client(net);
+        let (client, stream) = connected_client(net);
         net.add_second_link();
         daemon.wait_for_event(&json!({"event": "protecting", "interface": SERVER_LINK_2}));
         carries_packets(elsewhere(net));
@@ -168,7 +168,7 @@ fn a_renamed_interface_stays_protected() {
         net.add_second_link();
         let _server = Server::tcp(&net.server, &[SSH]);
         let mut daemon = Daemon::start_with(&net.server, &both(DOOR), &[]);
-        let (client, stream) = client(net);
+        let (client, stream) = connected_client(net);
         let there = client.to(Family::V4.second_server());
         let stays = |row: &str| {
             carries_packets(elsewhere(net));
@@ -310,7 +310,7 @@ fn an_interface_that_returns_from_another_namespace_is_protected_again() {
         net.add_second_link();
         let _server = Server::tcp(&net.server, &[SSH]);
         let daemon = Daemon::start_with(&net.server, DOOR, &BOTH);
-        let (_, stream) = client(net);
+        let (_, stream) = connected_client(net);
         let away = Namespace::new("away");
         net.server
             .ip(&format!("link set {SERVER_LINK_2} netns {}", away.name()));
@@ -347,7 +347,7 @@ fn carries_packets(source: Source<'_>) {
 
 /// A source with a grant through the first link, and its connection.
 #[track_caller]
-fn client(net: &Net) -> (Source<'_>, Stream) {
+fn connected_client(net: &Net) -> (Source<'_>, Stream) {
     let client = net.new_source(Family::V4);
     let connected = client.knock_and_connect(KNOCKS, SSH);
     let stream = Stream::begin(connected.unwrap_or_else(|error| panic!("{error}")));

@@ -535,9 +535,9 @@ fn wrong_knocks_lock_a_source_out_for_the_configured_time() {
                 &json!({"event": "locked-out", "reason": "locked-out", "source": source.name()}),
             );
         }
-        let unauthorized = net.new_source(Family::V4);
-        unauthorized.knock(KNOCKS);
-        unauthorized.finds(true, SSH, "somebody else meanwhile");
+        let other = net.new_source(Family::V4);
+        other.knock(KNOCKS);
+        other.finds(true, SSH, "another source meanwhile");
         assert!(
             start.elapsed() < Duration::from_secs(2),
             "too slow to distinguish"

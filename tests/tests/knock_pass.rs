@@ -30,9 +30,9 @@ fn services_on_knock_ports_serve_where_knocks_pass() {
             record.gets(&format!("open web {}", other_client.name()));
             record.gets(&format!("open game {}", other_client.name()));
 
-            let knocker = net.new_source(family);
-            knocker.knock("udp/3389 tcp/80 udp/2021");
-            record.gets(&format!("open maintenance {}", knocker.name()));
+            let client = net.new_source(family);
+            client.knock("udp/3389 tcp/80 udp/2021");
+            record.gets(&format!("open maintenance {}", client.name()));
         }
 
         // The same doors, whose knocks are dropped.

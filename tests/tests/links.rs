@@ -145,15 +145,15 @@ fn a_link_made_again_is_protected_and_others_are_not_disturbed() {
         let _server = Server::tcp(&net.server, &[SSH]);
         net.add_second_link();
         let daemon = Daemon::start_with(&net.server, DOOR, &BOTH);
-        let friend = net.new_source(Family::V4);
-        friend.knock(KNOCKS);
+        let client = net.new_source(Family::V4);
+        client.knock(KNOCKS);
         is_protected(net, "at first");
         for time in 1..=3 {
             let row = &format!("made again, time {time}");
             net.client.ip("link delete a1");
             wait_for(&daemon, "absent", time);
             net.new_source(Family::V4).finds_closed(SSH, row);
-            friend.finds(true, SSH, row);
+            client.finds(true, SSH, row);
             net.add_second_link();
             // It was protected once at the start.
             wait_for(&daemon, "protecting", time + 1);

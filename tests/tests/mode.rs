@@ -13,7 +13,7 @@ use knock_tests::{
     pins,
     server::Server,
     ssh::{DOOR, KNOCKS, SSH},
-    unauthorized::Unauthorized,
+    unauthorized::UnauthorizedSources,
     wait,
 };
 use knock_user::{
@@ -39,13 +39,13 @@ fn a_reload_changes_the_mode_and_lets_nobody_in() {
     for (from, to, expected) in ROWS {
         let row = format!("{from} to {to}");
         net::test(|net| {
-            let mut unauthorized_sources = Unauthorized::before_there_is_protection(net, SSH);
+            let mut unauthorized_sources = UnauthorizedSources::before_protection(net, SSH);
             let _server = Server::tcp(&net.server, &[SSH]);
             let mut daemon = Daemon::start_with(&net.server, &with_mode(from), &[]);
             let client = net.new_source(Family::V4);
             client.knock(KNOCKS);
             client.finds(true, SSH, &row);
-            unauthorized_sources.come(SSH);
+            unauthorized_sources.start(SSH);
             let reloaded = daemon.reload(&with_mode(to));
             assert_eq!(place(&net.server), expected, "{row}");
             assert_eq!(status(&net.server)["mode"], expected, "{row}");
@@ -56,12 +56,12 @@ fn a_reload_changes_the_mode_and_lets_nobody_in() {
                 is_moved,
                 "{row}: {reloaded}"
             );
-            unauthorized_sources.stay_outside(&row);
+            unauthorized_sources.assert_none_got_in(&row);
             client.finds(true, SSH, &format!("{row}: a grant from before"));
             let late = net.new_source(Family::V4);
             late.knock(KNOCKS);
             late.finds(true, SSH, &format!("{row}: knocked since"));
-            unauthorized_sources.go();
+            unauthorized_sources.stop();
             daemon.stop();
         });
     }
@@ -72,20 +72,20 @@ fn a_restart_changes_the_mode_and_lets_nobody_in() {
     for (from, to, expected) in ROWS {
         let row = format!("{from} to {to}");
         net::test(|net| {
-            let mut unauthorized_sources = Unauthorized::before_there_is_protection(net, SSH);
+            let mut unauthorized_sources = UnauthorizedSources::before_protection(net, SSH);
             let _server = Server::tcp(&net.server, &[SSH]);
             let first = Daemon::start_with(&net.server, &with_mode(from), &["--on-exit", "keep"]);
             let client = net.new_source(Family::V4);
             client.knock(KNOCKS);
             client.finds(true, SSH, &row);
-            unauthorized_sources.come(SSH);
+            unauthorized_sources.start(SSH);
             first.leave(Signal::SIGTERM);
             let second = Daemon::start_with(&net.server, &with_mode(to), &[]);
             assert_eq!(place(&net.server), expected, "{row}");
             second.wait_for_event(&json!({"event": "protecting", "mode": expected}));
-            unauthorized_sources.stay_outside(&row);
+            unauthorized_sources.assert_none_got_in(&row);
             client.finds(true, SSH, &format!("{row}: a grant from before"));
-            unauthorized_sources.go();
+            unauthorized_sources.stop();
             second.stop();
         });
     }
@@ -103,10 +103,10 @@ fn a_driver_that_refuses_leaves_the_mode_unchanged() {
         net.client.ip("link set a2 up");
         net.server.ip("link set b2 up");
         let config = |mode: &str| with_mode(mode).replace("\"b0\"", "\"b0\", \"b2\"");
-        let mut unauthorized_sources = Unauthorized::before_there_is_protection(net, SSH);
+        let mut unauthorized_sources = UnauthorizedSources::before_protection(net, SSH);
         let _server = Server::tcp(&net.server, &[SSH]);
         let daemon = Daemon::start_with(&net.server, &config("skb"), &[]);
-        unauthorized_sources.come(SSH);
+        unauthorized_sources.start(SSH);
         daemon.rewrite(&config("native"));
         let (code, output) = daemon::ask(&net.server, &["reload"]);
         assert_eq!(code, Some(1), "{output}");
@@ -118,11 +118,11 @@ fn a_driver_that_refuses_leaves_the_mode_unchanged() {
             let found = interface::named(name, &all).unwrap();
             assert!(found.program.is_some() && !found.native, "{found:?}");
         }
-        unauthorized_sources.stay_outside("refused");
+        unauthorized_sources.assert_none_got_in("refused");
         let client = net.new_source(Family::V4);
         client.knock(KNOCKS);
         client.finds(true, SSH, "no barrier is left");
-        unauthorized_sources.go();
+        unauthorized_sources.stop();
         daemon.stop();
     });
 }
@@ -133,7 +133,7 @@ fn a_barrier_that_was_left_shut_is_opened_by_the_next_start_and_by_detach() {
     let tables = kernel::compile(DOOR).unwrap();
     for next in ["start", "detach"] {
         net::test(|net| {
-            let mut unauthorized_sources = Unauthorized::before_there_is_protection(net, SSH);
+            let mut unauthorized_sources = UnauthorizedSources::before_protection(net, SSH);
             let _server = Server::tcp(&net.server, &[SSH]);
             let arguments = ["--iface", SERVER_LINK, "--on-exit", "keep"];
             let first = Daemon::start_with(&net.server, DOOR, &arguments);
@@ -150,10 +150,10 @@ fn a_barrier_that_was_left_shut_is_opened_by_the_next_start_and_by_detach() {
             wait::until("nothing is attached", || {
                 pins::attached_programs(&net.server).is_empty()
             });
-            unauthorized_sources.come(SSH);
+            unauthorized_sources.start(SSH);
             let source = net.new_source(Family::V4);
             source.finds_closed(81, "nothing comes in");
-            unauthorized_sources.stay_outside("the barrier is shut");
+            unauthorized_sources.assert_none_got_in("the barrier is shut");
             let output = daemon::ask(&net.server, &["status"]);
             assert_eq!(output.0, Some(1), "{}", output.1);
             assert!(
@@ -165,10 +165,10 @@ fn a_barrier_that_was_left_shut_is_opened_by_the_next_start_and_by_detach() {
                 let second = Daemon::start_with(&net.server, DOOR, &arguments[..2]);
                 source.knock(KNOCKS);
                 source.finds(true, SSH, "the barrier is open, and the door, too");
-                unauthorized_sources.go();
+                unauthorized_sources.stop();
                 second.stop();
             } else {
-                unauthorized_sources.go();
+                unauthorized_sources.stop();
                 let (code, printed) = daemon::ask(&net.server, &["detach"]);
                 assert_eq!(code, Some(0), "{printed}");
                 source.finds(true, SSH, "detached");

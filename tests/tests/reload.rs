@@ -22,7 +22,7 @@ use knock_tests::{
     source::{Source, echoes},
     ssh::{DOOR, KNOCKS, SSH},
     stream::Stream,
-    unauthorized::Unauthorized,
+    unauthorized::UnauthorizedSources,
     wait,
 };
 use knock_user::kernel::maps::{self, Plain};
@@ -302,7 +302,7 @@ fn a_reload_under_load_loses_no_packet() {
     const PAUSE: Duration = Duration::from_millis(2);
     net::test(|net| {
         let _server = Server::tcp(&net.server, &[SSH, WEB]);
-        let mut unauthorized_sources = Unauthorized::before_there_is_protection(net, SSH);
+        let mut unauthorized_sources = UnauthorizedSources::before_protection(net, SSH);
         let others = |number: u64| {
             // Longer than the test may take on a busy machine.
             let mut text = format!("{DOOR}\nopen_for = \"1h\"\n");
@@ -324,14 +324,14 @@ fn a_reload_under_load_loses_no_packet() {
                 .knock_and_connect(KNOCKS, SSH)
                 .unwrap_or_else(|error| panic!("{error}")),
         );
-        unauthorized_sources.come(SSH);
+        unauthorized_sources.start(SSH);
 
         // Odd while a reload happens.
         let reloads = AtomicU64::new(0);
         let stop = AtomicBool::new(false);
         let [knocked, cut] = thread::scope(|scope| {
             let _stop = StopFlag(&stop);
-            let knocker = scope.spawn(|| {
+            let knocks = scope.spawn(|| {
                 let [mut knocked, mut cut] = [0, 0];
                 while !stop.load(Ordering::Relaxed) {
                     knocked += 1;
@@ -359,17 +359,17 @@ fn a_reload_under_load_loses_no_packet() {
                 daemon.reload(&others(number));
                 reloads.fetch_add(1, Ordering::SeqCst);
                 let row = format!("reload {number}");
-                unauthorized_sources.stay_outside(&row);
+                unauthorized_sources.assert_none_got_in(&row);
                 stream.continues(&row);
                 holder.finds(true, SSH, &row);
             }
             stop.store(true, Ordering::Relaxed);
-            match knocker.join() {
+            match knocks.join() {
                 Ok(counts) => counts,
                 Err(panic) => std::panic::resume_unwind(panic),
             }
         });
-        let packets = unauthorized_sources.go();
+        let packets = unauthorized_sources.stop();
         stream.end();
         println!(
             "{RELOADS} reloads, {knocked} knocked, {cut} of them twice; {packets} packets of unauthorized sources"

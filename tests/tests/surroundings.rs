@@ -89,9 +89,9 @@ fn a_gateway_that_opens_a_door_is_named() {
         ));
         let daemon = Daemon::start(&net.server, DOOR);
         let warning = format!("warning: {gateway} is a gateway of this host");
-        let unauthorized = net.new_source(Family::V4);
-        unauthorized.knock(KNOCKS);
-        daemon.wait_for_event(&json!({"event": "opened", "source": unauthorized.name()}));
+        let other = net.new_source(Family::V4);
+        other.knock(KNOCKS);
+        daemon.wait_for_event(&json!({"event": "opened", "source": other.name()}));
         assert!(!daemon.process().stderr().contains("is a gateway"));
         net.source(gateway, Family::V4.server()).knock(KNOCKS);
         daemon.wait_for_event(&json!({"event": "opened", "source": gateway.to_string()}));

@@ -205,9 +205,9 @@ fn changed_rules_are_followed() {
     net::test(|net| {
         let daemon = Daemon::start(&net.server, DOOR);
         let opens = || {
-            let unauthorized = net.new_source(Family::V4);
-            unauthorized.knock("tcp/7000 tcp/2222 udp/8000 tcp/9000");
-            let opened = json!({"event": "opened", "source": unauthorized.name()});
+            let other = net.new_source(Family::V4);
+            other.knock("tcp/7000 tcp/2222 udp/8000 tcp/9000");
+            let opened = json!({"event": "opened", "source": other.name()});
             let marker = net.new_source(Family::V4);
             daemon.catches_up(&marker, SSH);
             !daemon.events_like(&opened).is_empty()

@@ -24,7 +24,7 @@ use knock_tests::{
     random::{Random, number},
     server::Server,
     ssh::{DOOR, KNOCKS, SSH},
-    unauthorized::Unauthorized,
+    unauthorized::UnauthorizedSources,
     wait,
 };
 use knock_user::kernel::registry::Registry;
@@ -54,10 +54,10 @@ const THIRD: &str = r#"
 #[test]
 fn a_trial_continues_when_its_daemon_is_killed_and_started_in_time() {
     net::test(|net| {
-        let mut unauthorized_sources = Unauthorized::before_there_is_protection(net, SSH);
+        let mut unauthorized_sources = UnauthorizedSources::before_protection(net, SSH);
         let host = Host::new(net);
         let first = host.on_trial("1m");
-        unauthorized_sources.come(SSH);
+        unauthorized_sources.start(SSH);
         kill(first);
         host.is_in_force(OTHER_KNOCKS, "no process");
         assert_eq!(host.shortfalls(), ["on-trial"], "no process");
@@ -82,8 +82,8 @@ fn a_trial_continues_when_its_daemon_is_killed_and_started_in_time() {
         let last = host.start(&[]);
         assert!(host.shortfalls().is_empty(), "{:?}", host.status());
         host.is_in_force(OTHER_KNOCKS, "confirmed, and started again");
-        unauthorized_sources.stay_outside("at the end");
-        unauthorized_sources.go();
+        unauthorized_sources.assert_none_got_in("at the end");
+        unauthorized_sources.stop();
         last.stop(SIGTERM);
     });
 }
@@ -92,10 +92,10 @@ fn a_trial_continues_when_its_daemon_is_killed_and_started_in_time() {
 #[test]
 fn a_trial_that_a_new_daemon_continues_is_rolled_back_at_its_deadline() {
     net::test(|net| {
-        let mut unauthorized_sources = Unauthorized::before_there_is_protection(net, SSH);
+        let mut unauthorized_sources = UnauthorizedSources::before_protection(net, SSH);
         let host = Host::new(net);
         let first = host.on_trial("8s");
-        unauthorized_sources.come(SSH);
+        unauthorized_sources.start(SSH);
         kill(first);
         let mut running = host.start(&[]);
         daemon::wait_for_event(&running, &json!({"event": "trial"}));
@@ -117,8 +117,8 @@ fn a_trial_that_a_new_daemon_continues_is_rolled_back_at_its_deadline() {
             host.is_in_force(KNOCKS, row);
             assert_eq!(host.shortfalls(), ["config-changed"], "{row}");
         }
-        unauthorized_sources.stay_outside("at the end");
-        unauthorized_sources.go();
+        unauthorized_sources.assert_none_got_in("at the end");
+        unauthorized_sources.stop();
         // A signal, as a rotation of log files sends it, applies only a file that has changed since.
         running.signal(SIGHUP);
         wait::until("the signal is refused", || {
@@ -201,10 +201,10 @@ fn a_daemon_that_starts_after_the_deadline_rolls_back() {
         ("an empty file", "", false),
     ] {
         net::test(|net| {
-            let mut unauthorized_sources = Unauthorized::before_there_is_protection(net, SSH);
+            let mut unauthorized_sources = UnauthorizedSources::before_protection(net, SSH);
             let host = Host::new(net);
             let first = host.on_trial("4s");
-            unauthorized_sources.come(SSH);
+            unauthorized_sources.start(SSH);
             kill(first);
             host.waits_for_the_end();
             let status = host.status().to_string();
@@ -233,8 +233,8 @@ fn a_daemon_that_starts_after_the_deadline_rolls_back() {
                 assert_eq!(ended.status.code(), Some(2), "{row}: {ended:?}");
             }
             host.is_in_force(KNOCKS, row);
-            unauthorized_sources.stay_outside(row);
-            unauthorized_sources.go();
+            unauthorized_sources.assert_none_got_in(row);
+            unauthorized_sources.stop();
         });
     }
 }
@@ -327,11 +327,11 @@ fn a_daemon_killed_in_a_reload_leaves_one_of_two_configurations() {
     println!("KNOCK_SEED={seed} KNOCK_KILLS={kills}");
     let mut random = Random::new(seed);
     net::test(|net| {
-        let mut unauthorized_sources = Unauthorized::before_there_is_protection(net, SSH);
+        let mut unauthorized_sources = UnauthorizedSources::before_protection(net, SSH);
         let host = Host::new(net);
         let mut seen = [0_u32; 3];
         let mut running = host.start(&[]);
-        unauthorized_sources.come(SSH);
+        unauthorized_sources.start(SSH);
         for kill_number in 0..kills {
             let is_trial = kill_number % 2 == 0;
             let row = format!("kill {kill_number}, on trial: {is_trial}");
@@ -378,8 +378,8 @@ fn a_daemon_killed_in_a_reload_leaves_one_of_two_configurations() {
             host.asks(&["reload"], 0);
         }
         println!("before, after, interrupted: {seen:?}");
-        unauthorized_sources.stay_outside("at the end");
-        unauthorized_sources.go();
+        unauthorized_sources.assert_none_got_in("at the end");
+        unauthorized_sources.stop();
         running.stop(SIGTERM);
     });
 }

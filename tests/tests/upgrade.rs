@@ -13,7 +13,7 @@ use knock_tests::{
     server::Server,
     ssh::{DOOR, KNOCKS, SSH},
     stream::{self, Stream},
-    unauthorized::Unauthorized,
+    unauthorized::UnauthorizedSources,
     wait,
 };
 use knock_user::kernel::bpffs;
@@ -50,7 +50,7 @@ fn an_upgrade_loses_no_packet_and_lets_nobody_in() {
     net::test(|net| {
         stream::repeat_only_what_is_lost(net);
         let _server = Server::tcp(&net.server, &[SSH]);
-        let mut unauthorized_sources = Unauthorized::before_there_is_protection(net, SSH);
+        let mut unauthorized_sources = UnauthorizedSources::before_protection(net, SSH);
         let first = Daemon::start_with(&net.server, &door, &KEEP);
         let source = net.new_source(Family::V4);
         let connection = source.knock_and_connect(KNOCKS, SSH).unwrap();
@@ -58,7 +58,7 @@ fn an_upgrade_loses_no_packet_and_lets_nobody_in() {
         let repeated = || [&net.client, &net.server].map(stream::sent_twice);
         let before = repeated();
         let stream = Stream::begin(connection);
-        unauthorized_sources.come(SSH);
+        unauthorized_sources.start(SSH);
 
         let mut programs = Vec::new();
         for (row, binary, config, arguments) in rows {
@@ -70,7 +70,7 @@ fn an_upgrade_loses_no_packet_and_lets_nobody_in() {
             let kept = json!({"event": "kept", "source": source.name(), "door": "ssh"});
             daemon::wait_for_event(&process, &kept);
             stream.continues(row);
-            unauthorized_sources.stay_outside(row);
+            unauthorized_sources.assert_none_got_in(row);
             let [program] = attached_programs(&net.server)[..] else {
                 panic!("{row}: not one program");
             };
@@ -80,7 +80,7 @@ fn an_upgrade_loses_no_packet_and_lets_nobody_in() {
             assert!(ended.status.success(), "{row}: {ended:?}");
             source.finds(true, SSH, row);
         }
-        let sent = unauthorized_sources.go();
+        let sent = unauthorized_sources.stop();
         let round_trips = stream.round_trips();
         let slowest = stream.end();
         assert_eq!(repeated(), before, "a segment was lost and sent twice");

@@ -94,8 +94,8 @@ impl Plan {
             .collect()
     }
 
-    /// Returns a text that names the interfaces through which unauthorized sources reach the host without a
-    /// knock, given these interfaces and addresses.
+    /// Returns a text that names the interfaces through which unauthorized sources reach the host, given
+    /// these interfaces and addresses.
     pub fn unprotected(&self, links: Vec<Link>, run: &Run) -> Option<String> {
         self.checked
             .unprotected(&self.host_with(links), interfaces_of(run, &self.checked))

@@ -142,8 +142,8 @@ impl Host {
         self.links.iter().find(|link| link.is_called(name))
     }
 
-    /// Returns the interfaces through which unauthorized sources reach addresses of this host, without those
-    /// that this instance protects, given by name or alternative name, or that another instance
+    /// Returns the interfaces through which unauthorized sources reach addresses of this host, without
+    /// those that this instance protects, given by name or alternative name, or that another instance
     /// protects.
     pub fn unprotected<'a>(
         &'a self,

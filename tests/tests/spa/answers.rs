@@ -189,11 +189,11 @@ fn only_users_are_answered() {
     net::test(|net| {
         let users = Users::new();
         let daemon = Daemon::start(&net.server, &users.config("", USERS, DOORS));
-        users.keygen("unauthorized source");
+        users.keygen("unknown");
         for family in Family::ALL {
             let host = family.server().to_string();
             let words = [&host, "--timeout", "300ms"];
-            let output = users.client(&net.client, "unauthorized source", &words);
+            let output = users.client(&net.client, "unknown", &words);
             assert_eq!(output.status.code(), Some(1), "{}", text(&output));
             let expected = format!("no answer from udp/62201 on {host} within 300ms: ");
             assert!(text(&output).contains(&expected), "{}", text(&output));

@@ -96,9 +96,9 @@ fn a_packet_opens_its_door_in_each_kind_of_frame() {
 fn a_packet_opens_what_its_user_may_open() {
     let mut kernel = kernel(&tables(Otherwise::Drop));
     let (alice, bob) = (spa::client(ALICE), spa::client(BOB));
-    let unauthorized = spa::client(3);
+    let unknown = spa::client(3);
     let forger = Sealer {
-        mac: unauthorized.mac,
+        mac: unknown.mac,
         ..alice
     };
     let other = Address::from_v4([198, 51, 100, 9]);
@@ -170,7 +170,7 @@ fn a_packet_opens_what_its_user_may_open() {
             Opened,
             BOB,
         ),
-        ("an unknown key", unauthorized, |c| c, SpaUnknown, 0),
+        ("an unknown key", unknown, |c| c, SpaUnknown, 0),
         ("a forgery", forger, |c| c, SpaForged, 0),
         (
             "too old",
