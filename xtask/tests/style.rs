@@ -64,6 +64,32 @@ fn no_source_file_has_a_listed_word() {
     );
 }
 
+/// The other words for clients and sources, which docs/style.md lists, are in no identifier.
+#[test]
+fn no_code_has_another_word_for_a_client() {
+    let style = fs::read_to_string(root().join("docs/style.md")).unwrap();
+    let row = style
+        .lines()
+        .find_map(|line| line.strip_prefix("| client, source | "))
+        .unwrap();
+    let others: Vec<_> = row.split(" | ").next().unwrap().split(", ").collect();
+    let mut faults = Vec::new();
+    for path in sources() {
+        let text = fs::read_to_string(root().join(&path)).unwrap();
+        for (index, line) in text.lines().enumerate() {
+            let line = line.to_lowercase();
+            if let Some(word) = others.iter().find(|&word| line.contains(word)) {
+                faults.push(format!("{}:{}: {word}", path.display(), index + 1));
+            }
+        }
+    }
+    assert!(
+        faults.is_empty(),
+        "see the terms of docs/style.md\n{}",
+        faults.join("\n")
+    );
+}
+
 #[test]
 fn no_line_is_longer_than_120_columns() {
     let mut faults = Vec::new();
