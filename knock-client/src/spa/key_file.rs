@@ -7,7 +7,7 @@ use std::fs::{self, File};
 use std::io::{self, ErrorKind, Write as _};
 use std::path::{Path, PathBuf};
 
-/// Why there is no key in a file.
+/// Why a key can't be read or written.
 #[derive(Debug, thiserror::Error)]
 pub enum KeyFileError {
     /// There is no file.
@@ -35,7 +35,7 @@ pub enum KeyFileError {
         /// The reason.
         reason: Invalid,
     },
-    /// There is a file where a new key would be.
+    /// The file for a new key exists already.
     #[error(
         "{} exists and is kept: print its public key with --public, or write another key with --out FILE",
         path.display()
@@ -94,7 +94,9 @@ pub fn read(path: &Path) -> Result<PrivateKey, KeyFileError> {
     })
 }
 
-/// Generates a key and writes it to a new file that only this user can read; creates its directory.
+/// Generates a key and writes it to a new file that only this user can read.
+///
+/// Creates the directory of the file if there is none.
 ///
 /// # Errors
 ///

@@ -1,9 +1,9 @@
-//! Answers a packet that asks for it: what happened, for how long the door is open, which port it opens, and what the
-//! client can't know itself, its address and the host's time. Only a holder of a key is ever answered.
+//! The answer to a packet that asks for one: the reason, how long the door is open, which port it opens, and what the
+//! client can't know itself, its address as the host sees it and the host's time. Only a holder of a key gets one.
 //!
-//! 48 octets, never more than the packet has: 16 octets of HMAC-SHA256(mac key; "answer" ‖ tag ‖ hidden body), and the
-//! body, hidden with HMAC-SHA256(cipher key; "answer" ‖ tag). The body: the number of the reason (1 octet), 0 (1), the
-//! first TCP port (2), the seconds given (4), the source as seen here (16), the host's time in ns since 1970 (8).
+//! An answer has 48 octets, fewer than the packet: 16 octets of HMAC-SHA256(mac key; "answer" ‖ tag ‖ hidden body), and
+//! the body, hidden with HMAC-SHA256(cipher key; "answer" ‖ tag). The body: the number of the reason (1 octet), 0 (1),
+//! the first TCP port (2), the seconds given (4), the source as seen here (16), the host's time in ns since 1970 (8).
 
 use crate::{
     Address, Reason, Subprograms,
@@ -21,8 +21,9 @@ use crate::{
     },
 };
 
-/// Whether a packet that was judged for this reason may have asked for an answer. The check is cheaper than a look for
-/// an answer at each dropped packet.
+/// Returns whether a packet with this reason may have asked for an answer.
+///
+/// This costs less than a search for an answer at each dropped packet.
 #[inline(always)]
 pub const fn is_for_clients(reason: Reason) -> bool {
     matches!(
@@ -42,11 +43,13 @@ pub const fn is_for_clients(reason: Reason) -> bool {
 /// "answ", and "er" in front of the tag.
 const LABEL: [u32; 2] = [0x616e_7377, 0x6572];
 const TAG_WORDS: usize = 4;
-/// Octets that are hashed: the label and the tag, and with the body behind them.
+/// Octets of the label and the tag.
 const SHORT: u32 = 22;
+/// Octets of the label, the tag and the body.
 const LONG: u32 = 54;
 
-/// Writes the answer to an authentic packet that was judged for this reason, in the clear; `false` if it asks for none.
+/// Writes the answer to an authentic packet with this reason, in the clear. Returns `false` if the packet asks for
+/// none.
 ///
 /// `compress` is [`crate::sha256::compress`], which the kernel side calls as a subprogram.
 #[inline(always)]
@@ -67,8 +70,8 @@ pub fn write<E: Subprograms>(
         return false;
     }
     let wall_ns = wall_ns(env, scratch);
-    // A packet of the past is answered once. One of the future can't be used up: its client could not get in until
-    // then. It is answered as often as it is reported.
+    // A packet with a stamp of the past is answered once, since its stamp is recorded. One with a stamp of the future
+    // is answered as often as it is reported: a record of it would refuse the client until that time.
     if reason == Reason::SpaStale && scratch.header.stamp < wall_ns {
         let last = env.spa_last().find(&name.id);
         if last.is_none_or(|last| stamp::record(&last, scratch.header.stamp).is_some()) {
@@ -95,7 +98,7 @@ fn write_body(scratch: &mut SpaScratch, reason: Reason, wall_ns: u64) {
     scratch.open.message = [t0, t1, t2, t3, head, seconds, a, b, c, d, e, f];
 }
 
-/// Hides the body, computes the answer's tag, and leaves the answer.
+/// Hides the body, computes the answer's tag, and hands the answer over to be sent.
 ///
 /// `compress` is [`crate::sha256::compress`], which the kernel side calls as a subprogram.
 #[inline(always)]

@@ -1,5 +1,5 @@
-//! The gate: a keyed hash of the packet that whoever knows the host's public key can compute. It authenticates nobody.
-//! It makes noise cheap, and a port without the host's public key indistinguishable from a silent one.
+//! The gate: a keyed hash of the packet, which everybody who knows the host's public key can compute. It authenticates
+//! nobody. It makes noise cheap to drop, and the port silent for everybody who does not know that key.
 
 use crate::{
     Subprograms,
@@ -7,13 +7,13 @@ use crate::{
     spa::layout::{GATES, Gate, Header, PacketWords, SpaKeyId, SpaKeyName, SpaScratch},
 };
 
-/// Reads the header of the packet in `scratch`; `false` if it passes no gate.
+/// Reads the header of the packet in `scratch`. Returns `false` if the packet passes no gate.
 #[inline(always)]
 pub fn pass_any<E: Subprograms>(env: &E, scratch: &mut SpaScratch) -> bool {
     (0..GATES).any(|gate| env.pass(scratch, gate))
 }
 
-/// Reads the header of the packet in `scratch`; `false` if it does not pass the gate with this index.
+/// Reads the header of the packet in `scratch`. Returns `false` if the packet does not pass the gate with this index.
 #[inline(always)]
 pub fn pass<E: Subprograms>(env: &E, scratch: &mut SpaScratch, index: u32) -> bool {
     let SpaScratch { packet, header, .. } = scratch;

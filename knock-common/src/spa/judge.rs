@@ -21,10 +21,10 @@ use crate::{
     },
 };
 
-/// Judges a packet, and reports it if it is one of this format, or of none while others are dropped.
+/// Judges a packet. Reports a packet of this format, and a packet of no format if the port drops those.
 ///
-/// The steps are subprograms of their own, which the kernel side calls one after the other: the stack has no room for
-/// two of them.
+/// The kernel side calls each step as a subprogram after the previous one has returned, because its stack has no room
+/// for two of them.
 #[inline(always)]
 pub fn judge<B: FrameSubprograms + ?Sized, E: Subprograms>(
     bytes: &B,
@@ -58,7 +58,7 @@ pub(crate) fn report_noise<E: Subprograms>(env: &E, info: &PacketInfo) -> SpaSte
     SpaStep::Judged(Reason::SpaNoise)
 }
 
-/// Reads a packet that passes a gate: its header in the clear, and where it comes from.
+/// Reads the header, in the clear, and the source of a packet that passes a gate.
 #[inline(always)]
 pub fn pass_gate<B: Bytes + ?Sized, E: Subprograms>(
     bytes: &B,
@@ -89,14 +89,14 @@ pub fn pass_gate<B: Bytes + ?Sized, E: Subprograms>(
     }
 }
 
-/// Reads the octets of a packet; `None` if the datagram has fewer.
+/// Reads the octets of a packet. Returns `None` if the datagram has fewer.
 #[inline(always)]
 fn read<B: Bytes + ?Sized>(bytes: &B, segment: &Segment, packet: &mut PacketWords) -> Option<()> {
     let (payload, length) = segment.payload(bytes)?;
     if length < size_of::<PacketWords>() {
         return None;
     }
-    // Word by word, each composed in a register: a CPU waits before it loads a word that was stored in pieces.
+    // Each word is composed in a register, because a CPU waits before it loads a word that was stored in pieces.
     for (index, word) in packet.iter_mut().enumerate() {
         let pieces: [u16; 4] = bytes.words(payload.wrapping_add(index.wrapping_mul(8)))?;
         *word = bytemuck::cast(pieces);
@@ -104,7 +104,7 @@ fn read<B: Bytes + ?Sized>(bytes: &B, segment: &Segment, packet: &mut PacketWord
     Some(())
 }
 
-/// The time since 1970, in nanoseconds.
+/// Returns the time since 1970, in nanoseconds.
 #[inline(always)]
 pub(super) fn wall_ns<E: Subprograms>(env: &E, scratch: &SpaScratch) -> u64 {
     scratch.info.now_ns.wrapping_add(env.wall_clock())
@@ -120,14 +120,14 @@ pub fn open<E: Subprograms>(
     compress: impl Fn(&mut Work) + Copy,
 ) -> SpaStep {
     let mut refused = env.refuse_early(scratch);
-    // These reasons cost little, but anybody who knows the host's public key can cause them. The HMAC is computed for
-    // what is reported, so that a report names a user only if it is the user's packet.
+    // Anybody who knows the host's public key can cause these reasons, so their packets have to cost little. The HMAC
+    // is computed only for a packet that is reported, so that the report names a user only for the user's own packet.
     if let Some(reason) = refused
         && !emit::admits(env, reason.reporting(), scratch.info.now())
     {
         return SpaStep::Judged(reason);
     }
-    // Linux 6.1 takes keys of maps from the stack, not from memory that a subprogram is passed.
+    // Linux 6.1 accepts keys of maps on the stack, but not in memory that is passed to a subprogram.
     let name = scratch.header.key;
     let authentic = env.spa_key(&name).filter(|key| {
         open::is_authentic(
@@ -167,7 +167,7 @@ pub fn open<E: Subprograms>(
     }
 }
 
-/// Records the stamp of an authentic packet. Returns the reason if that fails.
+/// Records the stamp of an authentic packet. Returns the reason if that is not possible.
 #[inline(always)]
 pub fn record_stamp<E: Subprograms>(env: &E, scratch: &mut SpaScratch) -> Option<Reason> {
     let id = scratch.header.key.id;
@@ -177,7 +177,7 @@ pub fn record_stamp<E: Subprograms>(env: &E, scratch: &mut SpaScratch) -> Option
     }
 }
 
-/// Returns the reason to refuse a packet that needs no HMAC.
+/// Returns a reason to refuse a packet that can be found without an HMAC.
 #[inline(always)]
 pub fn refuse_early<E: Subprograms>(env: &E, scratch: &mut SpaScratch) -> Option<Reason> {
     let stamp = scratch.header.stamp;
@@ -196,7 +196,7 @@ pub fn refuse_early<E: Subprograms>(env: &E, scratch: &mut SpaScratch) -> Option
     }
 }
 
-/// Gives or ends the grants that an authenticated packet asks for, as far as its user may.
+/// Gives or ends the grants that an authenticated packet asks for, if its user may do that.
 #[inline(always)]
 pub fn allow<E: Subprograms>(env: &E, scratch: &mut SpaScratch) -> SpaStep {
     let name = scratch.header.key;
@@ -234,7 +234,7 @@ pub fn allow<E: Subprograms>(env: &E, scratch: &mut SpaScratch) -> SpaStep {
     SpaStep::Authentic(reason)
 }
 
-/// Gives the grants of a door to the source of a user's packet for this long, in milliseconds, and reports it; `None`
+/// Gives the grants of a door to the source of a user's packet for this long, in milliseconds, and reports that. `None`
 /// ends them.
 #[inline(always)]
 pub(crate) fn use_door<E: Subprograms>(
@@ -258,8 +258,9 @@ pub(crate) fn use_door<E: Subprograms>(
     reason
 }
 
-/// Whether a packet may ask for an address. If that is another one than its source, the grant is for it, and events
-/// have both.
+/// Returns whether a packet may ask for an address.
+///
+/// If that address is not the packet's source, the grant is for the address, and events name both.
 #[inline(always)]
 fn is_for_source<E: Subprograms>(
     env: &E,
@@ -283,7 +284,7 @@ fn is_for_source<E: Subprograms>(
     is_allowed
 }
 
-/// How long a grant lasts that a user asks for, in milliseconds.
+/// Returns how long the grant lasts if a packet asks for this many seconds, in milliseconds.
 #[inline(always)]
 fn open_for_ms(may: &SpaMay, seconds: u32) -> u64 {
     match seconds {
@@ -294,7 +295,7 @@ fn open_for_ms(may: &SpaMay, seconds: u32) -> u64 {
     }
 }
 
-/// The number of the door that a packet asks for, also if its user may not open it.
+/// Returns the number of the door that a packet asks for, even if its user may not open it.
 #[inline(always)]
 fn door_number<E: Subprograms>(env: &E, request: Request) -> u16 {
     let key = SpaMayKey::door(SpaMayKey::ANYBODY, request.door);
@@ -303,7 +304,7 @@ fn door_number<E: Subprograms>(env: &E, request: Request) -> u16 {
     door.map_or(NO_DOOR, |door| door.number)
 }
 
-/// Whether a packet that is not of the format `knock` needs no further look.
+/// Returns whether `knock` is the last format of a port, so that a packet that does not have it has none.
 #[inline(always)]
 pub(crate) fn is_last_format<E: Subprograms>(env: &E, port: SpaPort) -> bool {
     !env.features().has(Features::FWKNOP) || !port.formats.has(SpaFormats::FWKNOP)

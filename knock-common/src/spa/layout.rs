@@ -12,27 +12,28 @@ use crate::{
 pub const GATES: u32 = 2;
 /// Keys of clients, each counted once per gate. User space sets the capacity of `SPA_KEYS` to what is needed.
 pub const KEYS_MAX: u32 = 131_072;
-/// Replay words of keys, also of removed ones: `SPA_LAST` grows with its content.
+/// Stamps of keys, including removed ones. `SPA_LAST` grows with its content.
 pub const LAST_MAX: u32 = 65_536;
 /// Pairs of user and door. User space sets the capacity of `SPA_MAY` to what is needed.
 pub const MAY_MAX: u32 = 1 << 20;
-/// Packets of fwknop that were used or have expired within the last 240 seconds: `SPA_SEEN` grows with its content.
+/// Packets of fwknop that were used or have expired within the last 240 seconds. `SPA_SEEN` grows with its content.
 pub const SEEN_MAX: u32 = 65_536;
 /// Keys of fwknop users. Each packet to a port with this format costs an HMAC per key.
 pub const FWKNOP_KEYS_MAX: u32 = 16;
 /// Source prefixes of a fwknop key.
 pub const FWKNOP_SOURCES_MAX: usize = 16;
 
-/// The keys of a gate, derived from the host's public key. They authenticate nobody: they make the packets of those who
-/// don't know the host's public key cheap.
+/// The keys of a gate, derived from the host's public key.
+///
+/// They authenticate nobody. They make it cheap to drop packets of sources that don't know the host's public key.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq, Pod, Zeroable)]
 pub struct Gate {
-    /// Of the last eight octets of a packet.
+    /// The key of the hash in the last eight octets of a packet.
     pub check: SipKey,
-    /// Hides id and stamp.
+    /// The key of the mask that hides id and stamp.
     pub mask: SipKey,
-    /// 1 if the gate is used, else 0: then no packet passes it.
+    /// 1 if the gate is used, 0 if no packet passes it.
     pub is_used: u64,
 }
 
@@ -81,7 +82,7 @@ impl SpaKeyName {
 pub struct SpaKey {
     /// Authenticates the packet.
     pub mac: hmac_sha256::Key,
-    /// Hides what is asked for.
+    /// Hides the request.
     pub cipher: hmac_sha256::Key,
     /// When key or user expires, whichever is first, in nanoseconds since 1970; `u64::MAX` is never.
     pub not_after_ns: u64,
@@ -94,9 +95,9 @@ pub struct SpaKey {
 }
 
 impl SpaKey {
-    /// A packet must name the address that asks.
+    /// A packet must name the address that it asks for; `::` is refused.
     pub const BIND: u16 = 1 << 0;
-    /// A packet may name another address than that from which it comes.
+    /// A packet may ask for an address that is not its source.
     pub const FOR_OTHERS: u16 = 1 << 1;
 }
 
@@ -230,7 +231,7 @@ impl FwknopKey {
         count == 0 || sources.any(|prefix| prefix.contains(source))
     }
 
-    /// A packet must name the address that asks.
+    /// A packet must name the address that it asks for; `0.0.0.0` is refused.
     pub const REQUIRE_SOURCE: u16 = 1 << 0;
 }
 
@@ -268,7 +269,7 @@ pub const ANSWER_WORDS: usize = 12;
 /// The answer's words, in network order.
 pub type AnswerWords = [u32; ANSWER_WORDS];
 
-/// The memory in which a packet is judged: the kernel's stack has no room.
+/// The memory in which a packet is judged, because the kernel's stack has no room for it.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Pod, Zeroable)]
 pub struct SpaScratch {
@@ -278,9 +279,9 @@ pub struct SpaScratch {
     pub packet: PacketWords,
     /// The packet's header in the clear.
     pub header: Header,
-    /// What opening the packet takes.
+    /// The memory for opening the packet.
     pub open: OpenScratch,
-    /// The source of the packet, whomever it asks for.
+    /// The source of the packet, even if it asks for another address.
     pub seen: Address,
     /// The answer.
     pub answer: AnswerWords,

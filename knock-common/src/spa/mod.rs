@@ -1,9 +1,10 @@
-//! Single packet authorization (SPA): one datagram says, under a key that only its client and this host share, who
-//! asks, when, for which door, for how long and for which address. It is judged before its verdict, so the client's
-//! next packet gets in.
+//! Single packet authorization (SPA): one datagram asks to open a door, for some time and for an address.
 //!
-//! The format `knock`, version 1: 72 octets, and any number of random ones behind them. Numbers are little-endian,
-//! addresses in network order, IPv4 as `::ffff:a.b.c.d`.
+//! It is authenticated with a key that only its client and this host share, and has a stamp against replays. The grant
+//! is written before the verdict, so the client's next packet gets in.
+//!
+//! The format `knock`, version 1, has 72 octets, and any number of random ones behind them. Numbers are little-endian;
+//! addresses are in network order, those of IPv4 as `::ffff:a.b.c.d`.
 //!
 //! | at | octets | content | hidden with |
 //! |---|---|---|---|
@@ -17,11 +18,11 @@
 //! | 61 | 3 | 0 | the same |
 //! | 64 | 8 | gate: SipHash-2-4-64(check key; octets 0 to 63) | |
 //!
-//! The header is in the clear where it is the input of an HMAC.
+//! The input of an HMAC is the header in the clear.
 //!
-//! A packet is judged cheapest first: [`gate`], time window, known key, replay, [`open`], and then what its user may
-//! do. What stands before the HMAC can be forged by those who know the host's public key, so it changes nothing: only
-//! an authenticated packet moves the key's [`stamp`].
+//! The cheapest checks come first: [`gate`], time window, known key, replay, [`open`], and then what the user may do.
+//! Everybody who knows the host's public key can forge a packet that passes those before the HMAC, so they change
+//! nothing: only an authenticated packet moves the key's [`stamp`].
 
 pub mod answer;
 pub mod gate;
