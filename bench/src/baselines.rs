@@ -1,4 +1,4 @@
-//! Loads the XDP programs with which the firewall is compared, and those that generate its packets.
+//! Loads the XDP programs with which that of knock is compared, and those that generate its packets.
 
 use std::fs::File;
 

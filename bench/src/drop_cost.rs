@@ -118,7 +118,7 @@ struct Measured {
 pub fn measure(scale: Scale) -> Result<Section> {
     let net = one_queue();
     let mut generator = Generator::load()?;
-    let kinds: Vec<Kind> = [Kind::Firewall].into_iter().chain(Kind::PEERS).collect();
+    let kinds: Vec<Kind> = [Kind::KnockUser].into_iter().chain(Kind::PEERS).collect();
     let mut all = vec![Measured::default(); kinds.len()];
     for _ in 0..scale.floods {
         for (kind, measured) in kinds.iter().zip(&mut all) {
@@ -135,7 +135,7 @@ pub fn measure(scale: Scale) -> Result<Section> {
     };
     let nanos = |kind| figure(kind, |measured| measured.nanos.least());
     let rate = |kind| figure(kind, |measured| measured.rate.quantile(1.0) / 1e6);
-    let ours = nanos(Kind::Firewall);
+    let ours = nanos(Kind::KnockUser);
     let mut cost = Row::new(
         "CPU for each dropped SYN, sent and received",
         ours,
@@ -156,7 +156,7 @@ pub fn measure(scale: Scale) -> Result<Section> {
     }
     let mut rates = Row::new(
         "packets a second on one CPU",
-        rate(Kind::Firewall),
+        rate(Kind::KnockUser),
         Unit::Mpps,
     );
     for kind in Kind::PEERS {
@@ -199,7 +199,7 @@ fn stream(scale: Scale) -> Result<Row> {
         Ok((1.0 - flooded / alone) * 100.0)
     };
     let what = "goodput that a TCP stream loses, 1 M SYNs a second";
-    let mut row = Row::new(what, lost(Kind::Firewall)?, Unit::Percent);
+    let mut row = Row::new(what, lost(Kind::KnockUser)?, Unit::Percent);
     // A program that drops everything drops the stream too.
     let kinds = Kind::PEERS.into_iter().filter(|kind| *kind != Kind::Empty);
     // One receiver of each kind in a quick run.
@@ -226,7 +226,7 @@ impl Measured {
         let (frame, plan) = spoofed_syns(22);
         // Slow receivers get fewer frames, so that each takes equally long.
         let count = match kind {
-            Kind::Firewall | Kind::Empty | Kind::Filter(_) => scale.frames,
+            Kind::KnockUser | Kind::Empty | Kind::Filter(_) => scale.frames,
             Kind::NftIngress | Kind::NftInput | Kind::NftRecipe => scale.frames / 4,
             Kind::Nothing => scale.frames / 20,
             Kind::Knockd | Kind::Fwknopd(_) => 0,

@@ -82,7 +82,7 @@ pub fn run(options: &Options) -> Result<()> {
     let sent = flow.stop()?;
     let all = Received::by(&net.server, SERVER_LINK).since(begun);
     println!(
-        "{} sent ({:.2} Mpps), {} received, {} dropped by the firewall",
+        "{} sent ({:.2} Mpps), {} received, {} dropped by the program",
         sent.frames,
         sent.rate() / 1e6,
         all.frames,

@@ -1,4 +1,4 @@
-//! Measurements of the firewall: a module for each section, and shared helpers.
+//! Measurements of knock: a module for each section, and shared helpers.
 
 pub mod baselines;
 pub mod doors;

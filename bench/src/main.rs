@@ -1,4 +1,4 @@
-//! Measures the firewall, its peers and an empty XDP program in the same run.
+//! Measures `knock-user`, its peers and an empty XDP program in the same run.
 
 #[cfg(test)]
 #[path = "../../knock-common/tests/pages/help.rs"]

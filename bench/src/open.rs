@@ -56,7 +56,7 @@ impl Measured {
 
 /// Measures every receiver that admits a client after knocks.
 pub fn measure(scale: Scale) -> Result<Section> {
-    let ours = try_often(Kind::Firewall, scale.openings)?;
+    let ours = try_often(Kind::KnockUser, scale.openings)?;
     let mut at_once = Row::new(
         format!(
             "of {} SYNs sent right behind the last knock, answered",

@@ -1,4 +1,4 @@
-//! Measures the firewall's time for each kind of packet (`BPF_PROG_TEST_RUN`).
+//! Measures the program's time for each kind of packet (`BPF_PROG_TEST_RUN`).
 
 mod cases;
 

@@ -1,4 +1,4 @@
-//! The programs between the link and the server's network stack: the firewall, its peers, or none.
+//! The programs between the link and the server's network stack: `knock-user`, its peers, or none.
 
 use anyhow::{Context as _, Result};
 use aya::programs::XdpMode;
@@ -37,8 +37,8 @@ const ALLOWED: u32 = 1000;
 /// A kind of receiver.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Kind {
-    /// The firewall, started as its users start it.
-    Firewall,
+    /// `knock-user`, started as its users start it.
+    KnockUser,
     /// An XDP program that drops everything.
     Empty,
     /// `xdp-filter`.
@@ -66,7 +66,7 @@ impl Kind {
         Self::Fwknopd(fwknop::Mode::Pcap),
     ];
 
-    /// The receivers beside the firewall that are flooded.
+    /// The receivers beside `knock-user` that are flooded.
     pub const PEERS: [Self; 7] = [
         Self::Empty,
         Self::Filter(Features::Tcp),
@@ -80,7 +80,7 @@ impl Kind {
     /// The name in tables.
     pub const fn name(self) -> &'static str {
         match self {
-            Self::Firewall => "knock-user",
+            Self::KnockUser => "knock-user",
             Self::Empty => "empty drop",
             Self::Filter(features) => features.name(),
             Self::NftIngress => "nft ingress",
@@ -96,7 +96,7 @@ impl Kind {
     /// Returns why it can't be measured here, if so.
     pub fn missing(self) -> Option<String> {
         let is_there = match self {
-            Self::Firewall | Self::Empty | Self::Nothing => true,
+            Self::KnockUser | Self::Empty | Self::Nothing => true,
             Self::Filter(_) => is_installed("xdp-filter"),
             Self::NftIngress | Self::NftInput | Self::NftRecipe => is_installed("nft"),
             Self::Knockd => is_installed("nft") && is_installed("knockd"),
@@ -135,7 +135,9 @@ impl<'n> Receiver<'n> {
     /// Installs a receiver in front of the server.
     pub fn start(net: &'n Net, kind: Kind) -> Result<Self> {
         let in_place = match kind {
-            Kind::Firewall => InPlace::Daemon(Daemon::start_with(&net.server, CONFIG, ON_THE_LINK)),
+            Kind::KnockUser => {
+                InPlace::Daemon(Daemon::start_with(&net.server, CONFIG, ON_THE_LINK))
+            }
             Kind::Empty => InPlace::Empty(attach_empty(net)?),
             Kind::Filter(features) => {
                 xdp_filter::deny_ssh(&net.server, SERVER_LINK, features);

@@ -1,4 +1,4 @@
-//! Measures the firewall's time for packets of single packet authorization (`BPF_PROG_TEST_RUN`), and what users cost
+//! Measures the program's time for packets of single packet authorization (`BPF_PROG_TEST_RUN`), and what users cost
 //! ordinary traffic.
 
 use anyhow::{Result, ensure};

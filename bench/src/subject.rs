@@ -1,4 +1,4 @@
-//! The firewall in the kernel, which judges one packet many times, or a packet from each of many sources.
+//! The program in the kernel, which judges one packet many times, or a packet from each of many sources.
 
 use anyhow::{Result, ensure};
 use aya::programs::Xdp;
@@ -38,7 +38,7 @@ impl Packet {
     }
 }
 
-/// The firewall and the programs that generate its packets.
+/// The program and those that generate its packets.
 pub struct Subject {
     kernel: Kernel,
     source: Baselines,
@@ -47,11 +47,11 @@ pub struct Subject {
 }
 
 impl Subject {
-    /// Loads the firewall with this configuration.
+    /// Loads the program with this configuration.
     pub fn load(tables: &Tables) -> Result<Self> {
         let mut kernel = Kernel::with(tables, LoadOptions::default())?;
         let mut source = Baselines::load(&["vary"])?;
-        source.subject(kernel.firewall().program()?.fd()?)?;
+        source.subject(kernel.program().xdp()?.fd()?)?;
         let mut empty = Baselines::load(&["pass", "vary"])?;
         let pass = empty.program("pass")?.fd()?.try_clone()?;
         empty.subject(&pass)?;
@@ -62,7 +62,7 @@ impl Subject {
         })
     }
 
-    /// The firewall, for steps that are not measured.
+    /// The program, for steps that are not measured.
     pub fn kernel(&mut self) -> &mut Kernel {
         &mut self.kernel
     }
@@ -72,15 +72,15 @@ impl Subject {
         self.empty.program("pass")
     }
 
-    /// Lets the firewall judge a frame this many times.
+    /// Lets the program judge a frame this many times.
     pub fn same(&mut self, frame: &[u8], times: u32) -> Result<Timed> {
-        timing::run(self.kernel.firewall().program()?, frame, times)
+        timing::run(self.kernel.program().xdp()?, frame, times)
     }
 
-    /// Has the firewall judge a packet from each source, and returns nanoseconds per packet. They include the
+    /// Has the program judge a packet from each source, and returns nanoseconds per packet. They include the
     /// generation of packets; see [`Self::each_empty`].
     pub fn each(&mut self, packet: &Packet) -> Result<f64> {
-        self.run(packet, Behind::Firewall)
+        self.run(packet, Behind::Program)
     }
 
     /// Returns the time of the empty program for the same packets.
@@ -90,7 +90,7 @@ impl Subject {
 
     fn run(&mut self, packet: &Packet, behind: Behind) -> Result<f64> {
         let programs = match behind {
-            Behind::Firewall => &mut self.source,
+            Behind::Program => &mut self.source,
             Behind::Empty => &mut self.empty,
         };
         programs.plan(packet.plan)?;
@@ -111,9 +111,9 @@ impl Subject {
         reasons: &[Reason],
         packets: impl FnOnce(&mut Self) -> Result<T>,
     ) -> Result<T> {
-        let before = self.kernel.firewall().counters()?;
+        let before = self.kernel.program().counters()?;
         let done = packets(self)?;
-        let after = self.kernel.firewall().counters()?;
+        let after = self.kernel.program().counters()?;
         let moved = |reason: &Reason| after[*reason as usize] - before[*reason as usize];
         let right: u64 = reasons.iter().map(moved).sum();
         let all: u64 = Reason::ALL.iter().map(moved).sum();
@@ -131,6 +131,6 @@ impl Subject {
 
 #[derive(Clone, Copy)]
 enum Behind {
-    Firewall,
+    Program,
     Empty,
 }

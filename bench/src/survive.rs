@@ -65,7 +65,7 @@ pub fn measure(scale: Scale) -> Result<Section> {
     let patience = scale.patience;
     let mut rows = Vec::new();
     for flood in FLOODS {
-        let ours = succeed(Kind::Firewall, *flood, patience)?;
+        let ours = succeed(Kind::KnockUser, *flood, patience)?;
         let what = flood.map_or("no flood", |flood| flood.name);
         let mut row = Row::new(
             format!("of {SEQUENCES} sequences, successful: {what}"),

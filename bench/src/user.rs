@@ -186,7 +186,7 @@ fn ask(net: &Net, words: &[&str]) -> Result<Value> {
 
 /// Measures memory and CPU time, idle and during a flood.
 fn idle_and_flooded(scale: Scale) -> Result<Vec<Row>> {
-    let ours = Taken::of(Kind::Firewall, scale)?;
+    let ours = Taken::of(Kind::KnockUser, scale)?;
     let most = |value: f64, most: f64, unit| Goal::at_most(value, most, unit);
     let mut rows = [
         Row::new("resident memory, idle", ours.memory, Unit::MiB).goal(most(

@@ -12,9 +12,9 @@ use crate::namespace::run;
 /// Paths of the programs.
 #[derive(Debug)]
 pub struct Binaries {
-    /// The firewall.
+    /// `knock-user`.
     pub user: PathBuf,
-    /// The client.
+    /// `knock-client`.
     pub client: PathBuf,
 }
 

@@ -121,9 +121,9 @@ pub struct Run {
     pub events: Vec<Event>,
 }
 
-/// A firewall in the kernel that no packet reaches.
+/// A program in the kernel that no packet reaches.
 pub struct Kernel {
-    firewall: XdpProgram,
+    program: XdpProgram,
     events: RingBuf<MapData>,
     counters: Vec<u64>,
     /// Its end removes the interface to which the program is attached.
@@ -147,21 +147,21 @@ impl Kernel {
              `sudo --preserve-env env \"PATH=$PATH\" cargo xtask test`, or leave them out with \
              `cargo xtask test --no-root`"
         );
-        let mut firewall = XdpProgram::load(tables, options)?;
-        let namespace = attach_nowhere(firewall.program()?)?;
-        let events = firewall.take_events()?;
-        let counters = firewall.counters()?;
+        let mut program = XdpProgram::load(tables, options)?;
+        let namespace = attach_nowhere(program.xdp()?)?;
+        let events = program.take_events()?;
+        let counters = program.counters()?;
         Ok(Self {
-            firewall,
+            program,
             events,
             counters,
             _namespace: namespace,
         })
     }
 
-    /// The firewall itself.
-    pub fn firewall(&mut self) -> &mut XdpProgram {
-        &mut self.firewall
+    /// The program itself.
+    pub fn program(&mut self) -> &mut XdpProgram {
+        &mut self.program
     }
 
     /// Judges a frame of at least [`FRAME_LEAST`] octets.
@@ -205,7 +205,7 @@ impl Kernel {
     /// [`Kernel::judge`].
     pub fn answer(&mut self, frame: &[u8]) -> Result<(Reason, Option<Vec<u8>>)> {
         let mut answer = vec![0; frame.len()];
-        let run = self.firewall.program()?.test_run(TestRunOptions {
+        let run = self.program.xdp()?.test_run(TestRunOptions {
             data_in: Some(frame),
             data_out: Some(&mut answer),
             repeat: 1,
@@ -222,7 +222,7 @@ impl Kernel {
 
     /// Runs the program, and returns its return value.
     fn test_run(&mut self, frame: &[u8], times: u32) -> Result<Verdict> {
-        let run = self.firewall.program()?.test_run(TestRunOptions {
+        let run = self.program.xdp()?.test_run(TestRunOptions {
             data_in: Some(frame),
             repeat: times,
             ..TestRunOptions::new()
@@ -232,7 +232,7 @@ impl Kernel {
 
     /// Reads the counters, and returns their previous values.
     fn count(&mut self) -> Result<Vec<u64>> {
-        Ok(mem::replace(&mut self.counters, self.firewall.counters()?))
+        Ok(mem::replace(&mut self.counters, self.program.counters()?))
     }
 
     /// Judges the same frame many times; errors as for [`Kernel::judge`].
@@ -254,7 +254,7 @@ impl Kernel {
     /// Judges each frame on two CPUs at once, `times` times on each; errors as for
     /// [`Kernel::judge`].
     pub fn judge_on_two_cpus(&mut self, frames: &[Vec<u8>], times: u32) -> Result<Run> {
-        let program = &*self.firewall.program()?;
+        let program = &*self.program.xdp()?;
         let both_are_ready = Barrier::new(2);
         let runs = thread::scope(|scope| {
             let runs = [(); 2].map(|()| {
@@ -319,7 +319,7 @@ impl Kernel {
 
     /// Resets the event limits.
     pub fn reset_event_limits(&mut self) -> Result<()> {
-        let map = maps::map_mut(self.firewall.ebpf(), "EVENT_LIMITS")?;
+        let map = maps::map_mut(self.program.ebpf(), "EVENT_LIMITS")?;
         let mut event_limits = Array::<_, u64>::try_from(map)?;
         for index in 0..event_limits.len() {
             event_limits.set(index, 0, 0)?;
@@ -344,7 +344,7 @@ impl Kernel {
 
     /// Failed attempts by source, as words.
     pub fn lockouts(&mut self) -> Result<Vec<[u64; WAYS]>> {
-        let map = maps::map(self.firewall.ebpf(), "LOCKOUTS")?;
+        let map = maps::map(self.program.ebpf(), "LOCKOUTS")?;
         let map = Array::<_, [u64; WAYS]>::try_from(map)?;
         Ok(map.iter().collect::<Result<_, _>>()?)
     }
@@ -354,12 +354,12 @@ impl Kernel {
         &mut self,
         elements: impl IntoIterator<Item = (u32, [u64; WAYS])>,
     ) -> Result<()> {
-        maps::set(self.firewall.ebpf(), "LOCKOUTS", elements)
+        maps::set(self.program.ebpf(), "LOCKOUTS", elements)
     }
 
     /// The words of a table.
     pub fn entries<K: Pod>(&mut self, name: &str) -> Result<Vec<(K, u64)>> {
-        let map = maps::map_mut(self.firewall.ebpf(), name)?;
+        let map = maps::map_mut(self.program.ebpf(), name)?;
         Ok(maps::entries(&Table::<_, K, u64>::try_from(map)?, u32::MAX))
     }
 
@@ -375,13 +375,13 @@ impl Kernel {
         name: &str,
         entries: impl IntoIterator<Item = (K, u64)>,
     ) -> Result<()> {
-        maps::insert(self.firewall.ebpf(), name, entries)
+        maps::insert(self.program.ebpf(), name, entries)
     }
 
     /// Sets the presence filter for a source, so that the program reads the tables.
     pub fn raise_presence(&mut self, source: Address) -> Result<()> {
         maps::set(
-            self.firewall.ebpf(),
+            self.program.ebpf(),
             "PRESENCE",
             [(presence::slot(source), presence::ALWAYS)],
         )
@@ -389,7 +389,7 @@ impl Kernel {
 
     /// The kernel memory of each map in bytes, without the constants of the program.
     pub fn memory(&mut self) -> Result<Vec<(String, u64)>> {
-        let ebpf = self.firewall.ebpf();
+        let ebpf = self.program.ebpf();
         let mut memory = Vec::new();
         for (name, map) in ebpf.maps().filter(|(name, _)| !name.starts_with('.')) {
             let (Map::Array(map)

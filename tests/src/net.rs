@@ -245,7 +245,7 @@ impl Net {
     }
 
     /// How many TCP segments the server's stack has taken, and how many datagrams its sockets, over
-    /// both families: what a firewall drops is not among them.
+    /// both families: what the program drops is not among them.
     ///
     /// # Panics
     /// `nstat` fails.

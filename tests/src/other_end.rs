@@ -24,14 +24,14 @@ impl OtherEnd {
     pub fn of(net: &Net) -> Self {
         let attach = || {
             let tables = compile("strict = false\nprotect = [\"udp/1\"]")?;
-            let mut firewall = XdpProgram::load(&tables, LoadOptions::default())?;
+            let mut loaded = XdpProgram::load(&tables, LoadOptions::default())?;
             let index = if_nametoindex(CLIENT_LINK)?;
-            let program = firewall.program()?;
+            let program = loaded.xdp()?;
             program.attach_to_if_index(index, XdpMode::Driver)?;
-            anyhow::Ok(firewall)
+            anyhow::Ok(loaded)
         };
         match net.client.enter(attach) {
-            Ok(firewall) => Self(firewall),
+            Ok(loaded) => Self(loaded),
             Err(error) => panic!("a program in front of {CLIENT_LINK}: {error:#}"),
         }
     }

@@ -1,4 +1,4 @@
-//! The server behind the firewall: ports that echo, and a record of accepted connections.
+//! The server behind the program: ports that echo, and a record of accepted connections.
 
 use std::{
     io::{self, Read as _, Write as _},

@@ -125,7 +125,7 @@ pub fn add_user(tables: &mut Tables, user: u16, flags: u16, doors: &[&str]) {
 /// # Errors
 /// The maps can't be written.
 pub fn start(kernel: &mut Kernel, tables: &Tables) -> Result<()> {
-    let ebpf = kernel.firewall().ebpf();
+    let ebpf = kernel.program().ebpf();
     maps::set(ebpf, "WALL_CLOCK", [(0, WALL_CLOCK)])?;
     let words = tables.spa.keys.iter().map(|(name, _)| (name.id, 0_u64));
     maps::insert(ebpf, "SPA_LAST", words)

@@ -1,5 +1,5 @@
 //! Packets with correct checksums, put on the client's link octet by octet: whole, or in fragments of any
-//! shape. A packet that the server's stack would refuse by itself proves nothing about a firewall.
+//! shape. A packet that the server's stack would refuse by itself proves nothing about the program.
 
 use std::{
     io,

@@ -445,8 +445,8 @@ fn wait_for_events(daemon: &Daemon, pattern: &Value, times: usize) {
 fn foreign(namespace: &Namespace, link: &str, mode: XdpMode) -> XdpProgram {
     let tables = kernel::compile(DOOR).unwrap();
     namespace.enter(|| {
-        let mut firewall = XdpProgram::load(&tables, LoadOptions::default()).unwrap();
-        firewall.program().unwrap().attach(link, mode).unwrap();
-        firewall
+        let mut loaded = XdpProgram::load(&tables, LoadOptions::default()).unwrap();
+        loaded.xdp().unwrap().attach(link, mode).unwrap();
+        loaded
     })
 }

@@ -61,10 +61,10 @@ fn an_interface_with_a_foreign_program_is_refused() {
         let _server = Server::tcp(&net.server, &[SSH]);
         let tables = kernel::compile(DOOR).unwrap();
         let others = net.server.enter(|| {
-            let mut firewall = XdpProgram::load(&tables, LoadOptions::default()).unwrap();
-            let program = firewall.program().unwrap();
+            let mut loaded = XdpProgram::load(&tables, LoadOptions::default()).unwrap();
+            let program = loaded.xdp().unwrap();
             program.attach(SERVER_LINK, XdpMode::Skb).unwrap();
-            firewall
+            loaded
         });
         let theirs = attached_programs(&net.server);
         let config = config_file(DOOR.as_bytes());

@@ -162,7 +162,7 @@ a slip, and three right ones (1234 1456 1234 1456 1123) 8080 is open
     });
 }
 
-/// The firewall starts while the client knocks, so the first knocks are lost.
+/// The daemon starts while the client knocks, so the first knocks are lost.
 #[test]
 fn lost_knocks_are_retried() {
     net::test(|net| {

@@ -44,7 +44,7 @@ fn nothing_in_disguise_reaches_a_protected_port() {
         for source in &sources {
             for (shape, row) in rows(source, 20_000) {
                 let Shape { port, number, .. } = shape;
-                let name = format!("{} to port {port}, {}, no firewall", row.name, source.from);
+                let name = format!("{} to port {port}, {}, no program", row.name, source.from);
                 send(&wire, &row);
                 if row.understood {
                     wait::until(&name, || is_answered(&wire, number));

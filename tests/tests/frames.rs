@@ -150,8 +150,8 @@ fn bypass(net: &Net) {
     let instance = pins::instance(&net.server);
     let give = || {
         let tables = compile("strict = false\nprotect = [\"udp/1\"]")?;
-        let mut firewall = XdpProgram::load(&tables, LoadOptions::default())?;
-        let program = firewall.program()?;
+        let mut loaded = XdpProgram::load(&tables, LoadOptions::default())?;
+        let program = loaded.xdp()?;
         for pinned in knock_user::kernel::pins::links(&instance)? {
             let link = program.attach_to_link(XdpLink::try_from(pinned.link)?)?;
             drop(program.take_link(link)?);

@@ -161,7 +161,7 @@ fn loaded(name: &str, settings: &str) -> Loaded {
         spa::add_user(&mut tables, 1, 0, &["ssh"]);
     }
     let mut kernel = Kernel::with(&tables, LoadOptions::default()).unwrap();
-    let info = kernel.firewall().program().unwrap().info().unwrap();
+    let info = kernel.program().xdp().unwrap().info().unwrap();
     Loaded {
         translated: u64::from(info.size_translated().unwrap()) / INSTRUCTION,
         machine_code: info.size_jitted().into(),

@@ -86,7 +86,7 @@ fn the_largest_configuration_loads() {
                 ..LoadOptions::default()
             };
             let mut kernel = Kernel::with(&tables, options).unwrap();
-            let instructions = kernel.firewall().verified_instructions().unwrap();
+            let instructions = kernel.program().verified_instructions().unwrap();
             // Kernels before 5.16 don't report it (aba64c7da983).
             let instructions = instructions.unwrap();
             println!("{users} users, log {level}: {instructions} instructions verified");

@@ -140,8 +140,8 @@ fn a_barrier_that_was_left_shut_is_opened_by_the_next_start_and_by_detach() {
             first.kill();
             let instance = pins::instance(&net.server);
             net.server.enter(|| {
-                let mut firewall = XdpProgram::load(&tables, LoadOptions::default()).unwrap();
-                let barrier = firewall.ebpf().program_mut(barrier::PROGRAM).unwrap();
+                let mut loaded = XdpProgram::load(&tables, LoadOptions::default()).unwrap();
+                let barrier = loaded.ebpf().program_mut(barrier::PROGRAM).unwrap();
                 let all = interface::list().unwrap();
                 let found = interface::named(SERVER_LINK, &all).unwrap();
                 barrier::shut(barrier.try_into().unwrap(), found, &instance).unwrap();

@@ -41,7 +41,7 @@ pub struct Package {
 }
 
 /// The XDP program.
-pub const FIREWALL: Package = Package {
+pub const PROGRAM: Package = Package {
     name: "knock-ebpf",
     binary: "knock",
     variable: "KNOCK_OBJECT",

@@ -27,7 +27,7 @@ use xtask::{
 #[command(
     name = "cargo xtask",
     bin_name = "cargo xtask",
-    about = "Developer commands of the port-knocking firewall"
+    about = "Developer commands of knock"
 )]
 struct Cli {
     #[command(subcommand)]
@@ -154,7 +154,7 @@ fn run(verb: Verb) -> Result<bool> {
         }
         Verb::BuildEbpf { keep } => {
             let kit = setup::ready(&sh)?;
-            let object = ebpf::build(&sh, &kit, &ebpf::FIREWALL, &ebpf::target_dir())?;
+            let object = ebpf::build(&sh, &kit, &ebpf::PROGRAM, &ebpf::target_dir())?;
             println!("{} ({} bytes)", object.path.display(), object.bytes);
             println!("{}", object.facts);
             if keep {

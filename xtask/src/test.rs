@@ -270,7 +270,7 @@ fn lint(sh: &Shell, kit: &Kit, report: &mut Report) -> Result<()> {
         report.step(name, clippy.args(targets).args(STRICT))?;
     }
     for (name, package) in [
-        ("clippy knock-ebpf", &ebpf::FIREWALL),
+        ("clippy knock-ebpf", &ebpf::PROGRAM),
         ("clippy knock-bench-ebpf", &ebpf::BASELINES),
     ] {
         match kit.toolchain.clippy(sh) {

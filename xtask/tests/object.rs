@@ -8,7 +8,7 @@ use std::{
 };
 
 use xtask::{
-    ebpf::{self, FIREWALL, record},
+    ebpf::{self, PROGRAM, record},
     setup, shell,
 };
 
@@ -28,7 +28,7 @@ fn a_build_in_another_directory_makes_the_same_object() {
     });
     let expected = kept.unwrap_or_else(|why| {
         println!("compared with a build in this directory: {why:#}");
-        ebpf::build(&sh, &kit, &FIREWALL, &ebpf::target_dir())
+        ebpf::build(&sh, &kit, &PROGRAM, &ebpf::target_dir())
             .unwrap()
             .path
     });
@@ -38,7 +38,7 @@ fn a_build_in_another_directory_makes_the_same_object() {
     copy_workspace(shell::workspace(), &copy);
     let elsewhere = shell::at_root().unwrap();
     elsewhere.change_dir(&copy);
-    let built = ebpf::build(&elsewhere, &kit, &FIREWALL, &place.path().join("target")).unwrap();
+    let built = ebpf::build(&elsewhere, &kit, &PROGRAM, &place.path().join("target")).unwrap();
     let (expected, found) = (fs::read(&expected).unwrap(), fs::read(&built.path).unwrap());
     let first = expected.iter().zip(&found).position(|(a, b)| a != b);
     assert_eq!(

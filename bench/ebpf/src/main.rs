@@ -252,7 +252,7 @@ fn panic(_info: &core::panic::PanicInfo<'_>) -> ! {
     loop {}
 }
 
-/// The same as the firewall's: some of the helpers ask for it.
+/// The same as that of the measured program: some of the helpers ask for it.
 #[unsafe(link_section = "license")]
 #[unsafe(no_mangle)]
 static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";

@@ -111,7 +111,7 @@ fn explain<W: Write>(request: &Request, daemon: &mut Daemon<W>) -> Result<Explan
         now: Moment::from_nanos(clock::boot_ns()),
         ended_ms: ended.max(),
     };
-    let mut explanation = explain::explain(&query, &known, daemon.protection.firewall().ebpf())?;
+    let mut explanation = explain::explain(&query, &known, daemon.protection.program().ebpf())?;
     // What can't be listed leaves the answer that is right for most addresses.
     let links = to.map_or_else(Vec::new, |_| host::links().unwrap_or_default());
     let has_it = |link: &&host::Link| to.is_some_and(|to| link.addresses.contains(&to));

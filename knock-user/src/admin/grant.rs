@@ -119,7 +119,7 @@ fn grant<W: Write>(request: &Request, daemon: &mut Daemon<W>, uid: u32) -> Resul
     let lasts =
         duration::within(lasts, LASTS).map_err(|error| Misuse(format!("--for: {error}")))?;
     let address = Address::from(source);
-    if !daemon.protection.firewall().may_come_from(address) {
+    if !daemon.protection.program().may_come_from(address) {
         return Err(Misuse(format!(
             "{source}: no host on the network has this address, so the grant would let nobody \
              in; name the address that the client is seen with"
@@ -133,7 +133,7 @@ fn grant<W: Write>(request: &Request, daemon: &mut Daemon<W>, uid: u32) -> Resul
     };
     let keys = daemon.ledger.entries_of(address, number);
     let covered = keys.iter().map(|key| key.source);
-    daemon.protection.firewall().mark_present(covered)?;
+    daemon.protection.program().mark_present(covered)?;
     for key in keys {
         daemon.give_by_hand(key, grant)?;
     }

@@ -100,10 +100,10 @@ fn revoke<W: Write>(request: &Request, daemon: &mut Daemon<W>, uid: u32) -> Resu
     let number = door.map(|door| opening(daemon, door)).transpose()?;
     let number = number.map(|(number, ..)| number);
     let address = Address::from(source);
-    let entries = daemon.protection.firewall().grants()?;
+    let entries = daemon.protection.program().grants()?;
     let now_ms = clock::boot_ms();
     let revocation = daemon.ledger.revoke(address, number, &entries, now_ms);
-    let mut allow = daemon.protection.firewall().allow()?;
+    let mut allow = daemon.protection.program().allow()?;
     for &(key, grant) in &revocation.write {
         let written = allow.insert(Plain(key), Plain(grant.to_word()), 0);
         written.context("ending a grant")?;

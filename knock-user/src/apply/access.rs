@@ -15,11 +15,11 @@ use crate::{
 /// Writes the entries that existing grants need in this configuration. Entries of the previous
 /// configuration stay until the change is committed.
 pub(super) fn write_grants(
-    firewall: &mut XdpProgram,
+    program: &mut XdpProgram,
     known: &StableIds,
     tables: &Tables,
 ) -> Result<()> {
-    let held = firewall.grants()?;
+    let held = program.grants()?;
     let Carried { write, .. } = carry_grants::grants(&held, known, tables, clock::boot_ms());
     let there: HashSet<_> = held.iter().map(|(key, _)| *key).collect();
     let more = write.keys().filter(|key| !there.contains(key)).count();
@@ -31,8 +31,8 @@ pub(super) fn write_grants(
             there.len()
         );
     }
-    firewall.mark_present(write.keys().map(|key| key.source).collect::<BTreeSet<_>>())?;
-    let mut allow = firewall.allow()?;
+    program.mark_present(write.keys().map(|key| key.source).collect::<BTreeSet<_>>())?;
+    let mut allow = program.allow()?;
     for (key, grant) in write {
         maps::raise(&mut allow, key, grant).context("writing a grant")?;
     }
@@ -40,10 +40,10 @@ pub(super) fn write_grants(
 }
 
 pub(super) fn remove_grants(
-    firewall: &mut XdpProgram,
+    program: &mut XdpProgram,
     keys: impl IntoIterator<Item = GrantKey>,
 ) -> Result<()> {
-    let mut allow = firewall.allow()?;
+    let mut allow = program.allow()?;
     for key in keys {
         maps::delete(&mut allow, key).context("removing a grant")?;
     }
@@ -53,7 +53,7 @@ pub(super) fn remove_grants(
 /// Records existing connections to protected ports as flows, so that they continue if connections
 /// are kept at all. Returns those that were not recorded before.
 pub(super) fn record_connections(
-    firewall: &mut XdpProgram,
+    program: &mut XdpProgram,
     tables: &Tables,
 ) -> Result<Vec<FlowKey>> {
     let connections = sockets::connections().unwrap_or_else(|error| {
@@ -68,5 +68,5 @@ pub(super) fn record_connections(
         .iter()
         .filter_map(|connection| tables.flow_of(connection))
         .collect();
-    firewall.record_flows(flows, clock::boot_ms())
+    program.record_flows(flows, clock::boot_ms())
 }

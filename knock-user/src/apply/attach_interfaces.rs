@@ -22,7 +22,7 @@ impl Change<'_> {
     /// the program replaces another. `attached` and `found` are also updated on failure.
     pub(super) fn attach(
         &self,
-        firewall: &mut XdpProgram,
+        program: &mut XdpProgram,
         found: &mut FoundInterfaces,
         all: &[Interface],
         attached: &mut Vec<Attached>,
@@ -33,7 +33,7 @@ impl Change<'_> {
         let links = pins::links(self.instance)?;
         let is_ours = |(_, interface): &&(String, Interface)| pins::is_ours(&links, interface);
         for (name, interface) in found.admitted.iter().filter(|one| !is_ours(one)) {
-            match firewall.attach(name, interface, self.attach_options.mode, self.instance) {
+            match program.attach(name, interface, self.attach_options.mode, self.instance) {
                 Ok((new, None)) => attached.push(new),
                 Ok((_, Some(_))) => bail!(
                     "{} has disappeared meanwhile, so the link can't be pinned",
@@ -58,7 +58,7 @@ impl Change<'_> {
                     pins::unlink(&self.instance.link(&link.name))?;
                     continue;
                 }
-                let replaced = firewall.replace(&link.name, interface, self.instance)?;
+                let replaced = program.replace(&link.name, interface, self.instance)?;
                 if self.interfaces.contains(&link.name) {
                     found.absent.retain(|name| *name != link.name);
                     attached.push(replaced);
@@ -74,7 +74,7 @@ impl Change<'_> {
         // Steps that are not atomic come last.
         for (name, interface) in misplaced {
             let switched =
-                firewall.switch(&name, interface, self.attach_options.mode, self.instance)?;
+                program.switch(&name, interface, self.attach_options.mode, self.instance)?;
             attached.retain(|replaced| replaced.interface != name);
             attached.push(switched);
         }
@@ -94,7 +94,7 @@ impl Change<'_> {
     /// Undoes [`Change::attach`].
     pub(super) fn undo_attach(
         &self,
-        firewall: &mut XdpProgram,
+        program: &mut XdpProgram,
         attached: &[Attached],
     ) -> Result<()> {
         for new in attached.iter().filter(|attached| !attached.replaced) {
@@ -104,7 +104,7 @@ impl Change<'_> {
             return Ok(());
         }
         program::restore(self.instance)?;
-        move_back(firewall, attached, self.instance)
+        move_back(program, attached, self.instance)
     }
 }
 
@@ -113,7 +113,7 @@ impl Change<'_> {
 /// # Errors
 /// The kernel refuses.
 pub(super) fn move_back(
-    firewall: &mut XdpProgram,
+    program: &mut XdpProgram,
     attached: &[Attached],
     instance: &Instance,
 ) -> Result<()> {
@@ -131,7 +131,7 @@ pub(super) fn move_back(
             false => Mode::Native,
         };
         if let Some(interface) = interface::named(&switched.interface, &all) {
-            firewall.switch_back(&switched.interface, interface, mode, instance)?;
+            program.switch_back(&switched.interface, interface, mode, instance)?;
         }
     }
     Ok(())

@@ -126,14 +126,14 @@ impl LiveTables {
     ///
     /// # Errors
     /// As for [`LiveTables::follow`].
-    pub fn withdraw(&mut self, plan: &Plan, firewall: &mut XdpProgram) -> Result<()> {
+    pub fn withdraw(&mut self, plan: &Plan, program: &mut XdpProgram) -> Result<()> {
         if !self.is_dynamic() {
             return Ok(());
         }
         self.sources.withdraw();
-        self.follow(plan, firewall)?;
+        self.follow(plan, program)?;
         // Retires what was used in the meantime.
-        self.follow(plan, firewall)?;
+        self.follow(plan, program)?;
         self.sources.close();
         Ok(())
     }
@@ -142,14 +142,14 @@ impl LiveTables {
     ///
     /// # Errors
     /// The maps can't be read or written: nothing is lost, and the next call tries again.
-    pub fn follow(&mut self, plan: &Plan, firewall: &mut XdpProgram) -> Result<()> {
-        let used = maps::entries(&firewall.used()?, USED_MAX).into_iter();
+    pub fn follow(&mut self, plan: &Plan, program: &mut XdpProgram) -> Result<()> {
+        let used = maps::entries(&program.used()?, USED_MAX).into_iter();
         let now_ms = clock::boot_ms();
         // A door that was removed may be configured again.
         let is_long_ago = |used_ms: u64| used_ms.saturating_add(FORGOTTEN_MS) <= now_ms;
         let Some(tables) = &mut self.tables else {
             let old = used.filter(|&(_, used_ms)| is_long_ago(used_ms));
-            return forget(firewall, old.map(|(key, _)| key));
+            return forget(program, old.map(|(key, _)| key));
         };
         let settings = plan.settings();
         let mut retire = |&(key, used_ms): &(UsedKey, u64)| match self.sources.retire(key) {
@@ -165,7 +165,7 @@ impl LiveTables {
                 false => compile_without_conflicting(settings, &sequences, &mut compile)
                     .map_err(|conflicts| plan.checked.problems(conflicts))?,
             };
-            firewall
+            program
                 .rearrange(Difference::new(tables, &moved))
                 .context("changing sequences")?;
             *tables = moved;
@@ -179,12 +179,12 @@ impl LiveTables {
             self.floor.unix_ms = self.floor.unix_ms.max(begin_ms);
             self.sources.raise(self.floor);
         }
-        forget(firewall, done.into_iter())
+        forget(program, done.into_iter())
     }
 }
 
-fn forget(firewall: &mut XdpProgram, keys: impl Iterator<Item = UsedKey>) -> Result<()> {
-    let mut used = firewall.used()?;
+fn forget(program: &mut XdpProgram, keys: impl Iterator<Item = UsedKey>) -> Result<()> {
+    let mut used = program.used()?;
     for key in keys {
         maps::delete(&mut used, key).context("deleting the record of a used sequence")?;
     }

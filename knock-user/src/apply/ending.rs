@@ -33,7 +33,7 @@ impl Protection {
     pub fn confirm(&mut self) -> Result<()> {
         let passes_knocks = self.lets_pass_unconfirmed();
         if passes_knocks {
-            self.firewall.set_confirm_by(None)?;
+            self.program.set_confirm_by(None)?;
         }
         let settled = Registry {
             confirm_by_ms: None,
@@ -42,7 +42,7 @@ impl Protection {
         };
         if let Err(error) = settled.write(&self.instance.registry()) {
             if passes_knocks {
-                self.firewall.set_confirm_by(self.registry.confirm_by_ms)?;
+                self.program.set_confirm_by(self.registry.confirm_by_ms)?;
             }
             return Err(error);
         }
@@ -67,13 +67,13 @@ impl Protection {
         let Rollback {
             tables, interfaces, ..
         } = rollback;
-        self.firewall.pin_program(&self.instance)?;
+        self.program.pin_program(&self.instance)?;
         texts::commit(&self.instance)?;
-        let held = self.firewall.grants()?;
+        let held = self.program.grants()?;
         let now_ms = clock::boot_ms();
         let Carried { remove, ended, .. } =
             carry_grants::grants(&held, &self.registry.numbers, &tables, now_ms);
-        remove_grants(&mut self.firewall, remove)?;
+        remove_grants(&mut self.program, remove)?;
         let mut released = Vec::new();
         for interface in self.instance.linked() {
             if !interfaces.contains(&interface) && pins::unlink(&self.instance.link(&interface))? {
@@ -103,7 +103,7 @@ impl Protection {
             return Ok(());
         }
         program::restore(&self.instance)?;
-        attach_interfaces::move_back(&mut self.firewall, &rollback.switched, &self.instance)?;
+        attach_interfaces::move_back(&mut self.program, &rollback.switched, &self.instance)?;
         unconfirmed::discard_trial(&self.instance, &self.registry, &rollback.indices, true)
     }
 

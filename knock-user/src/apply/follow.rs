@@ -126,7 +126,7 @@ impl Protection {
             .attached
             .values()
             .all(|index| links.iter().any(|link| link.index == *index));
-        let mut maps = pins::places(&self.instance, self.firewall.has_users());
+        let mut maps = pins::places(&self.instance, self.program.has_users());
         is_final && is_whole && is_pinned && maps.all(|(_, path)| path.exists())
     }
 
@@ -158,7 +158,7 @@ impl Protection {
             }
             Ok(()) => {
                 let mode = self.mode;
-                let attached = self.firewall.attach(name, interface, mode, &self.instance);
+                let attached = self.program.attach(name, interface, mode, &self.instance);
                 match attached.map_err(anyhow::Error::downcast::<Refusal>) {
                     Ok((attached, link)) => {
                         barrier::open(interface, &self.instance)?;
@@ -203,7 +203,7 @@ impl Protection {
         };
         let is_on = pins::index(&held.link)? == interface.index
             && match interface.program {
-                Some(id) => self.firewall.has_program(id)?,
+                Some(id) => self.program.has_program(id)?,
                 None => false,
             };
         if !is_on {
@@ -227,11 +227,11 @@ impl Protection {
                     .with_context(|| format!("creating {}", directory.display()))?;
             }
         }
-        self.firewall.pin_maps(instance)?;
+        self.program.pin_maps(instance)?;
         // A configuration on trial is pinned when it is confirmed.
         let is_pinned = instance.program().exists() && instance.ports().exists();
         if self.rollback.is_none() && !is_pinned {
-            self.firewall.pin_program(instance)?;
+            self.program.pin_program(instance)?;
         }
         for (name, HeldInterface { link, index }) in mem::take(&mut self.held) {
             if let Some(link) = attach::pin_if_possible(link, &instance.link(&name))? {

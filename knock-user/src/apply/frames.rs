@@ -80,7 +80,7 @@ impl Protection {
     /// Returns when the next driver gets another copy of the program, in milliseconds since boot.
     pub fn rearm_ms(&self) -> Option<u64> {
         // Work that is due earlier is done as soon as the copy is loaded.
-        self.watchdog.next_ms().filter(|_| self.firewall.has_copy())
+        self.watchdog.next_ms().filter(|_| self.program.has_copy())
     }
 
     /// Starts to load the second copy of the program in another thread, if a driver may need it and
@@ -91,7 +91,7 @@ impl Protection {
     pub fn begin_copy(&mut self) -> Result<Option<oneshot::Receiver<LoadedCopy>>> {
         // Loading on demand would leave ports open in the meantime.
         match self.watchdog.has_native() {
-            true => self.firewall.begin_copy(&self.instance),
+            true => self.program.begin_copy(&self.instance),
             false => Ok(None),
         }
     }
@@ -102,9 +102,9 @@ impl Protection {
     /// # Errors
     /// It could not be loaded, or the kernel refuses.
     pub fn take_copy(&mut self, loaded: LoadedCopy, now_ms: u64) -> Result<()> {
-        self.firewall.take_copy(loaded)?;
+        self.program.take_copy(loaded)?;
         // The registry has the id before the copy may be attached.
-        self.registry.programs = self.firewall.program_ids()?;
+        self.registry.programs = self.program.program_ids()?;
         self.registry.write(&self.instance.registry())?;
         self.rearm_due(now_ms)
     }
@@ -115,7 +115,7 @@ impl Protection {
     /// The kernel refuses one; all others were handled.
     pub fn rearm_due(&mut self, now_ms: u64) -> Result<()> {
         let mut done = Ok(());
-        if !self.firewall.has_copy() {
+        if !self.program.has_copy() {
             return done;
         }
         for index in self.watchdog.due(now_ms) {
@@ -126,7 +126,7 @@ impl Protection {
 
     /// Hands a driver another copy of the program.
     fn rearm(&mut self, index: u32, now_ms: u64) -> Result<()> {
-        if !self.firewall.has_copy() {
+        if !self.program.has_copy() {
             self.watchdog.event(index, now_ms);
             return Ok(());
         }
@@ -137,7 +137,7 @@ impl Protection {
             return Ok(());
         };
         tracing::debug!("the driver of {} is handed the program again", pinned.name);
-        self.firewall.rearm(pinned)
+        self.program.rearm(pinned)
     }
 
     /// Compares the received frames with those that the program saw, and applies the remedies.
@@ -145,11 +145,11 @@ impl Protection {
     /// # Errors
     /// The counters can't be read.
     pub fn watch_frames(&mut self, now_ms: u64) -> Result<Vec<Noticed>> {
-        let firewall = &mut self.firewall;
+        let program = &mut self.program;
         let received = |index| Ok(interface::received(index)?.unwrap_or_default());
         let findings = self
             .watchdog
-            .look(|slot| firewall.take_seen(slot), received, now_ms)?;
+            .look(|slot| program.take_seen(slot), received, now_ms)?;
         let noticed = findings.into_iter().map(|(index, finding)| {
             let (attached, failure) = match finding {
                 Finding::Rearm(_) => (None, self.rearm(index, now_ms).err()),
@@ -190,7 +190,7 @@ impl Protection {
         let all = interface::list()?;
         let interface = all.iter().find(|interface| interface.index == index);
         let interface = interface.with_context(|| format!("{name} no longer exists"))?;
-        self.firewall
+        self.program
             .switch(&name, interface, Mode::Skb, &self.instance)
     }
 }

@@ -54,13 +54,13 @@ pub(super) struct KeyStamps {
 impl KeyStamps {
     /// Gives each key of a configuration its word in a program that is not attached yet.
     pub(super) fn begin(
-        firewall: &mut XdpProgram,
+        program: &mut XdpProgram,
         tables: &Tables,
         mut opened: OpenedStamps,
     ) -> Result<Self> {
         let keys: BTreeSet<_> = tables.spa_key_ids().collect();
         let wall_ns = clock::wall_ns();
-        let mut stamps = firewall.stamps()?;
+        let mut stamps = program.stamps()?;
         for &key in &keys {
             let least = opened.least(key, wall_ns);
             if !maps::insert_new(&mut stamps, key, least).context("adding a key to SPA_LAST")? {
@@ -74,14 +74,14 @@ impl KeyStamps {
             }
         }
         let now_ms = clock::boot_ms();
-        let mut seen = firewall.seen()?;
+        let mut seen = program.seen()?;
         for &tag in &opened.seen {
             maps::insert_new(&mut seen, tag, now_ms).context("adding a packet to SPA_SEEN")?;
         }
         let mut held = Vec::new();
         if now_ms < opened.floor.fwknop_from_ms() {
             held = tables.spa.fwknop_keys.clone();
-            firewall.set_fwknop_keys(&vec![FwknopKey::default(); held.len()])?;
+            program.set_fwknop_keys(&vec![FwknopKey::default(); held.len()])?;
         }
         Ok(Self {
             keys,
@@ -93,9 +93,9 @@ impl KeyStamps {
     }
 
     /// Moves the floor after the wall clock was set. The gates must be closed.
-    pub(super) fn move_floor(&mut self, firewall: &mut XdpProgram, wall_ns: u64) -> Result<()> {
+    pub(super) fn move_floor(&mut self, program: &mut XdpProgram, wall_ns: u64) -> Result<()> {
         let floor_ns = self.opened.floor.at(wall_ns);
-        let mut stamps = firewall.stamps()?;
+        let mut stamps = program.stamps()?;
         for &key in &self.keys {
             let Plain(word) = stamps.get(&Plain(key), 0).context("reading SPA_LAST")?;
             // A higher floor hides it, until the clock is set back.
@@ -115,21 +115,21 @@ impl KeyStamps {
     }
 
     /// Returns what packets have used.
-    pub(super) fn used(&self, firewall: &mut XdpProgram) -> Result<UsedStamps> {
-        let all = maps::entries(&firewall.stamps()?, LAST_MAX).into_iter();
+    pub(super) fn used(&self, program: &mut XdpProgram) -> Result<UsedStamps> {
+        let all = maps::entries(&program.stamps()?, LAST_MAX).into_iter();
         let stamps = all.filter(|(_, word)| *word > self.floor_ns).collect();
         let oldest_ms = clock::boot_ms().saturating_sub(FWKNOP_FRESH_MS);
-        let seen = maps::entries(&firewall.seen()?, SEEN_MAX).into_iter();
+        let seen = maps::entries(&program.seen()?, SEEN_MAX).into_iter();
         let seen = seen.filter(|(_, used_ms)| *used_ms >= oldest_ms).collect();
         Ok(UsedStamps { stamps, seen })
     }
 
     /// Accepts packets of fwknop once those from before the loss are stale.
-    pub(super) fn release(&mut self, firewall: &mut XdpProgram) -> Result<()> {
+    pub(super) fn release(&mut self, program: &mut XdpProgram) -> Result<()> {
         if self.held.is_empty() || clock::boot_ms() < self.opened.floor.fwknop_from_ms() {
             return Ok(());
         }
-        firewall.set_fwknop_keys(&self.held)?;
+        program.set_fwknop_keys(&self.held)?;
         self.held.clear();
         Ok(())
     }

@@ -44,7 +44,7 @@ pub struct Prepared {
     pub(super) live_tables: LiveTables,
     pub(super) key_stamps: KeyStamps,
     pub(super) tables: Tables,
-    pub(super) firewall: XdpProgram,
+    pub(super) program: XdpProgram,
     /// Whether there is no program to roll back to. This one then lets all packets pass by itself
     /// if its confirmation does not arrive.
     pub(super) is_first: bool,
@@ -117,15 +117,15 @@ impl Preparation {
             loopback: loopback.any(is_named),
             instance: Some(&self.instance),
         };
-        let mut firewall = XdpProgram::load(&tables, options)?;
-        if let Some(walked) = firewall.verified_instructions()? {
+        let mut program = XdpProgram::load(&tables, options)?;
+        if let Some(walked) = program.verified_instructions()? {
             tracing::debug!("the verifier walked {walked} instructions");
         }
         let mut used = replay.used;
         used.retain(|key| live_tables.may_be_accepted(key));
-        firewall.note_used(&used)?;
+        program.note_used(&used)?;
         let key_stamps = match opened {
-            Some(opened) => self.begin_stamps(&mut firewall, &tables, opened)?,
+            Some(opened) => self.begin_stamps(&mut program, &tables, opened)?,
             None => KeyStamps::default(),
         };
         let waits_ms = live_tables.waits_ms(clock::boot_ms());
@@ -140,7 +140,7 @@ impl Preparation {
             live_tables,
             key_stamps,
             tables,
-            firewall,
+            program,
             is_first: self.is_first,
         })
     }
@@ -150,7 +150,7 @@ impl Preparation {
     /// Gives each key its word, and warns if users have to wait before they get in.
     fn begin_stamps(
         &self,
-        firewall: &mut XdpProgram,
+        program: &mut XdpProgram,
         tables: &Tables,
         opened: stamps::OpenedStamps,
     ) -> Result<KeyStamps> {
@@ -174,7 +174,7 @@ impl Preparation {
                 wait_ms.div_ceil(1_000)
             );
         }
-        KeyStamps::begin(firewall, tables, opened)
+        KeyStamps::begin(program, tables, opened)
     }
 }
 

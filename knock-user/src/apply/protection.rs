@@ -31,7 +31,7 @@ use crate::{
 #[derive(Debug)]
 pub struct Protection {
     pub(super) instance: Locked,
-    pub(super) firewall: XdpProgram,
+    pub(super) program: XdpProgram,
     pub(super) registry: Registry,
     pub(super) live_tables: LiveTables,
     pub(super) replay: Arc<Replay>,
@@ -96,7 +96,7 @@ impl Protection {
             found_protected,
         };
         let Transition {
-            firewall,
+            program,
             live_tables,
             key_stamps,
             registry,
@@ -116,7 +116,7 @@ impl Protection {
         let refused = deployed.refused.iter().cloned().collect();
         let protection = Self {
             instance,
-            firewall,
+            program,
             live_tables,
             replay,
             stamps,
@@ -174,7 +174,7 @@ impl Protection {
             found_protected: None,
         };
         let Transition {
-            firewall,
+            program,
             live_tables,
             key_stamps,
             registry,
@@ -182,7 +182,7 @@ impl Protection {
             rollback,
         } = change.execute(|| Ok(prepared))?;
         self.refused = deployed.refused.iter().cloned().collect();
-        let mut before = std::mem::replace(&mut self.firewall, firewall);
+        let mut before = std::mem::replace(&mut self.program, program);
         let stamps = std::mem::replace(&mut self.key_stamps, key_stamps);
         if let Err(error) = self.leave_stamps(&mut before, &stamps) {
             tracing::warn!("{}", os_error::describe(&error));
@@ -199,7 +199,7 @@ impl Protection {
     /// # Errors
     /// As for [`LiveTables::follow`].
     pub fn follow_sequences(&mut self, plan: &Plan) -> Result<()> {
-        self.live_tables.follow(plan, &mut self.firewall)
+        self.live_tables.follow(plan, &mut self.program)
     }
 
     /// Stops accepting sequences that change, since no process will retire them, and records which
@@ -209,8 +209,8 @@ impl Protection {
     /// As for [`LiveTables::follow`], or the record can't be written: the next start then accepts
     /// only later sequences.
     pub fn withdraw_sequences(&mut self, plan: &Plan) -> Result<()> {
-        self.live_tables.withdraw(plan, &mut self.firewall)?;
-        let used = maps::entries(&self.firewall.used()?, USED_MAX);
+        self.live_tables.withdraw(plan, &mut self.program)?;
+        let used = maps::entries(&self.program.used()?, USED_MAX);
         self.replay.close(&used, self.live_tables.floor())
     }
 
@@ -236,8 +236,8 @@ impl Protection {
     }
 
     /// Returns the loaded program.
-    pub fn firewall(&mut self) -> &mut XdpProgram {
-        &mut self.firewall
+    pub fn program(&mut self) -> &mut XdpProgram {
+        &mut self.program
     }
 
     /// Returns the registry.

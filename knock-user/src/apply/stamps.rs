@@ -32,24 +32,24 @@ impl Protection {
     /// # Errors
     /// A map can't be read or written.
     pub fn follow_wall_clock(&mut self) -> Result<()> {
-        if !self.firewall.has_users() {
+        if !self.program.has_users() {
             return Ok(());
         }
-        self.key_stamps.release(&mut self.firewall)?;
+        self.key_stamps.release(&mut self.program)?;
         let wall_ns = clock::wall_ns();
         let floor_ns = self.key_stamps.opened.floor.at(wall_ns);
         if floor_ns.abs_diff(self.key_stamps.floor_ns) < STEP_NS {
-            return self.firewall.set_wall_clock(wall_ns);
+            return self.program.set_wall_clock(wall_ns);
         }
-        self.firewall.open_gates(false)?;
+        self.program.open_gates(false)?;
         thread::sleep(PASSAGE);
         // Before the floor hides what packets have used.
         let saved = self.save_stamps();
         let moved = self
             .key_stamps
-            .move_floor(&mut self.firewall, wall_ns)
-            .and_then(|()| self.firewall.set_wall_clock(wall_ns));
-        self.firewall.open_gates(true)?;
+            .move_floor(&mut self.program, wall_ns)
+            .and_then(|()| self.program.set_wall_clock(wall_ns));
+        self.program.open_gates(true)?;
         moved.and(saved)
     }
 
@@ -58,10 +58,10 @@ impl Protection {
     /// # Errors
     /// The file can't be written, or the maps can't be read.
     pub fn save_stamps(&mut self) -> Result<()> {
-        if !self.firewall.has_users() {
+        if !self.program.has_users() {
             return Ok(());
         }
-        let counters = self.firewall.counters()?;
+        let counters = self.program.counters()?;
         let counted = AFTER_USE.map(|reason| {
             let count = counters.get(reason as usize);
             count.copied().unwrap_or_default()
@@ -69,7 +69,7 @@ impl Protection {
         if self.key_stamps.counted == Some(counted) {
             return Ok(());
         }
-        let used = self.key_stamps.used(&mut self.firewall)?;
+        let used = self.key_stamps.used(&mut self.program)?;
         if used == self.key_stamps.written {
             self.key_stamps.counted = Some(counted);
             return Ok(());
@@ -97,8 +97,8 @@ impl Protection {
     /// # Errors
     /// The map can't be read.
     pub fn used_stamps(&mut self) -> Result<BTreeMap<SpaKeyId, u64>> {
-        match self.firewall.has_users() {
-            true => Ok(self.key_stamps.used(&mut self.firewall)?.stamps),
+        match self.program.has_users() {
+            true => Ok(self.key_stamps.used(&mut self.program)?.stamps),
             false => Ok(BTreeMap::new()),
         }
     }
@@ -110,10 +110,10 @@ impl Protection {
     /// The map can't be read or written.
     pub fn forget_seen(&mut self) -> Result<()> {
         const DAY_MS: u64 = 86_400_000;
-        if !self.firewall.has_users() {
+        if !self.program.has_users() {
             return Ok(());
         }
-        let mut seen = self.firewall.seen()?;
+        let mut seen = self.program.seen()?;
         let all = maps::entries(&seen, SEEN_MAX);
         let kept_ms = match all.len() > SEEN_MAX as usize / 2 {
             true => FWKNOP_FRESH_MS,
@@ -128,7 +128,7 @@ impl Protection {
 
     /// Writes the stamps that the previous program left, if the present one accepts none.
     pub(super) fn leave_stamps(&self, before: &mut XdpProgram, stamps: &KeyStamps) -> Result<()> {
-        if !before.has_users() || self.firewall.has_users() {
+        if !before.has_users() || self.program.has_users() {
             return Ok(());
         }
         self.stamps.write(&stamps.used(before)?, &BTreeSet::new())
@@ -136,8 +136,8 @@ impl Protection {
 
     /// Writes all used stamps once no packet can use another one.
     pub(super) fn close_stamps(&mut self) {
-        let used = match self.firewall.has_users() {
-            true => self.key_stamps.used(&mut self.firewall),
+        let used = match self.program.has_users() {
+            true => self.key_stamps.used(&mut self.program),
             false => Ok(UsedStamps::default()),
         };
         let closed = used.and_then(|used| self.stamps.close(&used));

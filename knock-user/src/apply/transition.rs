@@ -19,7 +19,7 @@ use crate::{
 
 /// The result of a change.
 pub(super) struct Transition {
-    pub(super) firewall: XdpProgram,
+    pub(super) program: XdpProgram,
     pub(super) live_tables: LiveTables,
     pub(super) key_stamps: KeyStamps,
     pub(super) registry: Registry,
@@ -80,7 +80,7 @@ impl Change<'_> {
             live_tables,
             key_stamps,
             tables,
-            mut firewall,
+            mut program,
             is_first,
         } = prepared;
         // Nothing attached below concerns an interface that already has a link, so one list is
@@ -90,36 +90,36 @@ impl Change<'_> {
         self.require_interface(&found, &all)?;
         let indices = self.indices(&all)?;
         let mut registry = self.registry(&known, &tables);
-        registry.programs = firewall.program_ids()?;
+        registry.programs = program.program_ids()?;
         registry.fallback = match is_first {
             true => None,
             false => self.fallback(&indices),
         };
         if is_first {
-            firewall.set_confirm_by(self.attach_options.confirm_by_ms)?;
+            program.set_confirm_by(self.attach_options.confirm_by_ms)?;
         }
         // A later process finds all that it needs to roll back or to continue before anything
         // changes.
         texts::keep_next(self.instance, &self.plan.checked.text)?;
-        firewall.pin_next(self.instance)?;
+        program.pin_next(self.instance)?;
         registry.write(&self.instance.registry())?;
         if self.before.is_none() {
             // The meaning of the door numbers in left-over grants is unknown.
-            let entries = firewall.grants()?;
-            remove_grants(&mut firewall, entries.into_iter().map(|(key, _)| key))?;
+            let entries = program.grants()?;
+            remove_grants(&mut program, entries.into_iter().map(|(key, _)| key))?;
         }
-        write_grants(&mut firewall, &known, &tables)?;
-        let mut connections = record_connections(&mut firewall, &tables)?;
+        write_grants(&mut program, &known, &tables)?;
+        let mut connections = record_connections(&mut program, &tables)?;
         let mut attached = Vec::new();
-        let done = self.attach(&mut firewall, &mut found, &all, &mut attached);
+        let done = self.attach(&mut program, &mut found, &all, &mut attached);
         // Repeats both for grants and connections since the first pass.
         let done = done.and_then(|()| {
-            write_grants(&mut firewall, &registry.numbers, &tables)?;
-            connections.extend(record_connections(&mut firewall, &tables)?);
+            write_grants(&mut program, &registry.numbers, &tables)?;
+            connections.extend(record_connections(&mut program, &tables)?);
             Ok(())
         });
         if let Err(error) = done {
-            self.undo_attach(&mut firewall, &attached)?;
+            self.undo_attach(&mut program, &attached)?;
             return Err(error.context("nothing was changed"));
         }
         attached.sort_by(|a, b| a.interface.cmp(&b.interface));
@@ -147,7 +147,7 @@ impl Change<'_> {
             is_first,
         };
         Ok(Transition {
-            firewall,
+            program,
             live_tables,
             key_stamps,
             registry,

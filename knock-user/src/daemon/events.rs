@@ -173,7 +173,7 @@ impl<W: Write> Daemon<W> {
     }
 
     fn remove(&mut self, key: GrantKey) -> Result<()> {
-        maps::delete(&mut self.protection.firewall().allow()?, key)
+        maps::delete(&mut self.protection.program().allow()?, key)
             .context("removing an ended grant")
     }
 
@@ -225,7 +225,7 @@ impl<W: Write> Daemon<W> {
     fn restore(&mut self, key: GrantKey, grant: Grant) -> Result<()> {
         // An existing entry is newer.
         maps::insert_new(
-            &mut self.protection.firewall().allow()?,
+            &mut self.protection.program().allow()?,
             key,
             grant.to_word(),
         )

@@ -55,7 +55,7 @@ impl<W: Write> Daemon<W> {
         if let Some((before, now)) = before.zip(self.plan.open_ports())
             && before != now
         {
-            self.protection.firewall().follow_served(&before, &now)?;
+            self.protection.program().follow_served(&before, &now)?;
         }
         match has_other_rules {
             true => self.follow_surroundings(),

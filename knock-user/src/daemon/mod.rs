@@ -69,7 +69,7 @@ impl<W: Write> Daemon<W> {
         mut control: Server,
         watches: Watches,
     ) -> Result<()> {
-        let mut events = readable(self.protection.firewall().take_events()?)?;
+        let mut events = readable(self.protection.program().take_events()?)?;
         self.log = program_log(&mut self.protection)?;
         let Watches {
             mut links,
@@ -173,12 +173,12 @@ impl<W: Write> Daemon<W> {
     /// Catches up with what happened while no daemon ran: first the queued events, whose commands
     /// have not run yet, then grants in the map without an event.
     fn adopt(&mut self, events: &mut RingBuf<MapData>) -> Result<()> {
-        self.stats = Stats::new(&self.protection.firewall().counters()?);
-        let grants = self.protection.firewall().grants()?;
+        self.stats = Stats::new(&self.protection.program().counters()?);
+        let grants = self.protection.program().grants()?;
         let before: BTreeSet<_> = grants.into_iter().map(|(key, _)| key).collect();
         while !self.receive_all(events) {}
         let now_ms = clock::boot_ms();
-        for (key, grant) in self.protection.firewall().grants()? {
+        for (key, grant) in self.protection.program().grants()? {
             // The event of a grant that was given since then may still arrive.
             if !before.contains(&key) {
                 continue;

@@ -28,7 +28,7 @@ pub(super) fn program_log(protection: &mut Protection) -> Result<Option<ProgramL
     if !tracing::enabled!(tracing::Level::DEBUG) {
         return Ok(None);
     }
-    let log = EbpfLogger::init(protection.firewall().ebpf());
+    let log = EbpfLogger::init(protection.program().ebpf());
     Ok(Some(readable(log.context("reading the program's log")?)?))
 }
 

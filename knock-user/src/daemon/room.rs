@@ -37,7 +37,7 @@ impl<W: Write> Daemon<W> {
     /// The map can't be read.
     pub(crate) fn flows(&mut self) -> Result<Vec<(FlowKey, u64)>> {
         Ok(maps::entries(
-            &self.protection.firewall().flows()?,
+            &self.protection.program().flows()?,
             FLOWS_MAX,
         ))
     }
@@ -48,7 +48,7 @@ impl<W: Write> Daemon<W> {
         if !is_full && self.ledger.openings().count() < HIGH {
             return Ok(());
         }
-        let held = maps::entries(&self.protection.firewall().allow()?, ALLOW_MAX).len();
+        let held = maps::entries(&self.protection.program().allow()?, ALLOW_MAX).len();
         if held < HIGH {
             return Ok(());
         }
@@ -63,7 +63,7 @@ impl<W: Write> Daemon<W> {
 
     /// Writes a grant given by hand, and ends another one early if the table is full.
     pub(crate) fn give_by_hand(&mut self, key: GrantKey, grant: Grant) -> Result<()> {
-        match maps::raise(&mut self.protection.firewall().allow()?, key, grant) {
+        match maps::raise(&mut self.protection.program().allow()?, key, grant) {
             Err(error) if maps::is_full(&error) => {}
             other => return other.context("writing the grant"),
         }
@@ -73,7 +73,7 @@ impl<W: Write> Daemon<W> {
                  list` shows them, and `knock-user revoke` ends one"
             );
         }
-        maps::raise(&mut self.protection.firewall().allow()?, key, grant).context(
+        maps::raise(&mut self.protection.program().allow()?, key, grant).context(
             "writing the grant: the room that was made for it is taken already; try it again",
         )
     }
@@ -104,7 +104,7 @@ impl<W: Write> Daemon<W> {
         let by_hand = self.ledger.open().filter(|open| open.by.is_some());
         let by_hand: HashSet<_> = by_hand.map(|open| (open.source, open.door)).collect();
         let connected = self.connected(now_ms)?;
-        let mut allow = self.protection.firewall().allow()?;
+        let mut allow = self.protection.program().allow()?;
         let taken = maps::entries(&allow, ALLOW_MAX).into_iter();
         let taken = taken.map(|(key, word)| (key, Grant::from_word(word)));
         let taken = taken

@@ -50,7 +50,7 @@ impl<W: Write> Daemon<W> {
         self.end_what_is_due()?;
         self.rearm_due()?;
         let now = Moment::from_nanos(clock::boot_ns());
-        self.protection.firewall().renew_cookie_key(now)
+        self.protection.program().renew_cookie_key(now)
     }
 
     /// Passes the wall clock on to the program, and writes used stamps of users to the disk.
@@ -60,7 +60,7 @@ impl<W: Write> Daemon<W> {
     }
 
     pub(super) fn end_what_is_due(&mut self) -> Result<()> {
-        let allow = self.protection.firewall().allow()?;
+        let allow = self.protection.program().allow()?;
         let actions = self
             .ledger
             .due(clock::boot_ms(), |&key| match allow.get(&Plain(key), 0) {
@@ -73,7 +73,7 @@ impl<W: Write> Daemon<W> {
     }
 
     pub(super) fn sweep(&mut self) -> Result<()> {
-        for (key, word) in maps::entries(&self.protection.firewall().allow()?, ALLOW_MAX) {
+        for (key, word) in maps::entries(&self.protection.program().allow()?, ALLOW_MAX) {
             let actions = self
                 .ledger
                 .observe(key, Grant::from_word(word), clock::boot_ms());
@@ -92,7 +92,7 @@ impl<W: Write> Daemon<W> {
     /// The kernel side counts ticks modulo 9.8 hours: what is long over must not look fresh again.
     fn remove_ended_progress(&mut self) -> Result<()> {
         let now = Moment::from_nanos(clock::boot_ns()).tick();
-        let mut progress = self.protection.firewall().progress()?;
+        let mut progress = self.protection.program().progress()?;
         for (key, word) in maps::entries(&progress, PROGRESS_MAX) {
             let age = now.since(Progress::from_word(word).last);
             if age > 2 * self.attempt_max_ticks {
@@ -104,7 +104,7 @@ impl<W: Write> Daemon<W> {
 
     fn remove_ended_flows(&mut self) -> Result<()> {
         let idle_ms = self.settings().established.idle_ms();
-        let mut flows = self.protection.firewall().flows()?;
+        let mut flows = self.protection.program().flows()?;
         let now_ms = clock::boot_ms();
         let ended: BTreeMap<_, _> = maps::entries(&flows, FLOWS_MAX)
             .into_iter()
@@ -151,7 +151,7 @@ impl<W: Write> Daemon<W> {
         self.follow_host()?;
         // The wall clock may have been set.
         self.console.set_boot(clock::booted_at());
-        let counters = self.protection.firewall().counters()?;
+        let counters = self.protection.program().counters()?;
         let delta = self.stats.delta(&counters, clock::boot_ms());
         let now_ns = clock::boot_ns();
         self.console.sum_up(now_ns, false);

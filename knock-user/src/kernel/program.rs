@@ -77,16 +77,16 @@ impl XdpProgram {
 
     /// Returns how many instructions the verifier walked, if the kernel reports it.
     pub fn verified_instructions(&mut self) -> Result<Option<u32>> {
-        Ok(self.program()?.info()?.verified_instruction_count())
+        Ok(self.xdp()?.info()?.verified_instruction_count())
     }
 
     /// Returns the id of the program.
     pub fn program_id(&mut self) -> Result<u32> {
-        Ok(self.program()?.info()?.id())
+        Ok(self.xdp()?.info()?.id())
     }
 
-    /// Returns the program.
-    pub fn program(&mut self) -> Result<&mut Xdp> {
+    /// Returns the handle of the program by which `aya` loads and attaches it.
+    pub fn xdp(&mut self) -> Result<&mut Xdp> {
         program(&mut self.ebpf)
     }
 
@@ -117,7 +117,7 @@ impl XdpProgram {
     pub fn pin_next(&mut self, instance: &Instance) -> Result<()> {
         let next = instance.next_program();
         pins::unlink(&next)?;
-        self.program()?
+        self.xdp()?
             .pin(&next)
             .with_context(|| format!("pinning the program {}", next.display()))
     }

@@ -37,9 +37,9 @@ impl Snapshot {
     ///
     /// # Errors
     /// This process has no room for more descriptors.
-    pub fn of(firewall: &mut XdpProgram) -> Result<Self> {
-        let config = *firewall.config();
-        let ebpf = firewall.ebpf();
+    pub fn of(program: &mut XdpProgram) -> Result<Self> {
+        let config = *program.config();
+        let ebpf = program.ebpf();
         let copy = |name, kind: fn(MapData) -> Map| {
             maps::map(ebpf, name).and_then(|map| copied(map, name, kind))
         };

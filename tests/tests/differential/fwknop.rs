@@ -91,7 +91,7 @@ fn the_kernel_and_the_library_agree_about_packets_of_fwknop() {
     let sim = tables.simulate();
     sim.wall_clock.set(WALL_CLOCK);
     let mut kernel = Kernel::with(&tables, LoadOptions::default()).unwrap();
-    maps::set(kernel.firewall().ebpf(), "WALL_CLOCK", [(0, WALL_CLOCK)]).unwrap();
+    maps::set(kernel.program().ebpf(), "WALL_CLOCK", [(0, WALL_CLOCK)]).unwrap();
     let mut packets = Packets {
         random: Random::new(seed),
         before: Vec::new(),

@@ -526,7 +526,7 @@ fn same_cells(
     buckets: &HashMap<u32, Cells>,
     time_bits: u32,
 ) -> usize {
-    let map = maps::map(kernel.firewall().ebpf(), name).unwrap();
+    let map = maps::map(kernel.program().ebpf(), name).unwrap();
     let map = Array::<_, [u64; WAYS]>::try_from(map).unwrap();
     let timeless = |cell: u64| cell >> time_bits;
     let mut count = 0;

@@ -137,8 +137,8 @@ fn cookie_keys_alternate_by_epoch() {
         ("this turn's key, when it was over", turn + 1, BadCookie),
     ] {
         let drawn = Moment::from_nanos(turn * TURN + TURN / 2);
-        let firewall = bench.kernel.firewall();
-        firewall.renew_cookie_key(drawn).unwrap();
+        let program = bench.kernel.program();
+        program.renew_cookie_key(drawn).unwrap();
         let answer = (reason != BadCookie).then_some(Answered::FinAck);
         bench.is(&ack, reason, answer, name);
     }
@@ -292,7 +292,7 @@ fn a_confirmed_trial_protects_after_its_deadline() {
     });
     for (name, way) in ways(10) {
         for (end_ms, reason) in [(None, NoGrant), (Some(1), TrialExpired)] {
-            bench.kernel.firewall().set_confirm_by(end_ms).unwrap();
+            bench.kernel.program().set_confirm_by(end_ms).unwrap();
             bench.is(&tcp(&way, 22, SYN, 0), reason, None, name);
         }
     }

@@ -42,7 +42,7 @@ const DOORS: &str = r#"
 
 #[test]
 fn a_packet_of_fwknop_opens_the_doors_that_it_asks_for() {
-    let mut firewall = Firewall::new(&[user(1, b"another key"), user(2, HMAC_KEY)]);
+    let mut host = Host::new(&[user(1, b"another key"), user(2, HMAC_KEY)]);
     let timed = |seconds: u64, message: &str| {
         let (now, message) = (wall().as_secs(), base64(message.as_bytes()));
         with_digest(&format!(
@@ -83,15 +83,15 @@ fn a_packet_of_fwknop_opens_the_doors_that_it_asks_for() {
         ),
     ]) {
         let source = format!("198.51.100.{number}");
-        let packet = firewall.seal(HMAC_KEY, &text);
+        let packet = host.seal(HMAC_KEY, &text);
         assert_eq!(
-            firewall.send(&source, packet.as_bytes()),
+            host.send(&source, packet.as_bytes()),
             (Reason::Opened, Some(2)),
             "{name}"
         );
-        assert_eq!(firewall.grants(&source), opened, "{name}");
+        assert_eq!(host.grants(&source), opened, "{name}");
         assert_eq!(
-            firewall.send(&source, packet.as_bytes()),
+            host.send(&source, packet.as_bytes()),
             (Reason::SpaReplayed, Some(2)),
             "{name}"
         );
@@ -122,7 +122,7 @@ fn a_packet_of_fwknop_is_refused_for_one_reason() {
     let mut is_near = is_elsewhere;
     is_near.sources[1] = prefix("198.51.100.0", 121);
     let ssh = "0.0.0.0,tcp/22";
-    let mut firewall = Firewall::new(&[any]);
+    let mut host = Host::new(&[any]);
     let seconds = wall().as_secs();
     let nat = |kind: u32| {
         let message = base64(ssh.as_bytes());
@@ -242,22 +242,18 @@ fn a_packet_of_fwknop_is_refused_for_one_reason() {
             Reason::Opened,
         ),
     ]) {
-        let before = firewall.seen().len();
-        firewall.set_key(key);
+        let before = host.seen().len();
+        host.set_key(key);
         let source = format!("198.51.100.{number}");
-        let packet = firewall.seal(HMAC_KEY, &text);
+        let packet = host.seal(HMAC_KEY, &text);
         let user = Some(if reason == Reason::SpaForged { 0 } else { 1 });
         assert_eq!(
-            firewall.send(&source, packet.as_bytes()),
+            host.send(&source, packet.as_bytes()),
             (reason, user),
             "{name}"
         );
         let opened = reason == Reason::Opened && !text.contains("MjAz");
-        assert_eq!(
-            firewall.grants(&source).len(),
-            usize::from(opened),
-            "{name}"
-        );
+        assert_eq!(host.grants(&source).len(), usize::from(opened), "{name}");
         // The packet is used up, whether it opened anything or not.
         let again = if reason == Reason::SpaForged {
             reason
@@ -265,55 +261,55 @@ fn a_packet_of_fwknop_is_refused_for_one_reason() {
             Reason::SpaReplayed
         };
         assert_eq!(
-            firewall.send(&source, packet.as_bytes()),
+            host.send(&source, packet.as_bytes()),
             (again, user),
             "{name}, again"
         );
         let used = usize::from(reason != Reason::SpaForged);
-        assert_eq!(firewall.seen().len() - before, used, "{name}");
+        assert_eq!(host.seen().len() - before, used, "{name}");
     }
 }
 
 #[test]
 fn a_packet_of_fwknop_may_ask_for_another_address() {
-    let mut firewall = Firewall::new(&[user(1, HMAC_KEY)]);
-    let packet = firewall.seal(HMAC_KEY, &access_now("203.0.113.9,tcp/22"));
+    let mut host = Host::new(&[user(1, HMAC_KEY)]);
+    let packet = host.seal(HMAC_KEY, &access_now("203.0.113.9,tcp/22"));
     assert_eq!(
-        firewall.send("198.51.100.7", packet.as_bytes()),
+        host.send("198.51.100.7", packet.as_bytes()),
         (Reason::Opened, Some(1))
     );
-    let event = firewall.event.unwrap();
+    let event = host.event.unwrap();
     let named = [event.source, event.other].map(|address| IpAddr::from(address).to_string());
     assert_eq!(named, ["203.0.113.9", "198.51.100.7"]);
-    assert_eq!(firewall.grants("203.0.113.9"), [(0, 30)]);
-    assert_eq!(firewall.grants("198.51.100.7"), []);
+    assert_eq!(host.grants("203.0.113.9"), [(0, 30)]);
+    assert_eq!(host.grants("198.51.100.7"), []);
 
     // The event of the next packet no longer has it.
-    let packet = firewall.seal(HMAC_KEY, &access_now("0.0.0.0,tcp/22"));
+    let packet = host.seal(HMAC_KEY, &access_now("0.0.0.0,tcp/22"));
     assert_eq!(
-        firewall.send("198.51.100.8", packet.as_bytes()),
+        host.send("198.51.100.8", packet.as_bytes()),
         (Reason::Opened, Some(1))
     );
-    assert_eq!(firewall.event.unwrap().other, Address::ANY);
+    assert_eq!(host.event.unwrap().other, Address::ANY);
 }
 
 #[test]
 fn the_event_of_a_stale_packet_has_the_offset_of_its_clock() {
-    let mut firewall = Firewall::new(&[user(1, HMAC_KEY)]);
+    let mut host = Host::new(&[user(1, HMAC_KEY)]);
     for offset in [-200_i64, 300] {
         let made = wall().as_secs().saturating_add_signed(offset);
-        let packet = firewall.seal(HMAC_KEY, &access_at("alice", made, "0.0.0.0,tcp/22"));
+        let packet = host.seal(HMAC_KEY, &access_at("alice", made, "0.0.0.0,tcp/22"));
         assert_eq!(
-            firewall.send("198.51.100.7", packet.as_bytes()),
+            host.send("198.51.100.7", packet.as_bytes()),
             (Reason::SpaStale, Some(1))
         );
-        let event = firewall.event.unwrap();
+        let event = host.event.unwrap();
         let error_ms = event.until_ms.cast_signed() - offset * 1000;
         assert!((-2000..=0).contains(&error_ms), "{offset} s: {error_ms} ms");
     }
     // The packet from the future is remembered as of its own time, the other one as of now.
     let now_ms = now().unwrap().millis();
-    let mut ages: Vec<i64> = firewall
+    let mut ages: Vec<i64> = host
         .seen()
         .iter()
         .map(|used| used.cast_signed() - now_ms.cast_signed())
@@ -327,9 +323,9 @@ fn the_event_of_a_stale_packet_has_the_offset_of_its_clock() {
 
 #[test]
 fn datagrams_in_another_format_are_noise() {
-    let sealed = |firewall: &mut Firewall| firewall.seal(HMAC_KEY, &access_now("0.0.0.0,tcp/22"));
-    let mut firewall = Firewall::new(&[user(1, HMAC_KEY)]);
-    let packet = sealed(&mut firewall);
+    let sealed = |host: &mut Host| host.seal(HMAC_KEY, &access_now("0.0.0.0,tcp/22"));
+    let mut host = Host::new(&[user(1, HMAC_KEY)]);
+    let packet = sealed(&mut host);
     for (name, payload, reason) in [
         ("nothing", vec![], Reason::SpaNoise),
         (
@@ -360,15 +356,15 @@ fn datagrams_in_another_format_are_noise() {
             Reason::SpaForged,
         ),
     ] {
-        assert_eq!(firewall.send("198.51.100.7", &payload).0, reason, "{name}");
+        assert_eq!(host.send("198.51.100.7", &payload).0, reason, "{name}");
     }
-    assert!(firewall.seen().is_empty());
+    assert!(host.seen().is_empty());
 
     // The frame ends before the datagram does.
     let frame = eth()
         .ip4("198.51.100.7", "192.0.2.2")
         .datagram(40_000, PORT, packet.as_bytes());
-    assert_eq!(firewall.judge(&frame.truncate(1)).0, Reason::SpaNoise);
+    assert_eq!(host.judge(&frame.truncate(1)).0, Reason::SpaNoise);
 
     for (name, frame) in [
         (
@@ -386,29 +382,26 @@ fn datagrams_in_another_format_are_noise() {
             ),
         ),
     ] {
-        firewall.judge(&frame);
-        assert_eq!(firewall.grants("198.51.100.7"), [], "{name}");
+        host.judge(&frame);
+        assert_eq!(host.grants("198.51.100.7"), [], "{name}");
     }
     assert_eq!(
-        firewall.send("198.51.100.7", packet.as_bytes()).0,
+        host.send("198.51.100.7", packet.as_bytes()).0,
         Reason::Opened
     );
 
-    let mut firewall = Firewall::with(&tables(&[user(1, HMAC_KEY)], Otherwise::Pass));
+    let mut host = Host::with(&tables(&[user(1, HMAC_KEY)], Otherwise::Pass));
+    assert_eq!(host.send("198.51.100.7", b"QUIC"), (Reason::Ordinary, None));
+    let packet = sealed(&mut host);
     assert_eq!(
-        firewall.send("198.51.100.7", b"QUIC"),
-        (Reason::Ordinary, None)
-    );
-    let packet = sealed(&mut firewall);
-    assert_eq!(
-        firewall.send("198.51.100.7", packet.as_bytes()).0,
+        host.send("198.51.100.7", packet.as_bytes()).0,
         Reason::Opened
     );
 }
 
 #[test]
 fn a_packet_of_fwknop_is_read_behind_any_headers() {
-    let mut firewall = Firewall::new(&[user(1, HMAC_KEY)]);
+    let mut host = Host::new(&[user(1, HMAC_KEY)]);
     for (name, frame, source) in [
         (
             "a VLAN tag",
@@ -439,10 +432,10 @@ fn a_packet_of_fwknop_is_read_behind_any_headers() {
             "2001:db8::8",
         ),
     ] {
-        let packet = firewall.seal(HMAC_KEY, &access_now("0.0.0.0,tcp/22"));
+        let packet = host.seal(HMAC_KEY, &access_now("0.0.0.0,tcp/22"));
         let frame = frame.datagram(40_000, PORT, packet.as_bytes());
-        assert_eq!(firewall.judge(&frame), (Reason::Opened, Some(1)), "{name}");
-        assert_eq!(firewall.grants(source), [(0, 30)], "{name}");
+        assert_eq!(host.judge(&frame), (Reason::Opened, Some(1)), "{name}");
+        assert_eq!(host.grants(source), [(0, 30)], "{name}");
     }
 }
 
@@ -453,33 +446,33 @@ fn sixteen_users_are_distinguished() {
         .zip(&keys)
         .map(|(number, key)| user(number, key))
         .collect();
-    let mut firewall = Firewall::new(&users);
+    let mut host = Host::new(&users);
     for (number, key) in (1..).zip(&keys) {
-        let packet = firewall.seal(key, &access_now("0.0.0.0,tcp/22"));
+        let packet = host.seal(key, &access_now("0.0.0.0,tcp/22"));
         let source = format!("198.51.100.{number}");
         assert_eq!(
-            firewall.send(&source, packet.as_bytes()),
+            host.send(&source, packet.as_bytes()),
             (Reason::Opened, Some(number))
         );
     }
-    let packet = firewall.seal(b"no user's key", &access_now("0.0.0.0,tcp/22"));
+    let packet = host.seal(b"no user's key", &access_now("0.0.0.0,tcp/22"));
     assert_eq!(
-        firewall.send("198.51.100.99", packet.as_bytes()),
+        host.send("198.51.100.99", packet.as_bytes()),
         (Reason::SpaForged, Some(0))
     );
 }
 
 #[test]
 fn a_full_replay_cache_admits_no_packet() {
-    let mut firewall = Firewall::new(&[user(1, HMAC_KEY)]);
+    let mut host = Host::new(&[user(1, HMAC_KEY)]);
     let tags = (0..SEEN_MAX).map(|number| (SpaTag([number, 1, 2, 3]), 0));
-    firewall.kernel.write("SPA_SEEN", tags).unwrap();
-    let packet = firewall.seal(HMAC_KEY, &access_now("0.0.0.0,tcp/22"));
+    host.kernel.write("SPA_SEEN", tags).unwrap();
+    let packet = host.seal(HMAC_KEY, &access_now("0.0.0.0,tcp/22"));
     assert_eq!(
-        firewall.send("198.51.100.7", packet.as_bytes()),
+        host.send("198.51.100.7", packet.as_bytes()),
         (Reason::SpaFull, Some(1))
     );
-    assert_eq!(firewall.grants("198.51.100.7"), []);
+    assert_eq!(host.grants("198.51.100.7"), []);
 }
 
 /// Of two CPUs that judge a packet at the same time, again and again, one accepts it once.
@@ -487,16 +480,16 @@ fn a_full_replay_cache_admits_no_packet() {
 fn a_packet_of_fwknop_that_two_cpus_judge_at_once_is_used_once() {
     const PACKETS: u64 = 2_000;
     const TIMES: u32 = 20;
-    let mut firewall = Firewall::new(&[user(1, HMAC_KEY)]);
+    let mut host = Host::new(&[user(1, HMAC_KEY)]);
     let text = access_now("0.0.0.0,tcp/22");
     let frames: Vec<_> = (0..PACKETS)
         .map(|_| {
-            let packet = firewall.seal(HMAC_KEY, &text);
+            let packet = host.seal(HMAC_KEY, &text);
             let frame = eth().ip4("198.51.100.7", "192.0.2.2");
             frame.datagram(40_000, PORT, packet.as_bytes()).bytes()
         })
         .collect();
-    let run = firewall.kernel.judge_on_two_cpus(&frames, TIMES).unwrap();
+    let run = host.kernel.judge_on_two_cpus(&frames, TIMES).unwrap();
     let all = 2 * PACKETS * u64::from(TIMES);
     let mut expected = vec![
         (Reason::Opened, 1),
@@ -507,26 +500,26 @@ fn a_packet_of_fwknop_that_two_cpus_judge_at_once_is_used_once() {
     expected.sort_unstable();
     counted.sort_unstable();
     assert_eq!(counted, expected);
-    assert_eq!(firewall.seen().len() as u64, PACKETS);
+    assert_eq!(host.seen().len() as u64, PACKETS);
 }
 
 #[test]
 fn every_flipped_bit_of_a_packet_of_fwknop_is_noticed() {
-    let mut firewall = Firewall::new(&[user(1, HMAC_KEY)]);
-    let packet = firewall.seal(HMAC_KEY, &access_now("0.0.0.0,tcp/22"));
+    let mut host = Host::new(&[user(1, HMAC_KEY)]);
+    let packet = host.seal(HMAC_KEY, &access_now("0.0.0.0,tcp/22"));
     for bit in 0..8 * packet.len() {
         let mut packet = packet.clone().into_bytes();
         packet[bit / 8] ^= 1 << (bit % 8);
-        let (reason, _) = firewall.send("198.51.100.7", &packet);
+        let (reason, _) = host.send("198.51.100.7", &packet);
         assert!(
             matches!(reason, Reason::SpaForged | Reason::SpaNoise),
             "bit {bit}: {reason:?}"
         );
     }
-    assert!(firewall.seen().is_empty());
-    assert_eq!(firewall.grants("198.51.100.7"), []);
+    assert!(host.seen().is_empty());
+    assert_eq!(host.grants("198.51.100.7"), []);
     assert_eq!(
-        firewall.send("198.51.100.7", packet.as_bytes()).0,
+        host.send("198.51.100.7", packet.as_bytes()).0,
         Reason::Opened
     );
 }
@@ -570,14 +563,14 @@ fn tables(users: &[FwknopKey], otherwise: Otherwise) -> Tables {
     tables
 }
 
-struct Firewall {
+struct Host {
     kernel: Kernel,
     packets: u64,
     /// The first event of the last packet.
     event: Option<Event>,
 }
 
-impl Firewall {
+impl Host {
     fn new(users: &[FwknopKey]) -> Self {
         Self::with(&tables(users, Otherwise::Drop))
     }
@@ -586,7 +579,7 @@ impl Firewall {
         let mut kernel = Kernel::with(tables, LoadOptions::default()).unwrap();
         let since_boot = Duration::from_nanos(now().unwrap().nanos());
         let wall = u64::try_from((wall() - since_boot).as_nanos()).unwrap();
-        maps::set(kernel.firewall().ebpf(), "WALL_CLOCK", [(0, wall)]).unwrap();
+        maps::set(kernel.program().ebpf(), "WALL_CLOCK", [(0, wall)]).unwrap();
         Self {
             kernel,
             packets: 0,
@@ -596,7 +589,7 @@ impl Firewall {
 
     /// Replaces the first user.
     fn set_key(&mut self, key: FwknopKey) {
-        maps::set(self.kernel.firewall().ebpf(), "FWKNOP_KEYS", [(0, key)]).unwrap();
+        maps::set(self.kernel.program().ebpf(), "FWKNOP_KEYS", [(0, key)]).unwrap();
     }
 
     /// A packet with a salt of its own.

@@ -28,7 +28,7 @@ fn run() -> Result<()> {
         "cargo::rerun-if-changed={}",
         kit.toolchain.rustc().display()
     );
-    let built = ebpf::build(&sh, &kit, &ebpf::FIREWALL, Path::new(&directory))?;
+    let built = ebpf::build(&sh, &kit, &ebpf::PROGRAM, Path::new(&directory))?;
     println!("{}", built.path.display());
     Ok(())
 }

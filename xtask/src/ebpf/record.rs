@@ -9,7 +9,7 @@ use std::{
 use anyhow::{Context as _, Result, ensure};
 use xshell::Shell;
 
-use super::{Built, FIREWALL, TARGET, kept};
+use super::{Built, PROGRAM, TARGET, kept};
 use crate::{package::Apt, setup, shell};
 
 /// The first lines of the record.
@@ -105,7 +105,7 @@ fn crates(sh: &Shell) -> Result<BTreeSet<String>> {
         .args([
             "tree",
             "--package",
-            FIREWALL.name,
+            PROGRAM.name,
             "--target",
             TARGET,
             "--locked",
@@ -144,7 +144,7 @@ fn sources(object: &Path, root: &Path) -> Result<BTreeSet<String>> {
         .collect();
     ensure!(!sources.is_empty(), "{} names no sources", list.display());
     sources.extend(
-        FIREWALL
+        PROGRAM
             .directories
             .iter()
             .map(|name| format!("{name}/Cargo.toml")),

@@ -17,7 +17,7 @@ use crate::shell;
 const MOUNT_POINTS: [&str; 5] = ["proc", "sys", "dev", "tmp", "run"];
 
 /// Links of the tests, the drivers of the machine's cards, the lists of TCP and UDP sockets, and
-/// counters behind the firewall.
+/// counters behind the program.
 const MODULES: [&str; 30] = [
     "veth",
     "virtio_pci",

@@ -38,7 +38,7 @@ pub(super) fn facts<W: Write>(daemon: &mut Daemon<W>) -> Result<Incomplete> {
             *count = count.saturating_add(1);
         }
     }
-    let loaded = daemon.protection.firewall().program()?.info()?.loaded_at();
+    let loaded = daemon.protection.program().xdp()?.info()?.loaded_at();
     let numbers = &daemon.protection.registry().numbers.doors;
     let doors = &daemon.settings().doors;
     let grants = doors.iter().map(|door| {
@@ -83,7 +83,7 @@ pub(super) fn facts<W: Write>(daemon: &mut Daemon<W>) -> Result<Incomplete> {
         idle_ms: daemon.protection.registry().idle_ms(),
         attempt_max_ticks: daemon.attempt_max_ticks,
         has_lockout: daemon.settings().lockout.is_some(),
-        tables: Snapshot::of(daemon.protection.firewall())?,
+        tables: Snapshot::of(daemon.protection.program())?,
     })
 }
 

@@ -19,12 +19,12 @@ use crate::{
 
 pub(super) fn status<W: Write>(daemon: &mut Daemon<W>) -> Result<Answer> {
     let clock = Clock::now();
-    let counts = daemon.protection.firewall().counters()?;
+    let counts = daemon.protection.program().counters()?;
     let idle_ms = daemon.protection.registry().idle_ms();
     let flows = kept(&daemon.flows()?, idle_ms, clock);
     let open = daemon.ledger.open();
     let grants = open.filter(|open| clock.now_ms < open.until_ms).count();
-    let entries = maps::entries(&daemon.protection.firewall().allow()?, ALLOW_MAX).len();
+    let entries = maps::entries(&daemon.protection.program().allow()?, ALLOW_MAX).len();
     let found = Found {
         grants,
         flows,

@@ -27,7 +27,7 @@ impl XdpProgram {
         mode: Mode,
         instance: &Instance,
     ) -> Result<(Attached, Option<FdLink>)> {
-        let done = attach(self.program()?, asked_for, interface, mode, instance)?;
+        let done = attach(self.xdp()?, asked_for, interface, mode, instance)?;
         self.warn_of_answers(done.0.native, interface)?;
         Ok(done)
     }
@@ -42,7 +42,7 @@ impl XdpProgram {
         interface: &Interface,
         instance: &Instance,
     ) -> Result<Attached> {
-        let attached = replace(self.program()?, asked_for, interface, instance)?;
+        let attached = replace(self.xdp()?, asked_for, interface, instance)?;
         self.warn_of_answers(attached.native, interface)?;
         Ok(attached)
     }
