@@ -15,7 +15,7 @@ use knock_common::{
 };
 use knock_user::{
     config,
-    console::{Console, DoorText, Stamp, Style},
+    console::{Console, DoorText, LinePrefix, Style},
     ledger::{Action, Ledger, Lookup},
 };
 
@@ -130,7 +130,7 @@ impl Consoles {
             let style = Style {
                 json,
                 dry_run: false,
-                stamp: Stamp::Date,
+                stamp: LinePrefix::Date,
                 zone: TimeZone::UTC,
             };
             let mut console =

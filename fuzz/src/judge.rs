@@ -22,7 +22,7 @@ use knock_common::{
     time::Moment,
 };
 use knock_sequence::{Knock, Ports};
-use knock_user::model::settings::{Decoys, Door, Exempt, Sequence, Settings};
+use knock_user::model::settings::{AcceptedSequence, Decoys, Door, Exempt, Settings};
 
 use self::{
     history::{History, Packet},
@@ -342,7 +342,7 @@ impl Compiled {
     }
 
     /// The changing sequences of a door.
-    fn sequences_of(&self, name: &str) -> impl Iterator<Item = &Sequence> {
+    fn sequences_of(&self, name: &str) -> impl Iterator<Item = &AcceptedSequence> {
         let place = self
             .settings
             .doors

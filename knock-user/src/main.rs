@@ -20,7 +20,7 @@ use knock_user::{
     },
     cli::{Cli, Command},
     console::{
-        Console, Stamp, Style,
+        Console, LinePrefix, Style,
         log_files::LogFiles,
         stdout::{Output, Unread},
         watch::Watchers,
@@ -196,13 +196,13 @@ fn run(options: &Run, stderr: Stderr) -> Result<()> {
 }
 
 /// Returns what lines on standard output begin with.
-fn stamp() -> Stamp {
+fn stamp() -> LinePrefix {
     if service_manager::is_journal(io::stdout()) {
-        Stamp::None
+        LinePrefix::None
     } else if io::stdout().is_terminal() {
-        Stamp::Time
+        LinePrefix::Time
     } else {
-        Stamp::Date
+        LinePrefix::Date
     }
 }
 

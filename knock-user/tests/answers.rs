@@ -15,11 +15,11 @@ use knock_user::{
     admin::{
         command::Command,
         confirm, detach, explain,
-        facts::{DoorFacts, Doors, Grant},
+        facts::{DoorFacts, Doors, HeldGrant},
         grant, list, reload, revoke,
         status::{
             self, InterfaceAnswer, OneTime,
-            facts::{Found, Process},
+            facts::{MapContent, Process},
             health::{self, Circumstances},
         },
         text::{self, LocalTime},
@@ -251,7 +251,7 @@ fn the_status_shows_how_a_trial_will_end() {
 
 #[test]
 fn a_grant_of_a_user_is_listed_with_the_name() {
-    let grant = Grant {
+    let grant = HeldGrant {
         user: 3,
         ..grant(V4, 0, 500, Some((NOW_MS, None)))
     };
@@ -293,7 +293,7 @@ fn the_list_without_a_daemon_shows_the_map() {
             target_id: 0,
         };
         let grant = knock_common::grant::Grant { until_ms, door };
-        Grant::of_entry((key, grant), &BTreeMap::new())
+        HeldGrant::of_entry((key, grant), &BTreeMap::new())
     };
     let grants = [
         entry(1, NOW_MS + 10_000, 1),
@@ -461,7 +461,7 @@ fn counts() -> Vec<u64> {
 }
 
 fn status(registry: &Registry, process: Option<Process>) -> status::Answer {
-    let found = Found {
+    let found = MapContent {
         grants: 2,
         flows: 1,
         counts: counts(),
@@ -498,8 +498,8 @@ fn doors() -> Doors {
     .into()
 }
 
-fn grant(source: &str, door: u16, left_ms: u64, given: Option<(u64, Option<u32>)>) -> Grant {
-    Grant {
+fn grant(source: &str, door: u16, left_ms: u64, given: Option<(u64, Option<u32>)>) -> HeldGrant {
+    HeldGrant {
         source: Prefix::of(ip(source)),
         door,
         until_ms: NOW_MS + left_ms,

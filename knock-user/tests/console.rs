@@ -23,7 +23,7 @@ use knock_common::{
 use knock_sequence::{Knock, Ports};
 use knock_user::{
     commands::{Job, Occasion},
-    console::{AttachMode, Console, DoorText, Stamp, Style, watch::Form},
+    console::{AttachMode, Console, DoorText, LinePrefix, Style, watch::Form},
     ledger::{Action, Ending},
     model::settings::{Command, Door, Effect, Prefix, Verify},
 };
@@ -117,17 +117,17 @@ fn a_file_gets_dates_and_a_journal_no_time() {
     for (name, stamp, event_line, sentence) in [
         (
             "terminal",
-            Stamp::Time,
+            LinePrefix::Time,
             "12:00:01.123 denied",
             "eth0 is gone",
         ),
         (
             "file",
-            Stamp::Date,
+            LinePrefix::Date,
             "2026-03-01 12:00:01.123+02:00 denied",
             "2026-03-01 10:00:01.000+02:00 eth0 is gone",
         ),
-        ("journal", Stamp::None, "denied", "eth0 is gone"),
+        ("journal", LinePrefix::None, "denied", "eth0 is gone"),
     ] {
         let style = Style {
             json: false,
@@ -409,7 +409,7 @@ fn every_other_event_is_written_as_a_line() {
     }
     let style = Style {
         json: false,
-        stamp: Stamp::Time,
+        stamp: LinePrefix::Time,
         dry_run: false,
         zone: TimeZone::UTC,
     };
@@ -495,7 +495,7 @@ fn a_closed_pipe_does_not_panic() {
     }
     let style = Style {
         json: false,
-        stamp: Stamp::Time,
+        stamp: LinePrefix::Time,
         dry_run: false,
         zone: TimeZone::UTC,
     };
@@ -668,7 +668,7 @@ fn doors() -> Vec<DoorText> {
 fn console(json: bool, dry_run: bool) -> Console<Vec<u8>> {
     let style = Style {
         json,
-        stamp: Stamp::Time,
+        stamp: LinePrefix::Time,
         dry_run,
         zone: TimeZone::fixed(tz::offset(2)),
     };

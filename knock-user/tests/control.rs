@@ -27,7 +27,7 @@ use knock_user::{
         confirm, detach, explain, grant, list, reload, revoke, status, watch,
     },
     console::{
-        self, Console, Stamp, Style,
+        self, Console, LinePrefix, Style,
         watch::{Form, WAITING_MAX, WATCHERS_MAX, Watchers},
     },
     control::{
@@ -553,7 +553,7 @@ fn say(running: &mut Running, count: usize) {
 fn console() -> Console<Vec<u8>> {
     let style = Style {
         json: false,
-        stamp: Stamp::Time,
+        stamp: LinePrefix::Time,
         dry_run: false,
         zone: TimeZone::UTC,
     };

@@ -216,7 +216,7 @@ fn every_field_of_an_answer_is_on_the_page() {
     let mut grants = fields::<list::Answer>();
     grants.extend(fields::<list::ListedGrant>());
     let mut accounts = fields::<users::Answer>();
-    accounts.extend(fields::<users::Account>());
+    accounts.extend(fields::<users::ListedUser>());
     accounts.extend(fields::<users::Key>());
     accounts.extend(fields::<users::FwknopFile>());
     verdicts.extend(fields::<Explanation>());

@@ -22,7 +22,7 @@ use knock_common::{
     time::Moment,
 };
 use knock_user::{
-    apply::dynamic::Sources,
+    apply::dynamic::SequenceSources,
     compile::{self, Input, Tables, stable_ids::StableIds},
     config,
     host::{Host, clock},
@@ -67,7 +67,7 @@ pub fn version() -> (u32, u32) {
 /// The configuration has an error; all of them are listed.
 pub fn compile(text: &str) -> Result<Tables> {
     let checked = config::parse(text, "test.toml").map_err(|problems| anyhow!("{problems}"))?;
-    let sequences = Sources::open(
+    let sequences = SequenceSources::open(
         &checked.settings,
         knock_user::sequences::replay_cache::Floor::default(),
     )

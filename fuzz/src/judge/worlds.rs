@@ -8,7 +8,7 @@ use knock_user::{
     compile::{Input, Tables, compile, stable_ids::StableIds},
     config,
     host::Host,
-    model::settings::{Decoys, Dynamic, Exempt, Sequence, Sequences, Settings},
+    model::settings::{AcceptedSequence, Decoys, Dynamic, Exempt, Sequences, Settings},
 };
 
 /// Configurations that use everything together: each is one world.
@@ -101,8 +101,8 @@ fn sequence(
     knocks: &[&str],
     good_until_ms: u64,
     per_source: &[Protocol],
-) -> Sequence {
-    Sequence {
+) -> AcceptedSequence {
+    AcceptedSequence {
         knocks: knocks
             .iter()
             .filter_map(|knock| knock.parse().ok())

@@ -50,7 +50,7 @@ pub fn kept(flows: &[(FlowKey, u64)], idle_ms: [u64; 2], clock: Clock) -> usize 
 
 /// A grant.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub struct Grant {
+pub struct HeldGrant {
     /// The source that has it, or the prefix that it covers.
     pub source: Prefix,
     /// Number of the door.
@@ -64,7 +64,7 @@ pub struct Grant {
     pub user: u16,
 }
 
-impl From<Open> for Grant {
+impl From<Open> for HeldGrant {
     fn from(open: Open) -> Self {
         Self {
             source: Prefix::covered(open.source, open.prefix),
@@ -76,7 +76,7 @@ impl From<Open> for Grant {
     }
 }
 
-impl Grant {
+impl HeldGrant {
     /// Returns the grant of an entry of the allow map; `prefixes` are those of port groups.
     pub fn of_entry(
         (key, grant): (GrantKey, grant::Grant),

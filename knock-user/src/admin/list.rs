@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     command::{Caller, Command, NoFields},
-    facts::{self, Doors, Grant},
+    facts::{self, Doors, HeldGrant},
     instances::At,
     pinned,
     text::{LocalTime, Side, short, table},
@@ -110,12 +110,12 @@ impl Command for Args {
 
 /// Returns the valid grants, one for each source and door: the one that ends last.
 pub fn answer(
-    grants: impl IntoIterator<Item = Grant>,
+    grants: impl IntoIterator<Item = HeldGrant>,
     doors: &Doors,
     users: &BTreeMap<u16, &str>,
     clock: Clock,
 ) -> Answer {
-    let mut longest: BTreeMap<(Prefix, u16), Grant> = BTreeMap::new();
+    let mut longest: BTreeMap<(Prefix, u16), HeldGrant> = BTreeMap::new();
     for grant in grants
         .into_iter()
         .filter(|grant| clock.now_ms < grant.until_ms)

@@ -11,7 +11,7 @@ use knock_common::{
     spa::layout::SpaKeyId,
 };
 
-use super::facts::Grant;
+use super::facts::HeldGrant;
 use crate::{
     kernel::{
         instance::Instance,
@@ -42,10 +42,10 @@ pub(super) fn registry(instance: &Instance) -> Result<Registry> {
 ///
 /// # Errors
 /// The map can't be read.
-pub(super) fn grants(instance: &Instance) -> Result<Vec<Grant>> {
+pub(super) fn grants(instance: &Instance) -> Result<Vec<HeldGrant>> {
     let prefixes = registry(instance)?.numbers.grant_prefixes();
     let entries = table::<GrantKey, u64>(instance, "ALLOW", ALLOW_MAX, Map::HashMap)?;
-    let grant = |(key, word)| Grant::of_entry((key, grant::Grant::from_word(word)), &prefixes);
+    let grant = |(key, word)| HeldGrant::of_entry((key, grant::Grant::from_word(word)), &prefixes);
     Ok(entries.into_iter().map(grant).collect())
 }
 

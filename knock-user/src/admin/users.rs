@@ -29,12 +29,12 @@ pub struct Args {
 #[derive(Clone, Debug, Default, Deserialize, PartialEq, Serialize)]
 pub struct Answer {
     /// The users, in the order of the configuration.
-    pub users: Vec<Account>,
+    pub users: Vec<ListedUser>,
 }
 
 /// A user.
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
-pub struct Account {
+pub struct ListedUser {
     /// Its name.
     pub name: String,
     /// The doors that it may open.
@@ -150,7 +150,7 @@ pub fn answer(settings: &Settings, used: &BTreeMap<SpaKeyId, u64>, unix_ms: u64)
                 used: stamp.and_then(|&stamp| rfc3339(stamp)),
             }
         });
-        Account {
+        ListedUser {
             name: user.name.clone(),
             doors: user.doors.clone(),
             keys: keys.collect(),

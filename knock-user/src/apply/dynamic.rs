@@ -13,7 +13,7 @@ use rand::Rng as _;
 mod sources;
 
 use self::sources::SequenceSource;
-pub use self::sources::Sources;
+pub use self::sources::SequenceSources;
 use super::plan::Plan;
 use crate::{
     compile::{self, Conflict, Difference, Input, Tables, stable_ids::StableIds},
@@ -34,7 +34,7 @@ const NOTE_MS: u64 = 10_000;
 /// The tables in the maps, kept up to date with the sources of sequences.
 #[derive(Debug, Default)]
 pub struct LiveTables {
-    sources: Sources,
+    sources: SequenceSources,
     sequences: Sequences,
     /// The content of the maps, if any of it can change.
     tables: Option<Tables>,
@@ -55,7 +55,7 @@ impl LiveTables {
         let mut decoys = rand::rng();
         let mut draw = || decoys.next_u64();
         let settings = plan.settings();
-        let sources = Sources::open(settings, floor);
+        let sources = SequenceSources::open(settings, floor);
         let sequences = sources.sequences(clock::boot_ms());
         let tables = compile_without_conflicting(settings, &sequences, &mut |sequences| {
             let mut input = Input {

@@ -10,7 +10,7 @@ use std::{
 use knock_common::{Address, packet::Protocol};
 
 use crate::{
-    host::sockets::{self, Connection},
+    host::sockets::{self, TcpConnection},
     model::settings::{Door, Settings},
 };
 
@@ -23,7 +23,7 @@ const ANCESTORS_MOST: usize = 64;
 ///
 /// `sudo` removes the variable, so the environments of ancestors are read, too. The kernel shows
 /// them only to processes with the same rights: call this before capabilities are dropped.
-pub fn own() -> Option<Connection> {
+pub fn own() -> Option<TcpConnection> {
     let connection = of(Path::new("/proc"), process::id())?;
     // A multiplexer keeps the variable of the session that started it, which may have ended.
     let connections = sockets::connections().ok()?;
@@ -31,7 +31,7 @@ pub fn own() -> Option<Connection> {
 }
 
 /// Returns the nearest SSH connection in the environments of a process and its ancestors.
-fn of(proc: &Path, process: u32) -> Option<Connection> {
+fn of(proc: &Path, process: u32) -> Option<TcpConnection> {
     let mut process = process;
     for _ in 0..ANCESTORS_MOST {
         let directory = proc.join(process.to_string());
@@ -46,7 +46,7 @@ fn of(proc: &Path, process: u32) -> Option<Connection> {
     None
 }
 
-fn connection_in(environment: &[u8]) -> Option<Connection> {
+fn connection_in(environment: &[u8]) -> Option<TcpConnection> {
     environment.split(|&byte| byte == 0).find_map(|variable| {
         let value = str::from_utf8(variable).ok()?.strip_prefix(VARIABLE)?;
         connection(value.strip_prefix('=')?)
@@ -54,7 +54,7 @@ fn connection_in(environment: &[u8]) -> Option<Connection> {
 }
 
 /// Parses `PEER PORT LOCAL PORT`, the form that sshd writes.
-fn connection(text: &str) -> Option<Connection> {
+fn connection(text: &str) -> Option<TcpConnection> {
     let mut words = text.split_ascii_whitespace();
     let mut end = || {
         // A link-local address has the suffix `%interface`.
@@ -64,7 +64,7 @@ fn connection(text: &str) -> Option<Connection> {
         Some(SocketAddr::new(address.to_canonical(), port))
     };
     let (peer, local) = (end()?, end()?);
-    Some(Connection { local, peer })
+    Some(TcpConnection { local, peer })
 }
 
 /// The effect of a configuration on a TCP connection of this host that comes in through a protected
@@ -83,14 +83,14 @@ pub enum Impact {
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Access {
     /// The connection.
-    pub connection: Connection,
+    pub connection: TcpConnection,
     /// The doors that open its port.
     pub doors: Vec<String>,
 }
 
 /// Returns the effect of a configuration on a connection.
-pub fn impact(connection: Connection, settings: &Settings) -> Impact {
-    let Connection { local, peer } = connection;
+pub fn impact(connection: TcpConnection, settings: &Settings) -> Impact {
+    let TcpConnection { local, peer } = connection;
     let protected = settings.protected();
     if !protected.has(Protocol::Tcp, local.port()) || is_trusted(peer.ip(), settings) {
         return Impact::Untouched;
@@ -159,7 +159,7 @@ impl Access {
 
 impl fmt::Display for Access {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Connection { local, peer } = self.connection;
+        let TcpConnection { local, peer } = self.connection;
         write!(
             f,
             "your SSH connection from {} to tcp/{}",
@@ -174,8 +174,8 @@ mod tests {
     use super::*;
     use crate::config;
 
-    fn between(peer: &str, local: &str) -> Connection {
-        Connection {
+    fn between(peer: &str, local: &str) -> TcpConnection {
+        TcpConnection {
             peer: peer.parse().unwrap(),
             local: local.parse().unwrap(),
         }
@@ -229,7 +229,7 @@ mod tests {
         const SSH: &str = "TERM=xterm\0SSH_CONNECTION=203.0.113.9 50022 192.0.2.2 22\0LANG=C\0";
         let other = SSH.replace("50022", "50023");
         let found = between("203.0.113.9:50022", "192.0.2.2:22");
-        let rows: [(&str, Vec<Entry<'_>>, Option<Connection>); 7] = [
+        let rows: [(&str, Vec<Entry<'_>>, Option<TcpConnection>); 7] = [
             ("its own", vec![(90, 1, SSH)], Some(found)),
             (
                 "after sudo",
@@ -278,7 +278,7 @@ mod tests {
     fn the_impact_depends_on_ports_trust_and_keep() {
         let v4 = between("203.0.113.9:50022", "192.0.2.2:22");
         let v6 = between("[2001:db8::9]:50022", "[2001:db8::2]:22");
-        let with_port = |port| Connection {
+        let with_port = |port| TcpConnection {
             local: SocketAddr::new(v4.local.ip(), port),
             ..v4
         };

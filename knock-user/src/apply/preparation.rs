@@ -18,7 +18,7 @@ use crate::{
         registry::Registry,
     },
     sequences::{
-        replay_cache::{Floor, Opened, Replay},
+        replay_cache::{Floor, LoadedCache, Replay},
         stamps::{self, Stamps},
     },
 };
@@ -99,7 +99,7 @@ impl Preparation {
         let moves = (plan.settings().doors.iter()).any(|door| door.dynamic.is_some());
         let replay = match moves {
             true => self.replay.open(),
-            false => Opened::default(),
+            false => LoadedCache::default(),
         };
         let floor = self.floor.unwrap_or(replay.floor);
         let (live_tables, tables) = LiveTables::compile(plan, &self.known, floor)?;

@@ -9,21 +9,21 @@ use knock_common::{
 use proptest::prelude::*;
 
 use super::{tests::settings, *};
-use crate::{host::Host, model::settings::Sequence};
+use crate::{host::Host, model::settings::AcceptedSequence};
 
 /// Generates sequences of few different knocks, so that their beginnings and ends overlap.
 fn some_sequences() -> impl Strategy<Value = Vec<Vec<u16>>> {
     prop::collection::vec(prop::collection::vec(7000..7004_u16, 1..5), 0..4)
 }
 
-fn sequences(sequence_ids: &mut u32, ports: &[Vec<u16>]) -> Vec<Sequence> {
+fn sequences(sequence_ids: &mut u32, ports: &[Vec<u16>]) -> Vec<AcceptedSequence> {
     let knock = |&port: &u16| Knock {
         protocol: Protocol::Tcp,
         port,
     };
     let sequence = |ports: &Vec<u16>| {
         *sequence_ids += 1;
-        Sequence {
+        AcceptedSequence {
             knocks: ports.iter().map(knock).collect(),
             sequence_id: *sequence_ids,
             replay_domain: 7,

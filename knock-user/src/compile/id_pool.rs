@@ -15,7 +15,7 @@ use knock_common::{
 };
 
 use super::{automaton::Automaton, conflict::Conflict, edge::EdgeFrom};
-use crate::model::settings::{Sequence, Sequences};
+use crate::model::settings::{AcceptedSequence, Sequences};
 
 /// Spare numbers for each one that changing sequences take at first: how often all of them may
 /// change while an attempt lasts.
@@ -64,7 +64,8 @@ impl IdPool {
     /// Creates the pool for changing sequences, whose entries follow those of the doors.
     pub(super) fn new(doors_end: u32, sequences: &Sequences, attempt_max_ticks: u32) -> Self {
         let all = || sequences.values().flatten();
-        let length = |sequence: &Sequence| sequence.knocks.len() + sequence.per_source.len();
+        let length =
+            |sequence: &AcceptedSequence| sequence.knocks.len() + sequence.per_source.len();
         let entries = spare(all().count());
         let end = doors_end.saturating_add(entries).min(DOOR_ENTRIES_MAX);
         Self {

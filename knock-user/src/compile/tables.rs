@@ -19,8 +19,8 @@ use super::{
     stable_ids::StableIds,
 };
 use crate::{
-    host::sockets::Connection,
-    model::settings::{Sequence, Sequences, Settings},
+    host::sockets::TcpConnection,
+    model::settings::{AcceptedSequence, Sequences, Settings},
 };
 
 /// A compiled configuration.
@@ -101,7 +101,7 @@ impl Tables {
             .filter_map(|(&place, sequences)| Some((settings.doors.get(place)?, sequences)))
             .filter_map(|(door, all)| Some((*self.numbers.doors.get(&door.name)?, all)))
             .flat_map(|(number, all)| {
-                let until = move |sequence: &Sequence| {
+                let until = move |sequence: &AcceptedSequence| {
                     ((number, sequence.sequence_id), sequence.good_until_ms)
                 };
                 all.iter().map(until)
@@ -120,8 +120,8 @@ impl Tables {
     }
 
     /// Returns the flow of a TCP connection to a protected port; none if its port is not protected.
-    pub fn flow_of(&self, connection: &Connection) -> Option<FlowKey> {
-        let Connection { local, peer } = connection;
+    pub fn flow_of(&self, connection: &TcpConnection) -> Option<FlowKey> {
+        let TcpConnection { local, peer } = connection;
         let rule = self.ports.get(&(Protocol::Tcp, local.port()))?;
         let local_address = Address::from(local.ip());
         let target_id = self

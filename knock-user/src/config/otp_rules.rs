@@ -11,7 +11,7 @@ use crate::model::{
 };
 
 /// A problem of a door: its index, the key, and the reason.
-pub(super) type Found = (usize, &'static str, String);
+pub(super) type DoorProblem = (usize, &'static str, String);
 
 /// Returns the doors with time-based sequences, and their indices.
 pub(super) fn timed(settings: &Settings) -> impl Iterator<Item = (usize, &Door, &Otp)> {
@@ -42,7 +42,7 @@ pub(super) fn check(
     settings: &Settings,
     protected: &PortSet,
     protector: impl Fn(Ports) -> String,
-) -> Vec<Found> {
+) -> Vec<DoorProblem> {
     let mut found = protected_ports(settings, protected, protector);
     found.extend(same(settings));
     found.extend(at_odds(settings));
@@ -54,7 +54,7 @@ fn protected_ports(
     settings: &Settings,
     protected: &PortSet,
     protector: impl Fn(Ports) -> String,
-) -> Vec<Found> {
+) -> Vec<DoorProblem> {
     let closed = protected.ranges();
     let mut found = Vec::new();
     for (index, _, otp) in timed(settings) {
@@ -72,7 +72,7 @@ fn protected_ports(
 }
 
 /// Finds doors with the same sequences.
-fn same(settings: &Settings) -> Vec<Found> {
+fn same(settings: &Settings) -> Vec<DoorProblem> {
     let mut first: BTreeMap<_, BTreeMap<Option<IpAddr>, usize>> = BTreeMap::new();
     let mut found = Vec::new();
     for (index, door, otp) in timed(settings) {
@@ -112,7 +112,7 @@ fn same(settings: &Settings) -> Vec<Found> {
 const CHANGES_MOST: u32 = 15;
 
 /// Finds doors whose sequences change too often for a door with a long `sequence_timeout`.
-fn too_often(settings: &Settings) -> Vec<Found> {
+fn too_often(settings: &Settings) -> Vec<DoorProblem> {
     let Some(slowest) = settings
         .doors
         .iter()
@@ -143,7 +143,7 @@ const fn manner(door: &Door) -> Manner {
 }
 
 /// Finds doors that would conflict as soon as they share a knock.
-fn at_odds(settings: &Settings) -> Vec<Found> {
+fn at_odds(settings: &Settings) -> Vec<DoorProblem> {
     // By settings: the ports of doors with these, and the first door with each range.
     let mut manners: BTreeMap<Manner, BTreeMap<Ports, usize>> = BTreeMap::new();
     let mut found = Vec::new();
@@ -187,7 +187,7 @@ fn other_owner(
     shared.map(|(_, &index)| index).min()
 }
 
-fn differs(settings: &Settings, index: usize, other: usize, ports: String) -> Found {
+fn differs(settings: &Settings, index: usize, other: usize, ports: String) -> DoorProblem {
     let doors = &settings.doors;
     let (Some(door), Some(other)) = (doors.get(index), doors.get(other)) else {
         return (index, "otp", String::new());

@@ -5,7 +5,7 @@
 
 use std::io::Write;
 
-use super::{Console, EventKind, Form, Stamp, record::Record};
+use super::{Console, EventKind, Form, LinePrefix, record::Record};
 use crate::{commands::Job, model::terminal::harmless};
 
 /// The time of a line, to the minute, as programs that read these lines expect.
@@ -52,8 +52,8 @@ impl<W: Write> Console<W> {
         let time = zoned.strftime(TIME).to_string();
         for line in lines {
             let stamp = match self.style.stamp {
-                Stamp::None => "",
-                Stamp::Time | Stamp::Date => &time,
+                LinePrefix::None => "",
+                LinePrefix::Time | LinePrefix::Date => &time,
             };
             self.print(&format!("{stamp}{line}"));
         }

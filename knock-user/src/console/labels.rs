@@ -57,14 +57,14 @@ impl AttachMode {
 
 /// An interface by its name.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub struct Named<'a> {
+pub struct NamedInterface<'a> {
     /// The name in the configuration.
     pub asked_for: &'a str,
     /// Its current name, if that differs.
     pub now: Option<&'a str>,
 }
 
-impl Named<'_> {
+impl NamedInterface<'_> {
     /// Both names, for people: `enp6s18 (eth0)`.
     pub(super) fn shown(&self) -> String {
         let now = self.now.map(|now| format!(" ({now})"));
@@ -72,7 +72,7 @@ impl Named<'_> {
     }
 }
 
-impl<'a> From<&'a str> for Named<'a> {
+impl<'a> From<&'a str> for NamedInterface<'a> {
     fn from(name: &'a str) -> Self {
         Self {
             asked_for: name,

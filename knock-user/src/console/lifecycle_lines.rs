@@ -5,7 +5,7 @@ use std::{io::Write, net::IpAddr, time::Duration};
 use knock_sequence::duration::{spell, spell_short};
 
 use super::{
-    AttachMode, Console, Named,
+    AttachMode, Console, NamedInterface,
     line::Line,
     packet_text::NANOS_PER_MILLI,
     record::{EventKind, Record},
@@ -25,7 +25,7 @@ impl<W: Write> Console<W> {
     pub fn protecting<'n>(
         &mut self,
         ports: &[String],
-        interface: impl Into<Named<'n>>,
+        interface: impl Into<NamedInterface<'n>>,
         mode: AttachMode,
         at_ns: u64,
     ) {
@@ -56,7 +56,12 @@ impl<W: Write> Console<W> {
     }
 
     /// Reports that the driver did not accept the program: `fallback to skb on eth0 because …`.
-    pub fn fallback<'n>(&mut self, interface: impl Into<Named<'n>>, because: &str, at_ns: u64) {
+    pub fn fallback<'n>(
+        &mut self,
+        interface: impl Into<NamedInterface<'n>>,
+        because: &str,
+        at_ns: u64,
+    ) {
         let interface = interface.into();
         let mode = AttachMode::Generic.name();
         let text = format!(

@@ -43,7 +43,7 @@ mod repeats;
 pub mod stdout;
 pub mod watch;
 
-pub use self::labels::{AttachMode, DoorText, Named};
+pub use self::labels::{AttachMode, DoorText, NamedInterface};
 use self::line::Line;
 pub use crate::model::log_format::LogFormat;
 use quota::{Omitted, Quota};
@@ -67,14 +67,14 @@ pub struct Style {
     /// The run is dry: nothing is dropped.
     pub dry_run: bool,
     /// The beginning of lines.
-    pub stamp: Stamp,
+    pub stamp: LinePrefix,
     /// The time zone of lines; objects are always in UTC.
     pub zone: TimeZone,
 }
 
 /// The beginning of a line of text.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Stamp {
+pub enum LinePrefix {
     /// Nothing: the journal adds the time.
     None,
     /// The time of day, for a terminal.
@@ -254,7 +254,7 @@ impl<W: Write> Console<W> {
     fn write_columns(&mut self, at_ns: u64, line: &Line) {
         if self.wants_text() {
             let columns = self.columns(line);
-            self.write_text(at_ns, columns.trim_end(), Stamp::Time);
+            self.write_text(at_ns, columns.trim_end(), LinePrefix::Time);
         }
     }
 
@@ -262,15 +262,15 @@ impl<W: Write> Console<W> {
     fn say(&mut self, at_ns: u64, what: EventKind, text: &str, record: Record<'_>) {
         self.translate(at_ns, what, &record);
         // At a terminal the time is evident.
-        self.write_text(at_ns, text, Stamp::None);
+        self.write_text(at_ns, text, LinePrefix::None);
         self.report_object(at_ns, what, record);
     }
 
     /// Writes a line of text; `brief` is the line without the date.
-    fn write_text(&mut self, at_ns: u64, text: &str, brief: Stamp) {
+    fn write_text(&mut self, at_ns: u64, text: &str, brief: LinePrefix) {
         for (form, stamp) in [
             (watch::Form::Text, brief),
-            (watch::Form::Dated, Stamp::Date),
+            (watch::Form::Dated, LinePrefix::Date),
         ] {
             if self.watchers.want(&[form]) {
                 let line = format!("{}{text}", self.stamped(at_ns, stamp));
@@ -279,8 +279,8 @@ impl<W: Write> Console<W> {
         }
         if self.form() == Form::Text {
             let stamp = match self.style.stamp {
-                Stamp::Time => brief,
-                Stamp::None | Stamp::Date => self.style.stamp,
+                LinePrefix::Time => brief,
+                LinePrefix::None | LinePrefix::Date => self.style.stamp,
             };
             let line = format!("{}{text}", self.stamped(at_ns, stamp));
             match self.has_colors {
@@ -291,11 +291,11 @@ impl<W: Write> Console<W> {
     }
 
     /// Returns the beginning of a line, with a blank.
-    fn stamped(&self, at_ns: u64, stamp: Stamp) -> String {
+    fn stamped(&self, at_ns: u64, stamp: LinePrefix) -> String {
         let format = match stamp {
-            Stamp::None => return String::new(),
-            Stamp::Time => "%H:%M:%S%.3f ",
-            Stamp::Date => "%Y-%m-%d %H:%M:%S%.3f%:z ",
+            LinePrefix::None => return String::new(),
+            LinePrefix::Time => "%H:%M:%S%.3f ",
+            LinePrefix::Date => "%Y-%m-%d %H:%M:%S%.3f%:z ",
         };
         let zoned = self.wall(at_ns).to_zoned(self.style.zone.clone());
         zoned.strftime(format).to_string()

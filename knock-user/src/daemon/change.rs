@@ -16,7 +16,7 @@ use super::{
 use crate::apply::carry_grants::EndCause;
 use crate::{
     apply::{Deployed, Ended, plan::Plan},
-    console::{AttachMode, Named},
+    console::{AttachMode, NamedInterface},
     host::{clock, os_error},
     interfaces::{admission::Refusal, attach::Attached},
     sequences::clock_skew::SkewDetector,
@@ -213,7 +213,7 @@ impl<W: Write> Daemon<W> {
             ..
         } in attached
         {
-            let interface = Named {
+            let interface = NamedInterface {
                 asked_for: &interface,
                 now: now.as_deref(),
             };

@@ -24,7 +24,7 @@ const CONNECTED: [u8; 8] = [1, 3, 4, 5, 8, 9, 11, 12];
 
 /// A TCP connection of this host.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub struct Connection {
+pub struct TcpConnection {
     /// The local end.
     pub local: SocketAddr,
     /// The remote end.
@@ -43,11 +43,11 @@ struct Socket {
 ///
 /// # Errors
 /// The lists are missing or can't be parsed.
-pub fn connections() -> Result<Vec<Connection>> {
+pub fn connections() -> Result<Vec<TcpConnection>> {
     let all = sockets(Path::new(LISTS), Protocol::Tcp).context("listing connections")?;
     let connected = all.into_iter().filter(|one| CONNECTED.contains(&one.state));
     Ok(connected
-        .map(|Socket { local, peer, .. }| Connection { local, peer })
+        .map(|Socket { local, peer, .. }| TcpConnection { local, peer })
         .collect())
 }
 
@@ -180,7 +180,7 @@ mod tests {
             let listener = TcpListener::bind(listen).unwrap();
             let there = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
             let (here, _) = listener.accept().unwrap();
-            let connection = Connection {
+            let connection = TcpConnection {
                 local: here.local_addr().unwrap(),
                 peer: there.local_addr().unwrap(),
             };

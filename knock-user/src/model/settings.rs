@@ -306,7 +306,7 @@ pub struct OneTime {
 
 /// A sequence that is accepted now.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub struct Sequence {
+pub struct AcceptedSequence {
     /// At least one knock.
     pub knocks: Vec<Knock>,
     /// Its number among the sequences of its door, from 1: each can be used once.
@@ -321,7 +321,7 @@ pub struct Sequence {
 }
 
 /// The current sequences of doors with changing ones, by the door's index.
-pub type Sequences = BTreeMap<usize, Vec<Sequence>>;
+pub type Sequences = BTreeMap<usize, Vec<AcceptedSequence>>;
 
 /// The effect of a door's sequence.
 #[derive(Clone, Debug, Eq, PartialEq)]

@@ -95,7 +95,7 @@ async fn serve(at: SocketAddr, mut listener: Option<TcpListener>, lines: Arc<Nex
         listener = listener::listen(at).ok();
     };
     let turns = Arc::new(Semaphore::new(CONNECTIONS_MAX));
-    let sources = Arc::new(Sources::default());
+    let sources = Arc::new(ConnectionCounts::default());
     let mut pace = Pace::new(Instant::now());
     loop {
         sleep_until(pace.next(Instant::now())).await;
@@ -105,7 +105,7 @@ async fn serve(at: SocketAddr, mut listener: Option<TcpListener>, lines: Arc<Nex
         };
         match listener.accept().await {
             Ok((stream, from)) => {
-                if let Some(connection) = Connection::admit(&sources, from.ip(), turn) {
+                if let Some(connection) = CountedConnection::admit(&sources, from.ip(), turn) {
                     let lines = Arc::clone(&lines);
                     tokio::spawn(async move {
                         let _late = timeout(PATIENCE, answer(stream, &lines)).await;
@@ -170,19 +170,23 @@ impl Pace {
 }
 
 /// The number of connections of each source.
-type Sources = Mutex<BTreeMap<IpAddr, usize>>;
+type ConnectionCounts = Mutex<BTreeMap<IpAddr, usize>>;
 
 /// A connection that counts against the limits until it is dropped.
-struct Connection {
+struct CountedConnection {
     from: IpAddr,
-    sources: Arc<Sources>,
+    sources: Arc<ConnectionCounts>,
     #[expect(dead_code, reason = "it is held")]
     turn: OwnedSemaphorePermit,
 }
 
-impl Connection {
+impl CountedConnection {
     /// Counts a connection; none if the source has too many.
-    fn admit(sources: &Arc<Sources>, from: IpAddr, turn: OwnedSemaphorePermit) -> Option<Self> {
+    fn admit(
+        sources: &Arc<ConnectionCounts>,
+        from: IpAddr,
+        turn: OwnedSemaphorePermit,
+    ) -> Option<Self> {
         let from = network(from.to_canonical());
         let mut counts = sources.lock().unwrap_or_else(PoisonError::into_inner);
         let count = counts.entry(from).or_default();
@@ -198,7 +202,7 @@ impl Connection {
     }
 }
 
-impl Drop for Connection {
+impl Drop for CountedConnection {
     fn drop(&mut self) {
         let mut counts = self.sources.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(count) = counts.get_mut(&self.from) {

@@ -52,25 +52,25 @@ impl Floor {
 
 /// The content of the file.
 #[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
-struct State {
+struct CacheFile {
     /// Instances that may use sequences without a record here, with the boot in which they started.
     open: BTreeMap<String, String>,
     /// It is unknown which sequences were used before this, in milliseconds since 1970.
     unknown_before_ms: u64,
     /// The used sequences.
-    used: Vec<Used>,
+    used: Vec<UsedSequence>,
 }
 
 /// A used sequence.
 #[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
-struct Used {
+struct UsedSequence {
     replay_domain: u32,
     sequence_id: u32,
     /// The time of use, in milliseconds since 1970.
     at_ms: u64,
 }
 
-impl Used {
+impl UsedSequence {
     const fn key(&self) -> UsedKey {
         UsedKey {
             replay_domain: self.replay_domain,
@@ -85,12 +85,12 @@ pub struct Replay {
     instance: String,
     /// Whether the map `USED` of the previous process is still pinned.
     is_continued: bool,
-    opened: Mutex<Option<Opened>>,
+    opened: Mutex<Option<LoadedCache>>,
 }
 
 /// The result of reading the replay cache.
 #[derive(Clone, Debug, Default)]
-pub struct Opened {
+pub struct LoadedCache {
     /// The time from which on time-based sequences are accepted.
     pub floor: Floor,
     /// Later sequences that were used.
@@ -113,12 +113,12 @@ impl Replay {
 
     /// Reads the used sequences, and records that more may be used from now on. Only the first call
     /// does this.
-    pub fn open(&self) -> Opened {
+    pub fn open(&self) -> LoadedCache {
         let mut opened = self.opened.lock().unwrap_or_else(PoisonError::into_inner);
         opened.get_or_insert_with(|| self.read()).clone()
     }
 
-    fn read(&self) -> Opened {
+    fn read(&self) -> LoadedCache {
         let mut failures = Vec::new();
         for directory in directories() {
             match self.read_in(&directory) {
@@ -131,10 +131,10 @@ impl Replay {
              sequences: {}",
             failures.join("; ")
         );
-        Opened {
+        LoadedCache {
             floor: self.floor_without_file(),
             is_unknown: !self.is_continued,
-            ..Opened::default()
+            ..LoadedCache::default()
         }
     }
 
@@ -145,13 +145,13 @@ impl Replay {
         }
     }
 
-    fn read_in(&self, directory: &Path) -> Result<Opened> {
+    fn read_in(&self, directory: &Path) -> Result<LoadedCache> {
         private_files::directory(directory)
             .with_context(|| format!("making {}", directory.display()))?;
         let path = directory.join(FILE);
         let boot = boot()?;
         let _lock = lock(&path)?;
-        let found = State::read(&path);
+        let found = CacheFile::read(&path);
         // An instance without a process has recorded used sequences only in its own map, if at all.
         let is_served =
             |name: &str, began: &str| began == boot && Instance::named(name).owner().is_some();
@@ -176,9 +176,9 @@ impl Replay {
         floor.unix_ms = state.unknown_before_ms;
         state.open.insert(self.instance.clone(), boot);
         state.write(&path)?;
-        Ok(Opened {
+        Ok(LoadedCache {
             floor,
-            used: state.used.iter().map(Used::key).collect(),
+            used: state.used.iter().map(UsedSequence::key).collect(),
             is_unknown,
             path: Some(path),
         })
@@ -200,20 +200,21 @@ impl Replay {
             return Ok(());
         };
         let _lock = lock(path)?;
-        let mut state = State::read(path).with_context(|| format!("reading {}", path.display()))?;
+        let mut state =
+            CacheFile::read(path).with_context(|| format!("reading {}", path.display()))?;
         state.open.remove(&self.instance);
         state.close(used, floor, clock::unix_ms(), clock::boot_ms());
         state.write(path)
     }
 }
 
-impl State {
+impl CacheFile {
     /// Adds used sequences, and drops those whose time has passed long ago.
     fn close(&mut self, used: &[(UsedKey, u64)], floor: Floor, unix_ms: u64, boot_ms: u64) {
-        let mut known: BTreeSet<_> = self.used.iter().map(Used::key).collect();
+        let mut known: BTreeSet<_> = self.used.iter().map(UsedSequence::key).collect();
         for &(key, used_ms) in used {
             if known.insert(key) {
-                self.used.push(Used {
+                self.used.push(UsedSequence {
                     replay_domain: key.replay_domain,
                     sequence_id: key.sequence_id,
                     at_ms: unix_ms.saturating_sub(boot_ms.saturating_sub(used_ms)),

@@ -7,7 +7,7 @@ use knock_sequence::duration::millis;
 
 use crate::{
     host::clock,
-    model::settings::{Otp, Sequence},
+    model::settings::{AcceptedSequence, Otp},
     sequences::replay_cache::Floor,
 };
 
@@ -109,10 +109,10 @@ impl Timed {
     }
 
     /// Returns the sequences that are accepted at a time.
-    pub fn sequences(&self, now: Clocks) -> Vec<Sequence> {
+    pub fn sequences(&self, now: Clocks) -> Vec<AcceptedSequence> {
         let booted_ms = now.unix_ms.saturating_sub(now.boot_ms) / STEP_MS * STEP_MS;
         let sequence = |period: u64| {
-            Some(Sequence {
+            Some(AcceptedSequence {
                 knocks: self.otp.sequences.half(None, period)?,
                 // 0 means no sequence.
                 sequence_id: u32::try_from(period)

@@ -23,7 +23,7 @@ pub struct Process {
 
 /// What the maps of an instance have.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
-pub struct Found {
+pub struct MapContent {
     /// How many grants are valid.
     pub grants: usize,
     /// How many connections are kept.
@@ -38,7 +38,7 @@ pub fn status(
     registry: &Registry,
     interfaces: Vec<InterfaceAnswer>,
     process: Option<Process>,
-    found: &Found,
+    found: &MapContent,
     clock: Clock,
 ) -> Answer {
     Answer {

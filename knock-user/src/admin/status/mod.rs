@@ -78,9 +78,9 @@ impl Command for Args {
 /// The interfaces can't be listed.
 pub(super) fn without_tables<W: Write>(daemon: &mut Daemon<W>) -> Result<Answer> {
     let grants = daemon.ledger.openings().count();
-    let found = facts::Found {
+    let found = facts::MapContent {
         grants,
-        ..facts::Found::default()
+        ..facts::MapContent::default()
     };
     served::judged(daemon, &found, grants)
 }

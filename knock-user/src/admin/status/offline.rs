@@ -4,7 +4,7 @@ use anyhow::Result;
 
 use super::{
     answer::Answer,
-    facts::{self, Found},
+    facts::{self, MapContent},
     health::{self, Circumstances},
 };
 use crate::{
@@ -29,7 +29,7 @@ pub(super) fn status(instance: &Instance, hanging: Option<u32>) -> Result<Answer
     let (registry, interrupted) = in_force(pinned::registry(instance)?, &covered);
     let grants = pinned::grants(instance)?;
     let entries = grants.len();
-    let found = Found {
+    let found = MapContent {
         grants: list::answer(grants, &doors(&registry), &Default::default(), clock)
             .grants
             .len(),

@@ -7,7 +7,7 @@ use knock_common::layout::ALLOW_MAX;
 
 use super::{
     answer::{Answer, OneTime},
-    facts::{self, Found, Process},
+    facts::{self, MapContent, Process},
     health::{self, Circumstances},
 };
 use crate::{
@@ -25,7 +25,7 @@ pub(super) fn status<W: Write>(daemon: &mut Daemon<W>) -> Result<Answer> {
     let open = daemon.ledger.open();
     let grants = open.filter(|open| clock.now_ms < open.until_ms).count();
     let entries = maps::entries(&daemon.protection.program().allow()?, ALLOW_MAX).len();
-    let found = Found {
+    let found = MapContent {
         grants,
         flows,
         counts,
@@ -36,7 +36,7 @@ pub(super) fn status<W: Write>(daemon: &mut Daemon<W>) -> Result<Answer> {
 /// Returns the status with these counts; `entries` counts expired grants too.
 pub(super) fn judged<W: Write>(
     daemon: &mut Daemon<W>,
-    found: &Found,
+    found: &MapContent,
     entries: usize,
 ) -> Result<Answer> {
     let clock = Clock::now();

@@ -7,7 +7,7 @@ use knock_common::layout::UsedKey;
 use crate::{
     config::one_time_lines::OneTimeCheck,
     host::clock,
-    model::settings::{Door, Dynamic, Sequence, Sequences, Settings},
+    model::settings::{AcceptedSequence, Door, Dynamic, Sequences, Settings},
     sequences::{
         one_time::{Current, OneTimeFile, Standing},
         replay_cache::Floor,
@@ -21,7 +21,7 @@ const LEASE_MS: u64 = 30_000;
 
 /// The sources of changing sequences, by door index.
 #[derive(Debug, Default)]
-pub struct Sources(pub(super) BTreeMap<usize, SequenceSource>);
+pub struct SequenceSources(pub(super) BTreeMap<usize, SequenceSource>);
 
 /// The source of the sequences of one door.
 #[derive(Debug)]
@@ -30,7 +30,7 @@ pub(super) enum SequenceSource {
     Otp(Timed),
 }
 
-impl Sources {
+impl SequenceSources {
     /// Opens the sources that a configuration names. A source that can't be opened disables only
     /// its door. It is unknown which sequences were used before `floor`.
     pub fn open(settings: &Settings, floor: Floor) -> Self {
@@ -187,10 +187,10 @@ impl SequenceSource {
         }
     }
 
-    pub(super) fn sequences(&self, now_ms: u64) -> Vec<Sequence> {
+    pub(super) fn sequences(&self, now_ms: u64) -> Vec<AcceptedSequence> {
         match self {
             Self::OneTime(file) => {
-                let sequence = |current: Current| Sequence {
+                let sequence = |current: Current| AcceptedSequence {
                     knocks: current.knocks,
                     sequence_id: current.sequence_id,
                     replay_domain: file.replay_domain(),

@@ -16,7 +16,7 @@ mod tests;
 mod walk;
 
 pub use self::reading::{Reading, Translation};
-use self::{ask::Generation, reading::Stamp, walk::Rules};
+use self::{ask::Generation, reading::RulesVersion, walk::Rules};
 use crate::host::os_error;
 
 impl Reading {
@@ -24,7 +24,7 @@ impl Reading {
     /// there are rules, the programs `nft`, `iptables-nft-save` or `iptables-legacy-save`.
     pub fn now() -> Self {
         // The stamp comes first: rules that change meanwhile are read again.
-        let stamp = Stamp::now();
+        let stamp = RulesVersion::now();
         let mut rules = Rules::default();
         let mut reading = Self::default();
         let nft = reading.nft(stamp.generation, &mut rules);

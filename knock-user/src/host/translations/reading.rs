@@ -47,18 +47,18 @@ pub struct Reading {
     /// Rules that are not understood or could not be read, with the reason and the cure.
     pub unread: Vec<String>,
     /// The state of the rules when they were read.
-    pub(super) stamp: Option<Stamp>,
+    pub(super) stamp: Option<RulesVersion>,
 }
 
 /// A state that differs if the rules may have changed.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(super) struct Stamp {
+pub(super) struct RulesVersion {
     pub(super) generation: Generation,
     pub(super) has_legacy: Option<bool>,
     pub(super) at_ms: u64,
 }
 
-impl Stamp {
+impl RulesVersion {
     pub(super) fn now() -> Self {
         Self {
             generation: generation(),
@@ -97,7 +97,7 @@ impl Reading {
 
     /// Returns whether the rules may have changed. This runs no program.
     pub fn is_old(&self) -> bool {
-        let now = Stamp::now();
+        let now = RulesVersion::now();
         let Some(stamp) = self.stamp else {
             return true;
         };

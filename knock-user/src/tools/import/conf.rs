@@ -84,7 +84,7 @@ pub(super) fn parse(text: &str) -> Result<Conf, Vec<Problem>> {
 
 /// A door while it is read.
 #[derive(Debug, Default)]
-struct Draft {
+struct PartialDoor {
     sequence: Option<KnockdSequence>,
     /// A sequence had an error.
     sequence_is_wrong: bool,
@@ -101,17 +101,17 @@ struct Draft {
 
 /// The section that is being read.
 #[derive(Debug, Default)]
-enum Section {
+enum ConfSection {
     #[default]
     None,
     Options,
-    Door(Located<String>, Box<Draft>),
+    Door(Located<String>, Box<PartialDoor>),
 }
 
 #[derive(Debug, Default)]
 struct Reader {
     conf: Conf,
-    section: Section,
+    section: ConfSection,
     problems: Vec<Problem>,
 }
 
@@ -142,7 +142,7 @@ impl Reader {
         };
         let name = key.to_ascii_lowercase();
         match (std::mem::take(&mut self.section), value) {
-            (Section::None, _) => {
+            (ConfSection::None, _) => {
                 let reason = "is before the first section: begin with [options], or with the \
                               name of a door in brackets";
                 self.wrong(number, &name, reason);
@@ -159,13 +159,13 @@ impl Reader {
                 }
                 self.section = section;
             }
-            (Section::Options, Some(value)) => {
-                self.section = Section::Options;
+            (ConfSection::Options, Some(value)) => {
+                self.section = ConfSection::Options;
                 self.option(number, &name, value);
             }
-            (Section::Door(header, mut door), Some(value)) => {
+            (ConfSection::Door(header, mut door), Some(value)) => {
                 self.door(number, &name, value, &mut door);
-                self.section = Section::Door(header, door);
+                self.section = ConfSection::Door(header, door);
             }
         }
     }
@@ -175,21 +175,21 @@ impl Reader {
             self.wrong(line, "", "a section needs a name, as in [openSSH]");
         }
         self.section = if name == OPTIONS {
-            Section::Options
+            ConfSection::Options
         } else {
             let header = Located {
                 line,
                 value: name.to_owned(),
             };
-            Section::Door(header, Box::default())
+            ConfSection::Door(header, Box::default())
         };
     }
 
     fn end_section(&mut self) {
-        let Section::Door(name, door) = std::mem::take(&mut self.section) else {
+        let ConfSection::Door(name, door) = std::mem::take(&mut self.section) else {
             return;
         };
-        let Draft {
+        let PartialDoor {
             sequence,
             sequence_is_wrong,
             seq_timeout,
@@ -253,7 +253,7 @@ impl Reader {
         }
     }
 
-    fn door(&mut self, line: usize, name: &str, value: &str, door: &mut Draft) {
+    fn door(&mut self, line: usize, name: &str, value: &str, door: &mut PartialDoor) {
         let text = Located {
             line,
             value: value.to_owned(),
@@ -318,7 +318,7 @@ impl Reader {
         line: usize,
         name: &str,
         read: Result<KnockdSequence, String>,
-        door: &mut Draft,
+        door: &mut PartialDoor,
     ) {
         match read {
             Ok(_) if door.sequence.is_some() => {

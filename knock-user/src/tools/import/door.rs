@@ -7,7 +7,7 @@ use knock_sequence::{Ports, duration::spell};
 
 use super::{
     conf::{KnockdDoor, KnockdSequence, Located},
-    meaning::{Effect, Meaning},
+    meaning::{CommandEffect, Meaning},
     rights, rule,
     rule_parts::SOURCE,
     values::KnockdOtp,
@@ -31,7 +31,7 @@ const COMMAND_TIMEOUT: &str = "1h";
 
 /// The door to write.
 #[derive(Debug)]
-pub(super) struct Draft {
+pub(super) struct DraftDoor {
     /// The line of its section.
     pub(super) line: usize,
     pub(super) keys: Vec<TomlKey>,
@@ -55,7 +55,7 @@ pub(super) struct TomlKey {
     pub(super) source: usize,
 }
 
-impl Draft {
+impl DraftDoor {
     /// Converts a door; `interface` is where its knocks arrive, and `closable` are the ports that
     /// it can close, if not all.
     pub(super) fn of(
@@ -165,7 +165,7 @@ impl Draft {
         let timeout_line = door.cmd_timeout.as_ref().map(|entry| entry.line);
 
         match (start.effect, stop_line) {
-            (Effect::Open { ports, open_for }, _) => {
+            (CommandEffect::Open { ports, open_for }, _) => {
                 self.key("open", list(&ports), start_line);
                 self.opens.clone_from(&ports);
                 let (open_for, line) = match (open_for, stop_line) {
@@ -180,20 +180,20 @@ impl Draft {
                 self.kept("on_open", "start_command", start.rest, start_line);
                 self.closes(&ports, stop, door, stop_line);
             }
-            (Effect::Close(ports), None) => {
+            (CommandEffect::Close(ports), None) => {
                 self.closing(&ports, start.rest, door, closable, start_line);
             }
             // It opens nothing, or closes and opens again: only the commands remain.
-            (Effect::Close(_), Some(line)) => {
+            (CommandEffect::Close(_), Some(line)) => {
                 let start = whole(&door.start, &door.start_6);
                 self.kept("on_open", "start_command", start, start_line);
                 self.kept_stop(whole(&door.stop, &door.stop_6), timeout, timeout_line, line);
             }
-            (Effect::None, Some(line)) => {
+            (CommandEffect::None, Some(line)) => {
                 self.kept("on_open", "start_command", start.rest, start_line);
                 self.kept_stop(whole(&door.stop, &door.stop_6), timeout, timeout_line, line);
             }
-            (Effect::None, None) => self.only_command(start.rest, start_line),
+            (CommandEffect::None, None) => self.only_command(start.rest, start_line),
         }
         // A door needs an effect when its sequence is complete.
         if self.has("on_close") && !self.has("open") && !self.has("on_open") {
@@ -338,7 +338,7 @@ impl Draft {
                       two doors, each with a target";
         self.note(line, &format!("{key}_6"), reason);
         Meaning {
-            effect: Effect::None,
+            effect: CommandEffect::None,
             rest: whole(v4, v6),
         }
     }
@@ -347,15 +347,17 @@ impl Draft {
     fn closes(&mut self, opened: &[Ports], stop: Meaning, door: &KnockdDoor, line: Option<usize>) {
         let Some(line) = line else { return };
         let rest = match stop.effect {
-            Effect::Close(closed) if opened.iter().all(|ports| closed.contains(ports)) => stop.rest,
-            Effect::Close(_) => {
+            CommandEffect::Close(closed) if opened.iter().all(|ports| closed.contains(ports)) => {
+                stop.rest
+            }
+            CommandEffect::Close(_) => {
                 let reason = "it closes other ports than start_command opens; here the end of a \
                               grant closes all ports of the door";
                 self.note(line, "stop_command", reason);
                 stop.rest
             }
-            Effect::None => stop.rest,
-            Effect::Open { .. } => whole(&door.stop, &door.stop_6),
+            CommandEffect::None => stop.rest,
+            CommandEffect::Open { .. } => whole(&door.stop, &door.stop_6),
         };
         self.kept("on_close", "stop_command", rest, line);
     }

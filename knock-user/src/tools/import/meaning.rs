@@ -9,14 +9,14 @@ use super::{rule, rule_parts::Rule, shell};
 /// A line without its firewall commands, and the effect of those.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub(super) struct Meaning {
-    pub(super) effect: Effect,
+    pub(super) effect: CommandEffect,
     /// The commands to keep, as a shell script.
     pub(super) rest: Option<String>,
 }
 
 /// The effect of the firewall commands for the source.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
-pub(super) enum Effect {
+pub(super) enum CommandEffect {
     #[default]
     None,
     Open {
@@ -32,7 +32,7 @@ impl Meaning {
     pub(super) fn kept(line: &str) -> Self {
         let line = line.trim();
         Self {
-            effect: Effect::None,
+            effect: CommandEffect::None,
             rest: (!line.is_empty()).then(|| line.to_owned()),
         }
     }
@@ -139,15 +139,15 @@ impl Sum {
             ..
         } = self;
         let effect = match (opened.is_empty(), closed.is_empty()) {
-            (true, true) => Effect::None,
-            (true, false) => Effect::Close(closed),
-            (false, true) => Effect::Open {
+            (true, true) => CommandEffect::None,
+            (true, false) => CommandEffect::Close(closed),
+            (false, true) => CommandEffect::Open {
                 ports: opened,
                 open_for,
             },
             (false, false) => return None,
         };
-        if let Effect::Open {
+        if let CommandEffect::Open {
             ports,
             open_for: Some(_),
         } = &effect
@@ -175,16 +175,16 @@ mod tests {
             ports.join(" ")
         };
         let effect = match effect {
-            Effect::None => "nothing".to_owned(),
-            Effect::Open {
+            CommandEffect::None => "nothing".to_owned(),
+            CommandEffect::Open {
                 ports,
                 open_for: None,
             } => format!("open {}", words(&ports)),
-            Effect::Open {
+            CommandEffect::Open {
                 ports,
                 open_for: Some(time),
             } => format!("open {} for {time:?}", words(&ports)),
-            Effect::Close(ports) => format!("close {}", words(&ports)),
+            CommandEffect::Close(ports) => format!("close {}", words(&ports)),
         };
         match rest {
             Some(rest) => format!("{effect}, and {rest}"),

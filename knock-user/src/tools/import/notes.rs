@@ -4,12 +4,12 @@ use knock_sequence::Ports;
 
 use super::{
     conf::{KnockdDoor, KnockdSequence},
-    door::{Draft, shown},
+    door::{DraftDoor, shown},
 };
 
 /// Notes for each door what happens to its knocks, and for each that protects nothing that it does
 /// not.
-pub(super) fn annotate(drafts: &mut [Draft], doors: &[KnockdDoor]) {
+pub(super) fn annotate(drafts: &mut [DraftDoor], doors: &[KnockdDoor]) {
     let protected: Vec<Ports> = opened(drafts);
     for (draft, door) in drafts.iter_mut().zip(doors) {
         if draft.refused.is_empty() {
@@ -20,7 +20,7 @@ pub(super) fn annotate(drafts: &mut [Draft], doors: &[KnockdDoor]) {
 }
 
 /// Returns the ports that the remaining doors open.
-fn opened(drafts: &[Draft]) -> Vec<Ports> {
+fn opened(drafts: &[DraftDoor]) -> Vec<Ports> {
     let kept = drafts.iter().filter(|draft| draft.refused.is_empty());
     let mut ports: Vec<Ports> = kept.flat_map(|draft| draft.opens.iter().copied()).collect();
     ports.sort_unstable();
@@ -29,7 +29,7 @@ fn opened(drafts: &[Draft]) -> Vec<Ports> {
 }
 
 /// Returns the ports that are not protected because a door was left out.
-pub(super) fn lost(draft: &Draft, drafts: &[Draft]) -> String {
+pub(super) fn lost(draft: &DraftDoor, drafts: &[DraftDoor]) -> String {
     let protected = opened(drafts);
     let is_lost = |ports: &&Ports| {
         let covers = |other: &Ports| {
@@ -47,7 +47,7 @@ pub(super) fn lost(draft: &Draft, drafts: &[Draft]) -> String {
     }
 }
 
-fn knocks(draft: &mut Draft, door: &KnockdDoor) {
+fn knocks(draft: &mut DraftDoor, door: &KnockdDoor) {
     let (line, key, place) = match &door.sequence {
         KnockdSequence::Fixed(entry) => (entry.line, "sequence", shown(&entry.value)),
         KnockdSequence::Otp(entry) => (entry.line, "otp", "its 256 ports".to_owned()),
@@ -70,7 +70,7 @@ fn knocks(draft: &mut Draft, door: &KnockdDoor) {
     draft.note(line, key, reason);
 }
 
-fn nothing_protected(draft: &mut Draft, door: &KnockdDoor, protected: &[Ports]) {
+fn nothing_protected(draft: &mut DraftDoor, door: &KnockdDoor, protected: &[Ports]) {
     if !draft.opens.is_empty() || !draft.closes.is_empty() {
         return;
     }

@@ -6,7 +6,7 @@ use knock_sequence::Ports;
 
 use super::{
     conf::{Conf, Located},
-    door::Draft,
+    door::DraftDoor,
     notes,
 };
 use crate::{
@@ -27,11 +27,11 @@ pub(super) struct Page<'c> {
     pub(super) interfaces: Option<Located<Vec<String>>>,
     /// The comment at the top of the file.
     pub(super) notes: Vec<Problem>,
-    pub(super) doors: Vec<Draft>,
+    pub(super) doors: Vec<DraftDoor>,
 }
 
 /// The lines of the parts.
-pub(super) struct Places {
+pub(super) struct PartLines {
     head: Range<usize>,
     /// The lines and the index of each door that is not a comment.
     doors: Vec<(Range<usize>, usize)>,
@@ -47,7 +47,7 @@ impl<'c> Page<'c> {
             .iter()
             .map(|door| {
                 let name = unique(&door.name.value, &mut names);
-                Draft::of(door, &name, knocked_interface(&interfaces), None)
+                DraftDoor::of(door, &name, knocked_interface(&interfaces), None)
             })
             .collect();
         Self {
@@ -74,7 +74,7 @@ impl<'c> Page<'c> {
         self.notes.iter().cloned().chain(of_doors).collect()
     }
 
-    pub(super) fn write(&self) -> (String, Places) {
+    pub(super) fn write(&self) -> (String, PartLines) {
         let mut text = comment(&self.title) + "\n";
         for note in &self.notes {
             text += &remark(note);
@@ -88,7 +88,7 @@ impl<'c> Page<'c> {
                 ));
             }
         }
-        let mut places = Places {
+        let mut places = PartLines {
             head: 0..next_line(&text),
             doors: Vec::new(),
         };
@@ -137,7 +137,7 @@ impl<'c> Page<'c> {
                     return false;
                 }
                 let interface = knocked_interface(&self.interfaces);
-                let changed = Draft::of(door, &draft.name, interface, Some(&closable));
+                let changed = DraftDoor::of(door, &draft.name, interface, Some(&closable));
                 if let Some(draft) = self.doors.get_mut(index) {
                     *draft = changed;
                 }
@@ -148,7 +148,7 @@ impl<'c> Page<'c> {
     }
 
     /// Returns those ports of a closing door that another door opens for the same target.
-    pub(super) fn closable(&self, closing: &Draft) -> Vec<Ports> {
+    pub(super) fn closable(&self, closing: &DraftDoor) -> Vec<Ports> {
         let opens = |ports: &Ports| {
             let kept = self.doors.iter().filter(|draft| draft.refused.is_empty());
             kept.filter(|draft| draft.value("target") == closing.value("target"))
@@ -158,7 +158,7 @@ impl<'c> Page<'c> {
     }
 
     /// Turns doors with problems into comments.
-    pub(super) fn leave_out(&mut self, problems: Vec<Problem>, places: &Places) {
+    pub(super) fn leave_out(&mut self, problems: Vec<Problem>, places: &PartLines) {
         let mut is_less = false;
         let mut mended = HashSet::new();
         for problem in problems {
@@ -207,7 +207,7 @@ impl<'c> Page<'c> {
     }
 }
 
-impl Places {
+impl PartLines {
     fn door_at(&self, line: usize) -> Option<usize> {
         let mut doors = self.doors.iter();
         doors
@@ -216,7 +216,7 @@ impl Places {
     }
 
     /// Replaces the line of a door in a reason with its line in knockd's file.
-    fn translated(&self, reason: &str, doors: &[Draft]) -> String {
+    fn translated(&self, reason: &str, doors: &[DraftDoor]) -> String {
         const ON_LINE: &str = "on line ";
         let translate = || {
             let (before, rest) = reason.split_once(ON_LINE)?;
@@ -229,7 +229,7 @@ impl Places {
     }
 }
 
-impl Draft {
+impl DraftDoor {
     fn toml(&self) -> String {
         let mut text = String::new();
         for note in &self.notes {
