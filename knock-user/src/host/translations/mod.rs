@@ -9,6 +9,7 @@ use serde_json::Value;
 mod ask;
 mod iptables;
 mod nft;
+mod nft_values;
 mod reading;
 mod space;
 #[cfg(test)]

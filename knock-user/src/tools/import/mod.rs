@@ -8,6 +8,8 @@
 
 mod conf;
 mod door;
+mod door_commands;
+mod draft;
 mod encoding;
 mod helper;
 mod iptables;

@@ -4,7 +4,7 @@ use knock_sequence::Ports;
 
 use super::{
     conf::{KnockdDoor, KnockdSequence},
-    door::{DraftDoor, shown},
+    draft::{DraftDoor, shown},
 };
 
 /// Notes for each door what happens to its knocks, and for each that protects nothing that it does

@@ -6,7 +6,7 @@ use knock_sequence::Ports;
 
 use super::{
     conf::{Conf, Located},
-    door::DraftDoor,
+    draft::DraftDoor,
     notes,
 };
 use crate::{

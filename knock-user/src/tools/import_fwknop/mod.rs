@@ -9,6 +9,7 @@
 
 mod stanza;
 mod user;
+mod values;
 
 use std::{
     fs,
@@ -258,7 +259,7 @@ fn user_table(
         let same = |door: &&DoorDraft| door.ports == ports && door.keys == converted.door;
         let found = doors.iter().find(same).map(|door| door.name.clone());
         let name = found.unwrap_or_else(|| {
-            let wanted = user::door_name(ports);
+            let wanted = values::door_name(ports);
             let name = free(&wanted, |name| doors.iter().all(|other| other.name != name));
             doors.push(DoorDraft {
                 name: name.clone(),

@@ -1,9 +1,12 @@
 //! Converts a stanza of access.conf to a user and its doors.
 
 use jiff::{Timestamp, civil::Date};
-use knock_sequence::{Ports, Protocol};
+use knock_sequence::Ports;
 
-use super::stanza::{Line, Stanza};
+use super::{
+    stanza::{Line, Stanza},
+    values::{prefix, words},
+};
 use crate::{
     config::fwknop,
     model::{problem::Problem, settings::Prefix},
@@ -388,58 +391,5 @@ fn unread(key: &str) -> &'static str {
         _ if key.starts_with("GPG_") => NOT_GPG,
         _ if key.starts_with("%include") => NOT_INCLUDED,
         _ => "not used",
-    }
-}
-
-/// Parses a prefix in fwknop's forms, with bits behind it cleared.
-fn prefix(text: &str) -> Option<Prefix> {
-    let (address, bits) = match text.split_once('/') {
-        Some((address, bits)) => (address, Some(bits)),
-        None => (text, None),
-    };
-    let one = Prefix::of(address.trim().parse().ok()?);
-    let bits = match bits.map(str::trim) {
-        None => one.bits,
-        Some(mask) if mask.contains('.') => {
-            let mask: std::net::Ipv4Addr = mask.parse().ok()?;
-            let ones = mask.to_bits().leading_ones();
-            (mask.to_bits().count_ones() == ones).then(|| u8::try_from(ones).ok())??
-        }
-        Some(bits) => bits.parse().ok().filter(|bits| *bits <= one.bits)?,
-    };
-    Some(Prefix { bits, ..one }.cleared())
-}
-
-/// Splits a command into words with our placeholders; none if it needs a shell.
-fn words(command: &str) -> Option<Vec<String>> {
-    let words = command.split_whitespace().map(|word| {
-        let word = [
-            ("$IP", "{source}"),
-            ("$SRC", "{source}"),
-            ("$PORT", "{port}"),
-        ]
-        .iter()
-        .fold(word.to_owned(), |word, (from, to)| word.replace(from, to));
-        (!word.contains(['$', '|', ';', '&', '>', '<', '`', '"', '\'', '\\'])).then_some(word)
-    });
-    words.collect()
-}
-
-/// Returns the name of a door for ports: `ssh`, `tcp-8080`.
-pub(super) fn door_name(ports: Ports) -> String {
-    const NAMES: [(u16, &str); 6] = [
-        (22, "ssh"),
-        (80, "http"),
-        (443, "https"),
-        (993, "imaps"),
-        (1194, "openvpn"),
-        (3389, "rdp"),
-    ];
-    let known = NAMES.iter().find(|(port, _)| {
-        (ports.first, ports.last) == (*port, *port) && ports.protocol == Protocol::Tcp
-    });
-    match known {
-        Some((_, name)) => (*name).to_owned(),
-        None => ports.to_string().replace('/', "-"),
     }
 }
