@@ -15,6 +15,7 @@ mod kept;
 pub mod record;
 mod strip;
 
+#[cfg(feature = "cli")]
 pub(crate) use kept::sha256;
 
 use crate::{
