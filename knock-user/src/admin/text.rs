@@ -47,7 +47,7 @@ impl LocalTime {
     }
 }
 
-/// Joins lines, each with its end. Nothing in them affects a terminal.
+/// Joins lines, each with its end. Control characters are escaped, so that none affects a terminal.
 pub fn lines(lines: Vec<String>) -> String {
     let mut text = String::new();
     for line in lines {
@@ -62,7 +62,7 @@ pub(crate) fn short(length_s: f64) -> String {
     spell_short(Duration::try_from_secs_f64(length_s).unwrap_or_default())
 }
 
-/// The side of its column at which a cell stands.
+/// The side of its column to which a cell is aligned.
 #[derive(Clone, Copy)]
 pub(super) enum Side {
     Left,

@@ -1,5 +1,5 @@
-//! Restores programs that drivers have lost, and reports interfaces whose frames pass by the
-//! program.
+//! Restores programs that drivers have lost, and reports interfaces whose frames bypass
+//! the program.
 
 use anyhow::{Context as _, Result};
 use tokio::sync::oneshot;

@@ -1,4 +1,4 @@
-//! The status of an instance that no process runs for: its maps are pinned.
+//! The status of an instance without a process, read from its pinned maps.
 
 use anyhow::Result;
 
@@ -133,7 +133,7 @@ mod tests {
             programs: vec![],
             ..registry.clone()
         };
-        let no_more = Registry {
+        let without_fallback = Registry {
             fallback: None,
             ..registry.clone()
         };
@@ -156,8 +156,8 @@ mod tests {
             ),
             ("an older version wrote it", &unknown, &[1], "tcp/80", None),
             (
-                "somebody else's",
-                &no_more,
+                "a foreign program",
+                &without_fallback,
                 &[9],
                 "tcp/80",
                 Some("which one is in force is unknown"),
