@@ -22,6 +22,7 @@ mod places;
 mod purpose;
 pub mod reader;
 mod rules;
+mod scan_rules;
 mod scans;
 mod section;
 mod spa;

@@ -5,13 +5,11 @@ use std::{collections::BTreeMap, net::IpAddr, time::Duration};
 use knock_common::layout::FlagClass;
 use knock_sequence::{Knock, PortSet, Ports, duration::spell};
 
+use super::places::DoorProblem;
 use crate::model::{
     settings::{Door, Dynamic, Otp, Settings},
     value::spell_flags,
 };
-
-/// A problem of a door: its index, the key, and the reason.
-pub(super) type DoorProblem = (usize, &'static str, String);
 
 /// Returns the doors with time-based sequences, and their indices.
 pub(super) fn timed(settings: &Settings) -> impl Iterator<Item = (usize, &Door, &Otp)> {

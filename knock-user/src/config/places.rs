@@ -3,6 +3,9 @@
 use super::section::Lines;
 use crate::{compile::Conflict, model::problem::Problem};
 
+/// A problem of a door: its index, the key, and the reason.
+pub(super) type DoorProblem = (usize, &'static str, String);
+
 /// The lines of keys and doors in the file.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub(super) struct Places {

@@ -6,22 +6,15 @@ use std::{
     path::Path,
 };
 
-use knock_common::{layout::FlagClass, packet::Protocol};
+use knock_common::packet::Protocol;
 use knock_sequence::{Knock, PortSet, Ports};
 
-use super::{
-    otp_rules,
-    places::Places,
-    reader::Read,
-    scans::{Direction, Harmless, Touch, opens},
-    spa_rules,
-};
+use super::{otp_rules, places::Places, reader::Read, scan_rules, spa_rules};
 use crate::{
     compile,
     model::{
         problem::Report,
         settings::{Decoys, Door, Dynamic, Exempt, Settings, Verify},
-        value::spell_flags,
     },
 };
 
@@ -161,6 +154,12 @@ impl Rules<'_> {
     fn ranges(&mut self) {
         let protector = |ports| self.protector(ports);
         for (index, key, reason) in otp_rules::check(self.settings, &self.protected, protector) {
+            self.add(index, key, reason);
+        }
+    }
+
+    fn scans(&mut self) {
+        for (index, key, reason) in scan_rules::check(self.settings) {
             self.add(index, key, reason);
         }
     }
@@ -366,63 +365,6 @@ impl Rules<'_> {
                     );
                     self.add(index, "close", reason);
                 }
-            }
-        }
-    }
-
-    /// Reports sequences that a port scan in order would complete.
-    fn scans(&mut self) {
-        const MIX: &str = "mix ascending and descending ports";
-        let exempt: &[Ports] = match &self.settings.exempt {
-            Exempt::Listed(listed) => listed,
-            // The file does not say on which ports the host listens; a warning covers those.
-            Exempt::Listening => &[],
-        };
-        let mut harmless = Harmless::new(self.settings, exempt);
-        for (index, door) in self.settings.doors.iter().enumerate() {
-            // A warning covers sequences of one knock.
-            if door.knock.len() < 2 {
-                continue;
-            }
-            if !self.settings.strict
-                && let Some(direction) = Direction::of(&door.knock)
-            {
-                self.add(
-                    index,
-                    "knock",
-                    format!("{direction}: {MIX}, or remove strict = false"),
-                );
-                continue;
-            }
-            let Some(direction) = harmless.walk(&door.knock, Touch::of(door)) else {
-                continue;
-            };
-            // If the default flags don't help, the sequence is at fault.
-            let touch = Touch {
-                flags: FlagClass::SYN,
-                ..Touch::of(door)
-            };
-            if opens(door.tcp_flags) || harmless.walk(&door.knock, touch).is_some() {
-                self.add(
-                    index,
-                    "knock",
-                    format!(
-                        "{direction}, because no port between the knocks resets the attempt: \
-                         {MIX}, or use ports that are further apart"
-                    ),
-                );
-            } else {
-                self.add(
-                    index,
-                    "tcp_flags",
-                    format!(
-                        "{direction}: \"{}\" also matches packets that open no connection, and \
-                         those do not reset the attempt on the ports in between; use the \
-                         default, tcp_flags = \"{}\", or {MIX}",
-                        spell_flags(door.tcp_flags),
-                        spell_flags(FlagClass::SYN)
-                    ),
-                );
             }
         }
     }
