@@ -37,9 +37,9 @@ fn no_secret_is_in_a_report() {
     net::test(|net| {
         let directory = TempDir::new().unwrap();
         let daemon = start(net, directory.path());
-        let guest = net.new_source(Family::V4);
-        guest.knock(KNOCKS);
-        daemon.wait_for_event(&json!({"event": "opened", "source": guest.name()}));
+        let client = net.new_source(Family::V4);
+        client.knock(KNOCKS);
+        daemon.wait_for_event(&json!({"event": "opened", "source": client.name()}));
         // A wrong knock names its port in an event.
         let other = net.new_source(Family::V6);
         other.knock("tcp/47321 tcp/49321");
@@ -66,10 +66,10 @@ fn no_secret_is_in_a_report() {
         ] {
             assert!(text.contains(part), "{part} is not in\n{text}");
         }
-        has_no_secret(&text, &[&guest.name(), &other.name()]);
+        has_no_secret(&text, &[&client.name(), &other.name()]);
         let (code, json) = daemon::ask(&net.server, &["report", "--json"]);
         assert_eq!(code, Some(0), "{json}");
-        has_no_secret(&json, &[&guest.name(), &other.name()]);
+        has_no_secret(&json, &[&client.name(), &other.name()]);
 
         // Without a process, from what it left.
         daemon.kill();

@@ -34,9 +34,9 @@ fn the_view_follows_what_happens_and_keys_act() {
         tmux.shows("in force  pid");
         tmux.shows(SERVER_LINK);
         tmux.shows("GRANTS 0");
-        let guest = net.new_source(Family::V4);
-        let name = guest.name();
-        guest.knock(KNOCKS);
+        let client = net.new_source(Family::V4);
+        let name = client.name();
+        client.knock(KNOCKS);
         daemon.wait_for_event(&json!({"event": "opened", "source": name}));
         tmux.shows("GRANTS 1");
         tmux.shows(&format!("opened     {name}"));
@@ -116,9 +116,9 @@ fn a_daemon_that_ends_and_returns_is_followed() {
         tmux.shows("NO ANSWER");
         let daemon = Daemon::start(&net.server, DOOR);
         tmux.shows(&format!("in force  pid {}", daemon.process().id()));
-        let guest = net.new_source(Family::V4);
-        guest.knock(KNOCKS);
-        tmux.shows(&format!("opened     {}", guest.name()));
+        let client = net.new_source(Family::V4);
+        client.knock(KNOCKS);
+        tmux.shows(&format!("opened     {}", client.name()));
         tmux.keys(&["q"]);
         tmux.ends(0);
         daemon.stop();
