@@ -29,6 +29,8 @@ pub struct Answered {
     pub after: Duration,
     /// How far this machine's clock is ahead of the host's, in milliseconds.
     pub ahead_ms: i64,
+    /// The address that the packet asked to open for; `None` for the packet's source.
+    pub asked: Option<IpAddr>,
 }
 
 /// No answer arrived.
@@ -225,12 +227,9 @@ impl Answered {
 
     /// Returns what the host did, in words.
     pub(crate) fn text(&self, spa: &CheckedSpa) -> String {
-        let Answer {
-            source,
-            seconds,
-            port,
-            ..
-        } = self.answer;
+        let Answer { seconds, port, .. } = self.answer;
+        // The answer has the packet's source, and the host complies for the address that the packet asks for.
+        let source = self.asked.unwrap_or(self.answer.source);
         let door = spa.door_text();
         match Meaning::of(self.answer.outcome) {
             Meaning::Open => {
@@ -340,6 +339,7 @@ impl SentPacket {
             answer,
             after,
             ahead_ms: ahead.clamp(-limit, limit) as i64,
+            asked: self.source,
         }
     }
 }

@@ -153,6 +153,11 @@ fn only_a_permitted_user_opens_for_another_address() {
             }));
             drop(other.finds_open(SSH, "bob may"));
             own.finds_closed(SSH, "whose packet it is");
+
+            let words = [&host, "--source", &other.name(), "--door", "ssh"];
+            let printed = users.opens(&net.client, "bob", &words);
+            let expected = format!("is open for 30s for {} (tcp/22)", other.name());
+            assert!(printed.contains(&expected), "{printed}");
         }
         daemon.stop();
     });
