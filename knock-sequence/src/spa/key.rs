@@ -80,9 +80,15 @@ impl FromStr for PublicKey {
                 "not a public key: write \"knock1:\" and 43 characters, as keygen prints them",
             ));
         };
-        decode(rest)
-            .map(|octets| Self(*octets))
-            .map_err(|reason| Invalid::new(format!("not a public key: {reason}")))
+        let octets =
+            decode(rest).map_err(|reason| Invalid::new(format!("not a public key: {reason}")))?;
+        // X25519 takes these octets for another key's, but no client has their id.
+        if !is_canonical(&octets) {
+            return Err(Invalid::new(
+                "not a public key: keygen prints no such number, so copy it again",
+            ));
+        }
+        Ok(Self(*octets))
     }
 }
 
@@ -234,6 +240,14 @@ pub enum KeyError {
 )]
 pub struct NoRandomness;
 
+/// Whether octets are the little-endian number of a public key: it is below 2^255 - 19, the prime of X25519.
+fn is_canonical(octets: &[u8; 32]) -> bool {
+    let mut prime = [0xff; 32];
+    let [first, .., last] = &mut prime;
+    (*first, *last) = (0xed, 0x7f);
+    octets.iter().rev().lt(prime.iter().rev())
+}
+
 /// Reads 43 characters of base64url.
 fn decode(text: &str) -> Result<Zeroizing<[u8; 32]>, String> {
     if text.len() != 43 {
@@ -354,6 +368,30 @@ mod tests {
         // The last character has two bits that no octet takes: one key has one text.
         let spare = TEXT.replace("PxM", "PxN");
         assert!(spare.parse::<PublicKey>().is_err());
+    }
+
+    #[test]
+    fn one_public_key_has_one_number() {
+        let of = |first: u8, middle: u8, last: u8| {
+            let mut octets = [middle; 32];
+            (octets[0], octets[31]) = (first, last);
+            octets
+        };
+        let mut twin = *PrivateKey::from_octets([0x11; 32]).public().octets();
+        twin[31] |= 0x80;
+        for (name, octets, is_read) in [
+            ("the greatest", of(0xec, 0xff, 0x7f), true),
+            ("the prime", of(0xed, 0xff, 0x7f), false),
+            ("above the prime", of(0xff, 0xff, 0x7f), false),
+            ("a smaller octet in the middle", of(0xff, 0xfe, 0x7f), true),
+            ("a smaller last octet", of(0xff, 0xff, 0x7e), true),
+            ("the highest bit", of(0x09, 0, 0x80), false),
+            ("the highest bit of a client's key", twin, false),
+        ] {
+            let key = PublicKey::from_octets(octets);
+            let read = key.to_string().parse::<PublicKey>();
+            assert_eq!(read.is_ok(), is_read, "{name}: {read:?}");
+        }
     }
 
     #[test]
