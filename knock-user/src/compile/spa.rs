@@ -94,7 +94,9 @@ pub(super) fn user_numbers(settings: &Settings, id_assigner: &mut IdAssigner<'_>
     let users = settings.users.iter();
     let numbers = users.map(|user| id_assigner.user(&user.name));
     // Within the limit, there are enough numbers.
-    numbers.map(|number| number.unwrap_or(u16::MAX)).collect()
+    let numbers = numbers.map(|number| number.unwrap_or(u16::MAX)).collect();
+    id_assigner.keep_removed_users(USERS_MAX);
+    numbers
 }
 
 /// Marks the ports to which SPA packets are sent.

@@ -158,6 +158,19 @@ impl<'k> IdAssigner<'k> {
         Some(number)
     }
 
+    /// Keeps the numbers of removed users while all users are at most this many: grants that they asked for still have
+    /// them, and are listed with the name of whoever has the number.
+    pub(super) fn keep_removed_users(&mut self, most: usize) {
+        let room = most.saturating_sub(self.used.users.len());
+        let removed = self.known.users.iter();
+        let removed: Vec<_> = removed
+            .filter(|(name, _)| !self.used.users.contains_key(*name))
+            .take(room)
+            .map(|(name, &number)| (name.clone(), number))
+            .collect();
+        self.used.users.extend(removed);
+    }
+
     /// Returns the id of a target; `None` if none is left.
     pub(super) fn target(&mut self, address: IpAddr) -> Option<u16> {
         let number = match self.known.targets.get(&address) {
@@ -226,6 +239,32 @@ mod tests {
         let both = known.with(&second.used);
         assert_eq!(both.doors.len(), 4);
         assert_eq!(both.door_names()[&3], "db");
+    }
+
+    #[test]
+    fn removed_users_keep_their_number() {
+        let mut known = StableIds::default();
+        for (users, most, expected) in [
+            (&["alice", "bob"][..], 9, &[("alice", 1), ("bob", 2)][..]),
+            (&["bob"], 9, &[("alice", 1), ("bob", 2)]),
+            (&["carol"], 9, &[("alice", 1), ("bob", 2), ("carol", 3)]),
+            (&["alice"], 9, &[("alice", 1), ("bob", 2), ("carol", 3)]),
+            (&["alice", "dave"], 2, &[("alice", 1), ("dave", 4)]),
+        ] {
+            let mut id_assigner = IdAssigner::new(&known);
+            for name in users {
+                id_assigner.user(name);
+            }
+            id_assigner.keep_removed_users(most);
+            let used = id_assigner.used;
+            let found: Vec<_> = used
+                .users
+                .iter()
+                .map(|(name, &n)| (name.as_str(), n))
+                .collect();
+            assert_eq!(found, expected, "{users:?}, at most {most}");
+            known = used;
+        }
     }
 
     #[test]
