@@ -19,7 +19,7 @@ fn a_stanza_becomes_a_user_with_doors() {
          {HMAC_KEY};\nOPEN_PORTS tcp/22,udp/1194\nRESTRICT_PORTS udp/53\nFW_ACCESS_TIMEOUT \
          60\nMAX_FW_TIMEOUT 600\nREQUIRE_USERNAME bob\nREQUIRE_SOURCE_ADDRESS Y\nACCESS_EXPIRE \
          02/01/2030\nDESTINATION 192.0.2.2\n{}",
-        stanza("REQUIRE_USERNAME carol")
+        stanza("REQUIRE_USERNAME carol").replace(HMAC_KEY, "QW5vdGhlciBITUFDIGtleQ==")
     );
     let server = "PCAP_INTF eth1\nPCAP_FILTER udp port 4000;\nMAX_SPA_PACKET_AGE 120\nVERBOSE 1\n";
     let imported = import(&access, Some(server));

@@ -146,6 +146,60 @@ fn a_key_that_no_client_can_have_is_an_error() {
 }
 
 #[test]
+fn fwknop_users_with_one_hmac_key_need_other_addresses() {
+    const KEYS: &str = "KEY a passphrase\nHMAC_KEY an HMAC key\n";
+    const SAME: &str = "seq.toml:13: fwknop: user \"bob\" has the same HMAC key on line 8, so \
+                        packets can't be assigned: make keys for each user with `fwknop \
+                        --key-gen`, list all doors at one user, or give both a source without \
+                        common addresses";
+    let lan = "source = [\"192.0.2.0/24\"]";
+    for (name, second, bob, carol, expected) in [
+        ("other keys", "KEY another\nHMAC_KEY another\n", "", "", ""),
+        ("the same keys", KEYS, "", "", SAME),
+        (
+            "another passphrase",
+            "KEY another\nHMAC_KEY an HMAC key\n",
+            "",
+            "",
+            SAME,
+        ),
+        (
+            "a longer key that is the same for HMAC",
+            "KEY another\nHMAC_KEY_BASE64 YW4gSE1BQyBrZXkA\n",
+            "",
+            "",
+            SAME,
+        ),
+        ("one has everywhere", KEYS, lan, "", SAME),
+        (
+            "common addresses",
+            KEYS,
+            lan,
+            "source = [\"198.51.100.1\", \"192.0.2.7\"]",
+            SAME,
+        ),
+        (
+            "no common address",
+            KEYS,
+            lan,
+            "source = [\"198.51.100.1\", \"192.0.3.0/24\"]",
+            "",
+        ),
+    ] {
+        let files = Files::new("", &format!("\"{}\"", public(7)));
+        files.write("bob.fwknop", KEYS);
+        files.write("carol.fwknop", second);
+        let text = format!(
+            "[spa]\nkey = \"host.key\"\n[[door]]\nname = \"ssh\"\nopen = [\"tcp/22\"]\n[[user]]\n\
+             name = \"bob\"\nfwknop = \"bob.fwknop\"\ndoors = [\"ssh\"]\n{bob}\n[[user]]\n\
+             name = \"carol\"\nfwknop = \"carol.fwknop\"\ndoors = [\"ssh\"]\n{carol}\n"
+        );
+        files.write("seq.toml", &text);
+        assert_eq!(files.problems(), expected, "{name}");
+    }
+}
+
+#[test]
 fn a_key_file_that_has_changed_is_found() {
     let files = Files::new("old_key = \"old.key\"", &format!("\"{}\"", public(7)));
     let checked = config::read(&files.path("seq.toml")).unwrap();

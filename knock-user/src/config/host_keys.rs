@@ -9,7 +9,7 @@ use std::{
 
 use knock_sequence::spa::{KeyError, PairKeys, PrivateKey, PublicKey, WeakKey, read_private_key};
 
-use super::{checked::Checked, fwknop, reader::Read};
+use super::{checked::Checked, fwknop, reader::Read, shared_keys};
 use crate::model::problem::{Problem, Problems};
 use crate::{
     host::{files, os_error},
@@ -55,6 +55,7 @@ pub(super) fn read(read: &mut Read, problems: &mut Vec<Problem>) -> Vec<PrivateK
             }),
         }
     }
+    problems.extend(shared_keys::find(settings, places));
     keys
 }
 
