@@ -406,7 +406,13 @@ fn a_user_keeps_its_number() {
     );
     assert_eq!(
         after.users,
-        [("bob".to_owned(), 2), ("carol".to_owned(), 3)].into()
+        [
+            ("alice".to_owned(), 1),
+            ("bob".to_owned(), 2),
+            ("carol".to_owned(), 3)
+        ]
+        .into(),
+        "her grants still have the number"
     );
 }
 
