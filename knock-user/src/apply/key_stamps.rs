@@ -15,7 +15,7 @@ use crate::{
         maps::{self, Plain},
         program::XdpProgram,
     },
-    sequences::stamps::{FWKNOP_FRESH_MS, OpenedStamps, UsedStamps},
+    sequences::stamps::{FWKNOP_FRESH_MS, OpenedStamps, Stamps, UsedStamps},
 };
 
 /// Reasons that are counted after a packet has used its stamp.
@@ -132,5 +132,13 @@ impl KeyStamps {
         program.set_fwknop_keys(&self.held)?;
         self.held.clear();
         Ok(())
+    }
+
+    /// Writes the stamps that a program used before one without users replaced it.
+    pub(super) fn leave(&self, before: &mut XdpProgram, record: &Stamps) -> Result<()> {
+        if !before.has_users() {
+            return Ok(());
+        }
+        record.write(&self.used(before)?, &BTreeSet::new())
     }
 }

@@ -184,7 +184,9 @@ impl Protection {
         self.refused = deployed.refused.iter().cloned().collect();
         let mut before = std::mem::replace(&mut self.program, program);
         let stamps = std::mem::replace(&mut self.key_stamps, key_stamps);
-        if let Err(error) = self.leave_stamps(&mut before, &stamps) {
+        if !self.program.has_users()
+            && let Err(error) = stamps.leave(&mut before, &self.stamps)
+        {
             tracing::warn!("{}", os_error::describe(&error));
         }
         self.live_tables = live_tables;

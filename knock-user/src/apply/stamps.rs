@@ -1,22 +1,15 @@
 //! Keeps the stamps that keys of users have used: in the map `SPA_LAST`, and on disk. Follows the
 //! wall clock for the program, which has none.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    thread,
-    time::Duration,
-};
+use std::{collections::BTreeMap, thread, time::Duration};
 
 use anyhow::{Context as _, Result};
 use knock_common::spa::layout::{SEEN_MAX, SpaKeyId};
 
-use super::{
-    key_stamps::{AFTER_USE, KeyStamps},
-    protection::Protection,
-};
+use super::{key_stamps::AFTER_USE, protection::Protection};
 use crate::{
     host::{clock, os_error},
-    kernel::{maps, program::XdpProgram},
+    kernel::maps,
     sequences::stamps::{FWKNOP_FRESH_MS, UsedStamps},
 };
 
@@ -124,14 +117,6 @@ impl Protection {
             maps::delete(&mut seen, tag).context("removing a packet from SPA_SEEN")?;
         }
         Ok(())
-    }
-
-    /// Writes the stamps that the previous program left, if the present one accepts none.
-    pub(super) fn leave_stamps(&self, before: &mut XdpProgram, stamps: &KeyStamps) -> Result<()> {
-        if !before.has_users() || self.program.has_users() {
-            return Ok(());
-        }
-        self.stamps.write(&stamps.used(before)?, &BTreeSet::new())
     }
 
     /// Writes all used stamps once no packet can use another one.

@@ -32,6 +32,7 @@ mod ring;
 mod room;
 mod signals;
 mod standing;
+mod start;
 mod state;
 mod stats;
 mod surroundings;

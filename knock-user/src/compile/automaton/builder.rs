@@ -7,7 +7,11 @@ use std::{
 
 use knock_common::layout::{DOORS_PER_NODE, NODES_MAX, Node, Symbol};
 
-use super::{Automaton, Edges, Path, ROOT, find};
+use super::{
+    Automaton, Edges, Path, ROOT,
+    conflicts::{Ambiguous, Odds, too_large},
+    find,
+};
 use crate::{
     compile::{conflict::Conflict, edge::EdgeFrom, ticks::ticks},
     model::settings::Door,
@@ -17,19 +21,19 @@ use crate::{
 const EDGES_MAX: usize = NODES_MAX as usize;
 
 /// A node during construction.
-pub(super) struct Stem {
-    pub(super) symbol: Symbol,
-    pub(super) depth: u8,
-    pub(super) target_id: u16,
+struct Stem {
+    symbol: Symbol,
+    depth: u8,
+    target_id: u16,
     /// The door with the lowest index whose sequence contains this node.
-    pub(super) via_door: usize,
+    via_door: usize,
     /// The longest `sequence_timeout` of the doors whose sequences contain this node, in ticks.
-    pub(super) sequence_timeout_ticks: u32,
+    sequence_timeout_ticks: u32,
     /// The paths that end here.
-    pub(super) ends: Vec<usize>,
+    ends: Vec<usize>,
     /// The path whose next knock depends on the source, and the position of that knock, from 1.
-    pub(super) per_source: Option<(usize, u8)>,
-    pub(super) children: Edges,
+    per_source: Option<(usize, u8)>,
+    children: Edges,
 }
 
 /// Builds the automaton; `None` after a conflict, which is reported.
@@ -50,23 +54,12 @@ pub(in crate::compile) fn build(
     builder.finish(conflicts)
 }
 
-pub(super) struct Builder<'d> {
-    pub(super) doors: &'d [Door],
-    pub(super) paths: &'d [Path],
-    pub(super) stems: Vec<Stem>,
-    pub(super) firsts: BTreeMap<u16, Edges>,
-    /// Pairs of doors that need the same `step_timeout`, the later one first, and the number of
-    /// shared knocks.
-    pub(super) at_odds: BTreeMap<(usize, usize), Odds>,
-    pub(super) crowded: BTreeSet<Vec<usize>>,
-    /// Pairs of doors whose source-bound knocks follow the same knocks.
-    pub(super) mixed: BTreeSet<(usize, usize)>,
-}
-
-/// How the sequences of two doors with different `step_timeout` overlap.
-pub(super) struct Odds {
-    pub(super) knocks: u8,
-    pub(super) overlap: bool,
+struct Builder<'d> {
+    doors: &'d [Door],
+    paths: &'d [Path],
+    stems: Vec<Stem>,
+    firsts: BTreeMap<u16, Edges>,
+    ambiguous: Ambiguous,
 }
 
 impl<'d> Builder<'d> {
@@ -76,9 +69,7 @@ impl<'d> Builder<'d> {
             paths,
             stems: Vec::new(),
             firsts: BTreeMap::new(),
-            at_odds: BTreeMap::new(),
-            crowded: BTreeSet::new(),
-            mixed: BTreeSet::new(),
+            ambiguous: Ambiguous::default(),
         }
     }
 
@@ -144,7 +135,8 @@ impl<'d> Builder<'d> {
                 None => *per_source = Some((place, knock)),
                 Some((other, _)) => {
                     let other = self.paths.get(other).map_or(0, |path| path.door);
-                    self.mixed
+                    self.ambiguous
+                        .mixed
                         .insert((sequence.door.max(other), sequence.door.min(other)));
                 }
             }
@@ -168,6 +160,7 @@ impl<'d> Builder<'d> {
             return;
         }
         let odds = self
+            .ambiguous
             .at_odds
             .entry((a.max(b), a.min(b)))
             .or_insert(Odds { knocks, overlap });
@@ -180,7 +173,8 @@ impl<'d> Builder<'d> {
     }
 
     fn finish(mut self, conflicts: &mut Vec<Conflict>) -> Option<Automaton> {
-        if let Some(conflict) = self.too_large() {
+        let first_knocks = self.firsts.values().map(Vec::len).sum();
+        if let Some(conflict) = too_large(first_knocks, self.stems.len()) {
             conflicts.push(conflict);
             return None;
         }
@@ -246,8 +240,8 @@ impl<'d> Builder<'d> {
         for (a, b, knocks) in odds {
             self.compare(a, b, knocks, true);
         }
-        self.crowded = crowded;
-        let found = self.conflicts();
+        self.ambiguous.crowded = crowded;
+        let found = self.ambiguous.conflicts(self.doors);
         if !found.is_empty() {
             conflicts.extend(found);
             return None;
