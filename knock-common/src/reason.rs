@@ -156,10 +156,10 @@ reasons! {
     54 => OutOfSequence, "out-of-sequence", "knock out of sequence", Drop, Knocks;
     55 => Decoy, "decoy", "decoy port", Drop, Knocks;
     56 => LockedOut, "locked-out", "locked out", Drop, Knocks;
-    57 => Opened, "opened", "sequence complete", Drop, Always;
+    57 => Opened, "opened", "door opened", Drop, Always;
     /// Each packet to the port of a one-knock door refreshes its grant, hence the event limit.
-    58 => Refreshed, "refreshed", "sequence complete again", Drop, Knocks;
-    59 => Closed, "closed", "closing sequence complete", Drop, Knocks;
+    58 => Refreshed, "refreshed", "door opened again", Drop, Knocks;
+    59 => Closed, "closed", "door closed", Drop, Knocks;
     60 => GrantsFull, "grants-full", "no room for another grant", Drop, Knocks;
     /// Other CPUs changed the same attempt more often than this one retries.
     61 => Contended, "contended", "attempt changed by another CPU", Drop, Knocks;

@@ -1,4 +1,4 @@
-//! The XDP program: has `knock_common::judge` decide about each packet, and carries out the decision.
+//! The XDP program: calls `knock_common::judge` for each packet, and carries out its decision.
 #![no_std]
 #![no_main]
 #![feature(core_intrinsics)]

@@ -40,7 +40,7 @@ fn an_event_is_a_line() {
         ("opened, IPv6, several ports", event(V6, Reason::Opened, 1, 2, Tcp, 9000), "12:00:01.123 opened  2001:db8::9  games  udp/60000-61000, tcp/80 for 30s"),
         ("opened, no port", event(V4, Reason::Opened, 3, 1, Tcp, 9000), "12:00:01.123 opened  203.0.113.9  bell  for 30s"),
         ("refreshed", event(V4, Reason::Refreshed, 0, 3, Tcp, 9000), "12:00:01.123 refreshed  203.0.113.9  ssh  tcp/22 for 30s"),
-        ("closed", event(V4, Reason::Closed, 2, 2, Tcp, 9000), "12:00:01.123 closed  203.0.113.9  shut  tcp/22 closing sequence complete"),
+        ("closed", event(V4, Reason::Closed, 2, 2, Tcp, 9000), "12:00:01.123 closed  203.0.113.9  shut  tcp/22 door closed"),
         ("first knock", event(V4, Reason::FirstKnock, 0, 1, Tcp, 7000), "12:00:01.123 knock   203.0.113.9  ssh  1/3 tcp/7000"),
         ("next knock", event(V6, Reason::NextKnock, 0, 2, Udp, 8000), "12:00:01.123 knock   2001:db8::9  ssh  2/3 udp/8000"),
         ("begins a new attempt", event(V4, Reason::Restarted, 0, 1, Tcp, 7000), "12:00:01.123 knock   203.0.113.9  ssh  1/3 tcp/7000 begins a new attempt"),

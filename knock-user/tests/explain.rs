@@ -255,7 +255,7 @@ const ROWS: &[Row] = &[
         chain: &[
             "tcp/9000 is knock 3 of 3 of ssh",
             "2 of 3 knocks of ssh made, 11s left for the rest",
-            "a new connection would be dropped: sequence complete (ssh opens tcp/22 for 30s)",
+            "a new connection would be dropped: door opened (ssh opens tcp/22 for 30s)",
         ],
         ..PLAIN
     },
@@ -288,7 +288,7 @@ const ROWS: &[Row] = &[
         chain: &[
             "udp/5000 is knock 3 of 3 of wide",
             "2 of 3 knocks of wide made, 3s left for the next",
-            "a datagram would be dropped: sequence complete (wide opens tcp/22, udp/60000-61000 for 30s)",
+            "a datagram would be dropped: door opened (wide opens tcp/22, udp/60000-61000 for 30s)",
         ],
         ..PLAIN
     },
@@ -330,7 +330,7 @@ const ROWS: &[Row] = &[
         chain: &[
             "tcp/6500 is knock 3 of 3 of bell",
             "2 of 3 knocks of bell made, 25s left for the rest",
-            "a new connection would be dropped: sequence complete (bell runs its command)",
+            "a new connection would be dropped: door opened (bell runs its command)",
         ],
         ..PLAIN
     },
@@ -341,7 +341,7 @@ const ROWS: &[Row] = &[
         chain: &[
             "tcp/3000 is knock 3 of 3 of shut",
             "2 of 3 knocks of shut made, 25s left for the rest",
-            "a new connection would be dropped: closing sequence complete (shut closes tcp/22, udp/60000-61000)",
+            "a new connection would be dropped: door closed (shut closes tcp/22, udp/60000-61000)",
         ],
         ..PLAIN
     },
@@ -476,7 +476,7 @@ const ROWS: &[Row] = &[
         chain: &[
             "tcp/6100 is knock 3 of 3 of inner (to 198.51.100.1)",
             "2 of 3 knocks of inner made, 25s left for the rest",
-            "a new connection would be dropped: sequence complete (inner opens tcp/22 for 30s)",
+            "a new connection would be dropped: door opened (inner opens tcp/22 for 30s)",
         ],
         ..PLAIN
     },

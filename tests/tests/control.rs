@@ -79,7 +79,7 @@ const SITUATIONS: &[Situation] = &[
     ("revoked", &[Knock(KNOCKS), Ask("revoke SOURCE")], "tcp/22", "a new connection would be dropped: no grant"),
     ("a first knock", &[], "tcp/7000", "a new connection would be dropped: first knock (1 of 3 of ssh)"),
     ("a next knock", &[Knock("tcp/7000")], "udp/8000", "a datagram would be dropped: correct knock (2 of 3 of ssh)"),
-    ("a last knock", &[Knock("tcp/7000 udp/8000")], "tcp/9000", "a new connection would be dropped: sequence complete (ssh opens tcp/22, udp/5353 for 10m)"),
+    ("a last knock", &[Knock("tcp/7000 udp/8000")], "tcp/9000", "a new connection would be dropped: door opened (ssh opens tcp/22, udp/5353 for 10m)"),
     ("half way", &[Knock("tcp/7000 udp/8000")], "tcp/22", "a new connection would be dropped: no grant"),
     ("a wrong knock", &[Knock("tcp/7000")], "tcp/9000", "a new connection would be dropped: wrong knock (after 1 of 3 of ssh)"),
     ("a knock out of sequence", &[], "udp/8000", "a datagram would be dropped: knock out of sequence"),
