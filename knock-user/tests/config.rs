@@ -222,7 +222,7 @@ fn check_prints_the_state_of_a_one_time_file() {
                 "knock    one-time sequences of once: 1 left, line 2 opens",
                 "guessing 3 knocks on 131070 ports: about 2^51 sequences, 2 of them valid at a \
                  time; \
-                 one is found after about 2^49 tries, 23784 years at a thousand a second",
+                 one is found after about 2^49 tries, 24000 years at a thousand a second",
                 "scanned  3 ports stand out, because they send no reset as closed ports do: 6 \
                  orders, less than",
                 "next_line: every client may ask [::]:7001 which line",

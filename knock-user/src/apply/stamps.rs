@@ -17,6 +17,9 @@ use crate::{
 const STEP_NS: u64 = 100_000_000;
 /// How long a CPU may judge a packet that has passed a gate: far longer than it takes.
 const PASSAGE: Duration = Duration::from_millis(5);
+/// What a failure to write the file means, and the cure.
+const NOT_SAVED: &str = "used stamps could not be saved, so after a reboot users have to wait; let \
+                         knock-user write to its state directory";
 
 impl Protection {
     /// Passes the wall clock on to the program. If it was set and stamps were lost, the floor moves
@@ -77,10 +80,7 @@ impl Protection {
             Err(_) if self.key_stamps.has_failed => Ok(()),
             Err(error) => {
                 self.key_stamps.has_failed = true;
-                Err(error.context(
-                    "the stamps of SPA packets are not written, so after a reboot users wait \
-                     before they get in",
-                ))
+                Err(error.context(NOT_SAVED))
             }
         }
     }
@@ -127,11 +127,7 @@ impl Protection {
         };
         let closed = used.and_then(|used| self.stamps.close(&used));
         if let Err(error) = closed {
-            tracing::warn!(
-                "the stamps of SPA packets are not written, so after a reboot users wait before \
-                 they get in: {}",
-                os_error::describe(&error)
-            );
+            tracing::warn!("{NOT_SAVED}: {}", os_error::describe(&error));
         }
     }
 }

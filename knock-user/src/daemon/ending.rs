@@ -150,7 +150,7 @@ impl<W: Write> Daemon<W> {
 pub(super) enum Fate {
     /// The program stays attached.
     Stays,
-    /// Whether it stays can't be seen from here.
+    /// This process can't determine whether it stays.
     Unknown,
     /// The program is detached.
     Ends,
@@ -199,8 +199,8 @@ impl Stays {
                  pins are in a file system that is mounted nowhere else"
             ),
             Lifetime::Unknown => tracing::warn!(
-                "whether the ports stay closed can't be seen from here: they do if the file system \
-                 with the pins is mounted on the host, too"
+                "this process can't determine whether the ports stay closed: they do if the file \
+                 system with the pins is mounted on the host, too"
             ),
         }
     }
@@ -210,7 +210,7 @@ impl Stays {
 /// ports.
 pub(super) fn after_trial(fates: &[Fate], ports: &[String]) -> String {
     if fates.contains(&Fate::Unknown) {
-        return "whether anything is protected now can't be seen from here: `knock-user status` \
+        return "this process can't determine whether anything is protected now: `knock-user status` \
                 shows it"
             .to_owned();
     }
@@ -249,7 +249,7 @@ mod tests {
             (
                 "unknown",
                 &[Stays, Unknown],
-                "whether anything is protected now can't be seen from here: `knock-user status` shows it",
+                "this process can't determine whether anything is protected now: `knock-user status` shows it",
             ),
         ] {
             let text = after_trial(fates, &["tcp/22".to_owned()]);

@@ -84,8 +84,8 @@ impl Persistence {
                  mount namespace alone, as `ip netns exec` does it, and its pins go with it; {cure}"
             ),
             (Lifetime::Unknown, OnExit::Keep | OnExit::Detach) => tracing::warn!(
-                "whether the ports stay closed without this process can't be seen from here: they \
-                 do if {MOUNT_POINT} is mounted on the host, too"
+                "this process can't determine whether the ports stay closed without it: they do if \
+                 {MOUNT_POINT} is mounted on the host, too"
             ),
         }
         Ok(())

@@ -135,8 +135,8 @@ impl Stamps {
             }
         }
         tracing::warn!(
-            "the stamps of SPA packets can't be written, so after the next boot users wait before \
-             they get in: {}",
+            "used stamps can't be saved, so after a reboot users have to wait; let knock-user write \
+             to its state directory: {}",
             failures.join("; ")
         );
         OpenedStamps {
@@ -224,7 +224,7 @@ impl Stamps {
     /// Does the same, and records that this instance uses no more stamps.
     ///
     /// # Errors
-    /// As for [`Stamps::write`]: after the next boot, users wait before they get in.
+    /// As for [`Stamps::write`]: after a reboot, users have to wait.
     pub fn close(&self, used: &UsedStamps) -> Result<()> {
         self.update(|state, floor| {
             state.merge(used, &BTreeSet::new(), clock::unix_ms());

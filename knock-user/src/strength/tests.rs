@@ -249,6 +249,9 @@ fn numbers_and_times_are_written_in_words() {
         (0.3, "less than a second"),
         (90.0, "90 seconds"),
         (7200.0, "2 hours"),
+        (7140.0, "120 minutes"),
+        (99.6 * 86_400.0, "100 days"),
+        (35_676.0 * 365.25 * 86_400.0, "36000 years"),
         (1e20, "millions of years"),
     ] {
         assert_eq!(span(seconds), words);

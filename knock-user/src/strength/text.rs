@@ -97,7 +97,7 @@ fn time(bits: f64) -> String {
     span(bits.max(0.0).exp2() / TRIES_PER_SECOND)
 }
 
-/// Writes a time in seconds in words.
+/// Writes a time in seconds in words, with two significant digits.
 pub fn span(seconds: f64) -> String {
     const YEAR: f64 = 365.25 * 86_400.0;
     if seconds > 1e6 * YEAR {
@@ -111,11 +111,16 @@ pub fn span(seconds: f64) -> String {
     ] {
         let count = seconds / length;
         if count >= 2.0 {
-            return format!("{count:.0} {name}");
+            return format!("{:.0} {name}", two_digits(count));
         }
     }
     if seconds < 1.0 {
         return "less than a second".to_owned();
     }
     format!("{seconds:.0} seconds")
+}
+
+fn two_digits(count: f64) -> f64 {
+    let unit = 10_f64.powf((count.log10().floor() - 1.0).max(0.0));
+    (count / unit).round() * unit
 }
