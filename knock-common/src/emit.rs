@@ -125,7 +125,7 @@ mod tests {
     }
 
     #[test]
-    fn event_limits() {
+    fn drops_and_knocks_have_event_limits_of_their_own() {
         let sim = Sim::default();
         for (name, reason, times, ms, sent) in [
             ("drops", Reason::NoGrant, 64, 1000, (64, 0)),

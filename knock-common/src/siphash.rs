@@ -98,7 +98,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn published_vectors() {
+    fn hashes_are_those_of_the_published_vectors() {
         // From the reference implementation: key 00 01 … 0f, input 00 01 ….
         let key = [0x0706_0504_0302_0100, 0x0f0e_0d0c_0b0a_0908];
         let word = |index: u64| 0x0706_0504_0302_0100 + index * 0x0808_0808_0808_0808;

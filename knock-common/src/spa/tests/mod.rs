@@ -4,7 +4,13 @@ mod port;
 mod stamps;
 mod users;
 
-use std::{cell::Cell, net::IpAddr, rc::Rc, vec, vec::Vec};
+use std::{
+    cell::Cell,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    rc::Rc,
+    vec,
+    vec::Vec,
+};
 
 use proptest::prelude::*;
 
@@ -170,23 +176,17 @@ fn host_with(flags: u16) -> Sim {
     sim
 }
 
-/// A datagram in a frame.
+/// Returns a datagram to the host in a frame.
 fn frame(source: Address, payload: &[u8]) -> Vec<u8> {
-    let length = (8 + payload.len()) as u16;
-    let ports = [40_000_u16, PORT, length, 0].map(u16::to_be_bytes).concat();
-    let macs = [2, 0, 0, 0, 0, 1, 2, 0, 0, 0, 0, 2];
-    let head = if source.is_v4() {
-        let from = &source.octets()[12..];
-        let total = (20 + length).to_be_bytes();
-        let start = [0x45, 0, total[0], total[1], 0, 0, 0, 0, 64, 17, 0, 0];
-        [&[8, 0][..], &start, from, &[192, 0, 2, 1]].concat()
+    let host: IpAddr = if source.is_v4() {
+        Ipv4Addr::new(192, 0, 2, 1).into()
     } else {
-        let [high, low] = length.to_be_bytes();
-        let to = [0x20, 1, 0xd, 0xb8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1];
-        let start = [0x60, 0, 0, 0, high, low, 17, 64];
-        [&[0x86, 0xdd][..], &start, &source.octets(), &to].concat()
+        Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1).into()
     };
-    [&macs[..], &head, &ports, payload].concat()
+    knock_frame::eth()
+        .ip(source.into(), host)
+        .datagram(40_000, PORT, payload)
+        .bytes()
 }
 
 /// Judges a packet; returns the reason and the events.
