@@ -41,7 +41,7 @@ use knock_user::{
         problem::{Misuse, Problems},
         terminal::harmless_lines,
     },
-    sequences::next_line_server::NextLineServer,
+    sequences::{next_line_server::NextLineServer, state_directory},
     tools::{
         check,
         generate::{self, Unsuitable},
@@ -153,6 +153,9 @@ fn run(options: &Run, stderr: Stderr) -> Result<()> {
         let mut metrics = MetricsServer::new(control.asker());
         metrics.listen(plan.settings().metrics);
         admission::note_names();
+        if let Some(note) = state_directory::take_over() {
+            tracing::warn!("{note}");
+        }
         // Everything that needs more is done: the group of the socket, and a port below 1024.
         privileges::drop_to_needed()?;
         if let Some(unreadable) = privileges::unreadable(&options.config) {

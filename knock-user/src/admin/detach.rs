@@ -8,10 +8,12 @@ use serde::{Deserialize, Serialize};
 use super::{
     command::{self, Caller, Command, NoFields, Outcome},
     instances::{self, At, Layouts},
+    pinned::UsedMaps,
     text::LocalTime,
 };
 use crate::{
     daemon::Daemon,
+    host::os_error,
     kernel::{instance::Instance, leftovers, registry::Registry},
     model::text::{list, verb},
 };
@@ -75,7 +77,17 @@ impl Command for Args {
         let ports = Registry::read(&instance.registry());
         let ports = ports.ok().flatten().map(|registry| registry.protected);
         let interfaces = instance.linked();
-        instance.clone().lock()?.remove()?;
+        let locked = instance.clone().lock()?;
+        let used = UsedMaps::open(&locked);
+        locked.remove()?;
+        // What was used is complete now that nothing can open a door.
+        if let Err(error) = used.and_then(|used| used.record(&locked)) {
+            tracing::warn!(
+                "what opened doors is not recorded for the time after a reboot, so users may have \
+                 to wait then: {}",
+                os_error::describe(&error)
+            );
+        }
         Ok(Answer {
             interfaces,
             ports: ports.unwrap_or_default(),

@@ -1,14 +1,14 @@
 //! What the pins of an instance have, for subcommands that need no process.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, path::Path};
 
 use anyhow::{Context as _, Result, bail};
 use aya::maps::{Map, MapData};
 use bytemuck::Pod;
 use knock_common::{
     grant,
-    layout::{ALLOW_MAX, FLOWS_MAX, FlowKey, GrantKey},
-    spa::layout::SpaKeyId,
+    layout::{ALLOW_MAX, FLOWS_MAX, FlowKey, GrantKey, USED_MAX, UsedKey},
+    spa::layout::{LAST_MAX, SEEN_MAX, SpaKeyId, SpaTag},
 };
 
 use super::facts::HeldGrant;
@@ -19,7 +19,7 @@ use crate::{
         pins,
         registry::Registry,
     },
-    sequences::stamps,
+    sequences::{replay_cache, stamps},
 };
 
 /// Returns the registry.
@@ -57,13 +57,67 @@ pub(super) fn flows(instance: &Instance) -> Result<Vec<(FlowKey, u64)>> {
     table(instance, "FLOWS", FLOWS_MAX, Map::LruHashMap)
 }
 
-/// Returns the greatest stamp that each key of a user has used, as the last process wrote them; it
-/// may be a second old, and does not have what was used without a process.
+/// Returns the greatest stamp that each key of a user has used: from the pinned map, if it is there,
+/// and from the file of the last process.
 ///
 /// # Errors
-/// The file can't be read.
+/// The map or the file can't be read.
 pub(super) fn stamps() -> Result<BTreeMap<SpaKeyId, u64>> {
-    stamps::recorded()
+    let words = replay_table("SPA_LAST")?.map(|map| maps::entries(&map, LAST_MAX));
+    stamps::recorded(&words.unwrap_or_default())
+}
+
+/// The maps of an instance that have what was used.
+pub(super) struct UsedMaps {
+    sequences: Option<Table<MapData, UsedKey, u64>>,
+    stamps: Option<Table<MapData, SpaKeyId, u64>>,
+    seen: Option<Table<MapData, SpaTag, u64>>,
+}
+
+impl UsedMaps {
+    /// Opens the maps, which stay readable after their pins are removed.
+    ///
+    /// # Errors
+    /// A map can't be opened.
+    pub(super) fn open(instance: &Instance) -> Result<Self> {
+        Ok(Self {
+            sequences: table_if_pinned(&instance.maps().join("USED"))?,
+            stamps: replay_table("SPA_LAST")?,
+            seen: replay_table("SPA_SEEN")?,
+        })
+    }
+
+    /// Writes what was used to the disk, in place of the process that was killed. The program must
+    /// be detached.
+    ///
+    /// # Errors
+    /// A file can't be written.
+    pub(super) fn record(&self, instance: &Instance) -> Result<()> {
+        let sequences = self.sequences.as_ref();
+        let sequences = sequences.map(|map| maps::entries(map, USED_MAX));
+        let recorded =
+            replay_cache::close_without_process(instance.name(), &sequences.unwrap_or_default());
+        let stamps = self.stamps.as_ref();
+        let stamps = stamps.map(|map| maps::entries(map, LAST_MAX));
+        let seen = self.seen.as_ref().map(|map| maps::entries(map, SEEN_MAX));
+        let seen = seen.unwrap_or_default().into_iter().collect();
+        stamps::close_without_process(instance.name(), &stamps.unwrap_or_default(), seen)
+            .and(recorded)
+    }
+}
+
+fn replay_table<K: Pod>(name: &str) -> Result<Option<Table<MapData, K, u64>>> {
+    table_if_pinned(&pins::replay_directory().join(name))
+}
+
+fn table_if_pinned<K: Pod>(path: &Path) -> Result<Option<Table<MapData, K, u64>>> {
+    if !path.exists() {
+        return Ok(None);
+    }
+    let opening = || format!("opening the pinned map {}", path.display());
+    let map = MapData::from_pin(path).with_context(opening)?;
+    let table = Table::try_from(Map::HashMap(map)).with_context(opening)?;
+    Ok(Some(table))
 }
 
 /// Returns the counters by number.

@@ -67,8 +67,12 @@ pub struct Key {
     pub until: Option<String>,
     /// Whether that time has passed.
     pub expired: bool,
-    /// The stamp of the last packet, by the client's clock, if that is known: RFC 3339.
+    /// The stamp of the last packet that may have been accepted, by the client's clock, if that is
+    /// known: RFC 3339.
     pub used: Option<String>,
+    /// Whether packets were received after the end of the key, which were refused unless the end was
+    /// changed since; when it was used before is not known.
+    pub late: bool,
 }
 
 impl Command for Args {
@@ -115,7 +119,11 @@ impl Command for Args {
                     user.name.clone(),
                     key.key.clone(),
                     or_dash(key.note.clone()),
-                    key.used.as_ref().map_or_else(|| "never".to_owned(), moment),
+                    match &key.used {
+                        Some(used) => moment(used),
+                        None if key.late => "unknown".to_owned(),
+                        None => "never".to_owned(),
+                    },
                     ending(&key.until, key.expired),
                     or_dash(user.doors.join(",")),
                 ]);
@@ -142,12 +150,16 @@ pub fn answer(settings: &Settings, used: &BTreeMap<SpaKeyId, u64>, unix_ms: u64)
         let keys = user.keys.iter().map(|key| {
             let until = user.end_of(key);
             let stamp = used.get(&SpaKeyId(key.key.id().number()));
+            let is_late = |stamp: u64| until.is_some_and(|until| until.unix_ns() <= stamp);
             Key {
                 key: key.key.to_string(),
                 note: key.note.clone(),
                 until: until.and_then(|until| rfc3339(until.unix_ns())),
                 expired: until.is_some_and(|until| until.has_passed(unix_ms)),
-                used: stamp.and_then(|&stamp| rfc3339(stamp)),
+                used: stamp
+                    .filter(|&&stamp| !is_late(stamp))
+                    .and_then(|&stamp| rfc3339(stamp)),
+                late: stamp.is_some_and(|&stamp| is_late(stamp)),
             }
         });
         ListedUser {
@@ -169,4 +181,37 @@ pub fn answer(settings: &Settings, used: &BTreeMap<SpaKeyId, u64>, unix_ms: u64)
 fn rfc3339(unix_ns: u64) -> Option<String> {
     let at = Timestamp::from_nanosecond(unix_ns.into()).ok()?;
     Some(format!("{at:.3}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use knock_sequence::spa::PrivateKey;
+
+    use super::*;
+    use crate::config;
+
+    #[test]
+    fn a_packet_after_the_end_of_a_key_is_no_use() {
+        const END_MS: u64 = 1_000_000_000_000;
+        let key = PrivateKey::from_octets([7; 32]);
+        let public = key.public();
+        let text = format!(
+            "[[door]]\nname = \"ssh\"\nopen = [\"tcp/22\"]\n[[user]]\nname = \"alice\"\ndoors = \
+             [\"ssh\"]\nkeys = [{{ key = \"{public}\", until = 2001-09-09T01:46:40Z }}]\n"
+        );
+        let settings = config::parse(&text, "seq.toml").unwrap().settings;
+        let id = SpaKeyId(public.id().number());
+        for (name, stamp_ms, is_used, is_late) in [
+            ("before the end", Some(END_MS - 1), true, false),
+            ("at the end", Some(END_MS), false, true),
+            ("after the end", Some(END_MS + 1), false, true),
+            ("never", None, false, false),
+        ] {
+            let used = stamp_ms.map(|ms| (id, ms * 1_000_000));
+            let answer = answer(&settings, &used.into_iter().collect(), END_MS + 5);
+            let found = &answer.users[0].keys[0];
+            let (expected, found) = ((is_used, is_late), (found.used.is_some(), found.late));
+            assert_eq!(found, expected, "{name}");
+        }
+    }
 }

@@ -1,6 +1,9 @@
 //! An instance that this process protects, from its start over all changes.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use anyhow::Result;
 use aya::programs::links::FdLink;
@@ -214,6 +217,12 @@ impl Protection {
         self.live_tables.withdraw(plan, &mut self.program)?;
         let used = maps::entries(&self.program.used()?, USED_MAX);
         self.replay.close(&used, self.live_tables.floor())
+    }
+
+    /// Returns why what opens doors is forgotten at a reboot, if it is, with the cure.
+    pub fn volatile(&self) -> BTreeSet<String> {
+        let reasons = [self.replay.volatile(), self.stamps.volatile()];
+        reasons.into_iter().flatten().collect()
     }
 
     /// Returns the state of the one-time files, by door index.

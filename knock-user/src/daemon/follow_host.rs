@@ -95,12 +95,18 @@ impl<W: Write> Daemon<W> {
     }
 
     /// Returns notes about interfaces that are up, have addresses and are not protected at this moment,
-    /// and about ports that are or may be translated to protected ones.
+    /// about ports that are or may be translated to protected ones, and about records that are lost at
+    /// a reboot.
     pub(crate) fn host_notes(&self) -> Vec<String> {
         let mut links = host::links().unwrap_or_default();
         guards::note(&mut links);
         let translated = self.plan.translated(links.clone());
         let unprotected = self.plan.unprotected(links, &self.run);
-        unprotected.into_iter().chain(translated).collect()
+        let volatile = self.protection.volatile();
+        unprotected
+            .into_iter()
+            .chain(translated)
+            .chain(volatile)
+            .collect()
     }
 }

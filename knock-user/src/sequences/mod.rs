@@ -11,4 +11,5 @@ pub mod one_time;
 pub mod replay_cache;
 mod stamp_file;
 pub mod stamps;
+pub mod state_directory;
 pub mod time_based;

@@ -6,7 +6,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    env, fs,
+    fs,
     path::{Path, PathBuf},
     sync::{Mutex, PoisonError, TryLockError},
 };
@@ -16,18 +16,18 @@ use knock_common::layout::UsedKey;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    host::{clock, os_error, paths::RUN, private_files},
+    host::clock,
     kernel::instance::Instance,
-    sequences::one_time,
+    sequences::{
+        one_time,
+        state_directory::{boot, candidates, elsewhere, first_usable, lock},
+    },
 };
 
-/// The directory without systemd, which names another one.
-const DIRECTORY: &str = "/var/lib/knock";
 const FILE: &str = "used-sequences.json";
 /// How long used sequences are recorded, in milliseconds: longer than any time-based sequence is
 /// accepted.
 pub const FORGOTTEN_MS: u64 = 14 * 86_400_000;
-const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
 
 /// The time from which on time-based sequences are accepted, because it is unknown which were used
 /// before.
@@ -97,6 +97,8 @@ pub struct LoadedCache {
     pub used: Vec<UsedKey>,
     /// Whether the floor exists because the record was lost.
     pub is_unknown: bool,
+    /// Why the record is lost at a reboot, if it is, with the cure.
+    pub volatile: Option<String>,
     path: Option<PathBuf>,
 }
 
@@ -115,26 +117,41 @@ impl Replay {
     /// does this.
     pub fn open(&self) -> LoadedCache {
         let mut opened = self.opened.lock().unwrap_or_else(PoisonError::into_inner);
-        opened.get_or_insert_with(|| self.read()).clone()
+        opened
+            .get_or_insert_with(|| {
+                let read = self.read();
+                if let Some(reason) = &read.volatile {
+                    tracing::warn!("{reason}");
+                }
+                read
+            })
+            .clone()
+    }
+
+    /// Returns why what was used is forgotten at a reboot, if it is, with the cure.
+    pub fn volatile(&self) -> Option<String> {
+        let opened = self.opened.lock().unwrap_or_else(PoisonError::into_inner);
+        opened.as_ref().and_then(|opened| opened.volatile.clone())
     }
 
     fn read(&self) -> LoadedCache {
-        let mut failures = Vec::new();
-        for directory in directories() {
-            match self.read_in(&directory) {
-                Ok(opened) => return opened,
-                Err(error) => failures.push(os_error::describe(&error)),
+        match first_usable(|directory| self.read_in(directory)) {
+            Ok(found) => LoadedCache {
+                volatile: found.volatile,
+                ..found.result
+            },
+            Err(failures) => {
+                let reason = format!(
+                    "the replay cache can't be written, so the next start will accept only later \
+                     sequences: {failures}"
+                );
+                LoadedCache {
+                    floor: self.floor_without_file(),
+                    is_unknown: !self.is_continued,
+                    volatile: Some(reason),
+                    ..LoadedCache::default()
+                }
             }
-        }
-        tracing::warn!(
-            "the replay cache can't be written, so the next start will accept only later \
-             sequences: {}",
-            failures.join("; ")
-        );
-        LoadedCache {
-            floor: self.floor_without_file(),
-            is_unknown: !self.is_continued,
-            ..LoadedCache::default()
         }
     }
 
@@ -146,12 +163,17 @@ impl Replay {
     }
 
     fn read_in(&self, directory: &Path) -> Result<LoadedCache> {
-        private_files::directory(directory)
-            .with_context(|| format!("making {}", directory.display()))?;
         let path = directory.join(FILE);
         let boot = boot()?;
         let _lock = lock(&path)?;
-        let found = CacheFile::read(&path);
+        let mut found = CacheFile::read(&path);
+        let elsewhere: Vec<_> = elsewhere(directory, FILE);
+        for other in elsewhere.iter().filter_map(|path| CacheFile::read(path)) {
+            found = Some(match found {
+                Some(found) => found.merged(other),
+                None => other,
+            });
+        }
         // An instance without a process has recorded used sequences only in its own map, if at all.
         let is_served =
             |name: &str, began: &str| began == boot && Instance::named(name).owner().is_some();
@@ -161,7 +183,11 @@ impl Replay {
                 .iter()
                 .all(|(name, began)| *name != self.instance && is_served(name, began))
         });
-        let is_unknown = !is_closed && !self.is_continued;
+        // The map has what this instance used if the process that pinned it said so here.
+        let is_listed = found
+            .as_ref()
+            .is_some_and(|state| state.open.get(&self.instance) == Some(&boot));
+        let is_unknown = !(is_closed || self.is_continued && is_listed);
         let mut state = found.unwrap_or_default();
         let mut floor = Floor::default();
         if is_unknown {
@@ -176,10 +202,15 @@ impl Replay {
         floor.unix_ms = state.unknown_before_ms;
         state.open.insert(self.instance.clone(), boot);
         state.write(&path)?;
+        for other in elsewhere {
+            // What can't be removed is read again at the next start.
+            let _kept = fs::remove_file(other);
+        }
         Ok(LoadedCache {
             floor,
             used: state.used.iter().map(UsedSequence::key).collect(),
             is_unknown,
+            volatile: None,
             path: Some(path),
         })
     }
@@ -208,7 +239,50 @@ impl Replay {
     }
 }
 
+/// Writes the used sequences of an instance whose process was killed, with their times in
+/// milliseconds since boot. Its program must be detached.
+///
+/// # Errors
+/// The file can't be written: the record is lost for the next start.
+pub fn close_without_process(instance: &str, used: &[(UsedKey, u64)]) -> Result<()> {
+    let boot = boot()?;
+    for directory in candidates() {
+        let path = directory.join(FILE);
+        if !path.exists() {
+            continue;
+        }
+        let _lock = lock(&path)?;
+        let Some(mut state) = CacheFile::read(&path) else {
+            continue;
+        };
+        if state.open.get(instance) != Some(&boot) {
+            continue;
+        }
+        state.open.remove(instance);
+        let floor = Floor {
+            unix_ms: state.unknown_before_ms,
+            boot_ms: None,
+        };
+        state.close(used, floor, clock::unix_ms(), clock::boot_ms());
+        return state.write(&path);
+    }
+    Ok(())
+}
+
 impl CacheFile {
+    /// Returns what both files have.
+    fn merged(mut self, other: Self) -> Self {
+        let known: BTreeSet<_> = self.used.iter().map(UsedSequence::key).collect();
+        let more = other.used.into_iter();
+        self.used
+            .extend(more.filter(|used| !known.contains(&used.key())));
+        self.unknown_before_ms = self.unknown_before_ms.max(other.unknown_before_ms);
+        for (name, boot) in other.open {
+            self.open.entry(name).or_insert(boot);
+        }
+        self
+    }
+
     /// Adds used sequences, and drops those whose time has passed long ago.
     fn close(&mut self, used: &[(UsedKey, u64)], floor: Floor, unix_ms: u64, boot_ms: u64) {
         let mut known: BTreeSet<_> = self.used.iter().map(UsedSequence::key).collect();
@@ -242,26 +316,4 @@ impl CacheFile {
         let text = serde_json::to_vec(self).context("writing used sequences")?;
         one_time::write_file(path, &text).with_context(|| format!("writing {}", path.display()))
     }
-}
-
-/// Returns the candidates for the directory; the first writable one is used. Files in /run are lost
-/// at a reboot.
-pub(super) fn directories() -> Vec<PathBuf> {
-    let given = env::var_os("STATE_DIRECTORY");
-    let given = given.as_deref().map(env::split_paths);
-    let first = given.and_then(|mut paths| paths.next());
-    let first = first.unwrap_or_else(|| DIRECTORY.into());
-    vec![first, RUN.into()]
-}
-
-pub(super) fn boot() -> Result<String> {
-    let id = fs::read_to_string(BOOT_ID).with_context(|| format!("reading {BOOT_ID}"))?;
-    Ok(id.trim().to_owned())
-}
-
-/// Locks the file, since several instances may use it.
-pub(super) fn lock(path: &Path) -> Result<fs::File> {
-    let lock = path.with_extension("lock");
-    let locked = private_files::open(&lock).and_then(|file| file.lock().map(|()| file));
-    locked.with_context(|| format!("locking {}", lock.display()))
 }

@@ -7,6 +7,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    fs,
     path::{Path, PathBuf},
     sync::{
         Mutex, PoisonError,
@@ -19,13 +20,12 @@ use anyhow::{Context as _, Result};
 use knock_common::spa::layout::{SpaKeyId, SpaTag};
 use knock_sequence::duration::millis;
 
-use super::replay_cache::{boot, directories, lock};
 pub use super::stamp_file::{FWKNOP_FRESH_MS, UsedStamps};
-use super::stamp_file::{Lost, StampFile};
-use crate::{
-    host::{clock, os_error, private_files},
-    kernel::instance::Instance,
+use super::{
+    stamp_file::{Lost, StampFile},
+    state_directory::{boot, candidates, elsewhere, first_usable, lock},
 };
+use crate::{host::clock, kernel::instance::Instance};
 
 const FILE: &str = "spa-stamps.json";
 const NANOS_PER_MS: u64 = 1_000_000;
@@ -84,6 +84,8 @@ pub struct OpenedStamps {
     pub is_unknown: bool,
     /// The packets of fwknop that may not be used again.
     pub seen: Vec<SpaTag>,
+    /// Why the stamps are lost at a reboot, if they are, with the cure.
+    pub volatile: Option<String>,
     keys: BTreeMap<u64, u64>,
     path: Option<PathBuf>,
 }
@@ -118,7 +120,15 @@ impl Stamps {
     /// does this. `window` is that of the configuration.
     pub fn open(&self, window: Duration) -> OpenedStamps {
         let mut opened = self.opened.lock().unwrap_or_else(PoisonError::into_inner);
-        opened.get_or_insert_with(|| self.read(window)).clone()
+        opened
+            .get_or_insert_with(|| {
+                let read = self.read(window);
+                if let Some(reason) = &read.volatile {
+                    tracing::warn!("{reason}");
+                }
+                read
+            })
+            .clone()
     }
 
     /// Returns whether it was not reported yet that users have to wait.
@@ -126,45 +136,56 @@ impl Stamps {
         !self.is_reported.swap(true, Ordering::Relaxed)
     }
 
+    /// Returns why what was used is forgotten at a reboot, if it is, with the cure.
+    pub fn volatile(&self) -> Option<String> {
+        let opened = self.opened.lock().unwrap_or_else(PoisonError::into_inner);
+        opened.as_ref().and_then(|opened| opened.volatile.clone())
+    }
+
     fn read(&self, window: Duration) -> OpenedStamps {
-        let mut failures = Vec::new();
-        for directory in directories() {
-            match self.read_in(&directory, window) {
-                Ok(opened) => return opened,
-                Err(error) => failures.push(os_error::describe(&error)),
-            }
-        }
-        tracing::warn!(
-            "used stamps can't be saved, so after a reboot users have to wait; let knock-user write \
-             to its state directory: {}",
-            failures.join("; ")
-        );
-        OpenedStamps {
-            floor: StampFloor {
-                unix_ns: 0,
-                boot_ms: (!self.is_continued).then(clock::boot_ms),
-                window_ms: millis(window),
+        match first_usable(|directory| self.read_in(directory, window)) {
+            Ok(found) => OpenedStamps {
+                volatile: found.volatile,
+                ..found.result
             },
-            is_unknown: !self.is_continued,
-            ..OpenedStamps::default()
+            Err(failures) => {
+                let reason = format!(
+                    "used stamps can't be saved, so after a reboot users have to wait: {failures}"
+                );
+                OpenedStamps {
+                    floor: StampFloor {
+                        unix_ns: 0,
+                        boot_ms: (!self.is_continued).then(clock::boot_ms),
+                        window_ms: millis(window),
+                    },
+                    is_unknown: !self.is_continued,
+                    volatile: Some(reason),
+                    ..OpenedStamps::default()
+                }
+            }
         }
     }
 
     fn read_in(&self, directory: &Path, window: Duration) -> Result<OpenedStamps> {
-        private_files::directory(directory)
-            .with_context(|| format!("creating {}", directory.display()))?;
         let path = directory.join(FILE);
         let boot = boot()?;
         let _lock = lock(&path)?;
-        let found = StampFile::read(&path);
+        let mut found = StampFile::read(&path);
+        let elsewhere: Vec<_> = elsewhere(directory, FILE);
+        for other in elsewhere.iter().filter_map(|path| StampFile::read(path)) {
+            found = Some(match found {
+                Some(found) => found.merged(other),
+                None => other,
+            });
+        }
         let is_closed = found.as_ref().is_some_and(|state| state.open.is_empty());
-        let is_unknown = !is_closed && !self.is_continued;
         // A process of this boot lost them, and stopped before it used the map.
         let lost = found.as_ref().and_then(|state| state.lost.clone());
         let lost = lost.filter(|lost| lost.boot == boot);
         let was_in_this_boot = found
             .as_ref()
             .is_some_and(|state| state.open.values().any(|began| *began == boot));
+        let is_unknown = !is_closed && !self.is_continued;
         let mut state = found.unwrap_or_default();
         state.window_ms = state.window_ms.max(millis(window));
         let mut floor = StampFloor {
@@ -202,11 +223,16 @@ impl Stamps {
             .retain(|name, began| *began == boot && is_there(name));
         state.open.insert(self.instance.clone(), boot);
         state.write(&path)?;
+        for other in elsewhere {
+            // What can't be removed is read again at the next start.
+            let _kept = fs::remove_file(other);
+        }
         let keys = state.keys.iter().map(|(&key, stamp)| (key, stamp.last_ns));
         Ok(OpenedStamps {
             floor,
             is_unknown,
             seen: state.seen.iter().map(|seen| SpaTag(seen.tag)).collect(),
+            volatile: None,
             keys: keys.collect(),
             path: Some(path),
         })
@@ -252,24 +278,118 @@ impl Stamps {
     }
 }
 
-/// Returns the greatest stamp that each key has used, from the last write.
+/// Returns the greatest stamp that each key has used: from the files, and from `words`, those of
+/// the map `SPA_LAST`, if it is there.
 ///
 /// # Errors
-/// The file exists and can't be read.
-pub fn recorded() -> Result<BTreeMap<SpaKeyId, u64>> {
-    for directory in directories() {
+/// A file exists and can't be read.
+pub fn recorded(words: &[(SpaKeyId, u64)]) -> Result<BTreeMap<SpaKeyId, u64>> {
+    let mut state = StampFile::default();
+    for directory in candidates() {
+        let path = directory.join(FILE);
+        if path.exists() {
+            let found = StampFile::read(&path)
+                .with_context(|| format!("{} can't be read: run this as root", path.display()))?;
+            state = state.merged(found);
+        }
+    }
+    let mut used: BTreeMap<_, _> = state
+        .keys
+        .iter()
+        .map(|(&key, stamp)| (SpaKeyId(key), stamp.last_ns))
+        .collect();
+    for (key, word) in state.beyond_floor(words) {
+        let last = used.entry(key).or_insert(word);
+        *last = word.max(*last);
+    }
+    Ok(used)
+}
+
+/// Writes the stamps that were used until an instance was detached whose process was killed, and
+/// records that it uses no more; `used` are the contents of both maps.
+///
+/// # Errors
+/// The file can't be written: after the next boot, users wait before they get in.
+pub fn close_without_process(
+    instance: &str,
+    words: &[(SpaKeyId, u64)],
+    seen: BTreeMap<SpaTag, u64>,
+) -> Result<()> {
+    let boot = boot()?;
+    for directory in candidates() {
         let path = directory.join(FILE);
         if !path.exists() {
             continue;
         }
-        let state = StampFile::read(&path)
-            .with_context(|| format!("{} can't be read: run this as root", path.display()))?;
-        let keys = state.keys.iter();
-        return Ok(keys
-            .map(|(&key, stamp)| (SpaKeyId(key), stamp.last_ns))
-            .collect());
+        let _lock = lock(&path)?;
+        let Some(mut state) = StampFile::read(&path) else {
+            continue;
+        };
+        if state.open.remove(instance) != Some(boot.clone()) {
+            continue;
+        }
+        let floor_ns = state.highest_floor(&boot);
+        let stamps = state.beyond_floor(words).collect();
+        let used = UsedStamps { stamps, seen };
+        state.merge(&used, &BTreeSet::new(), clock::unix_ms());
+        state.floor_ns = state.floor_ns.max(floor_ns);
+        return state.write(&path);
     }
-    Ok(BTreeMap::new())
+    Ok(())
+}
+
+impl StampFile {
+    /// Returns what both files have.
+    fn merged(mut self, other: Self) -> Self {
+        for (key, stamp) in other.keys {
+            let known = self.keys.entry(key).or_insert(stamp);
+            known.last_ns = known.last_ns.max(stamp.last_ns);
+            known.configured_ms = known.configured_ms.max(stamp.configured_ms);
+        }
+        self.seen.extend(other.seen);
+        self.floor_ns = self.floor_ns.max(other.floor_ns);
+        self.window_ms = self.window_ms.max(other.window_ms);
+        self.lost = self.lost.or(other.lost);
+        for (name, boot) in other.open {
+            self.open.entry(name).or_insert(boot);
+        }
+        self
+    }
+
+    /// Returns the floor of a process that begins in this boot.
+    fn floor(&self, boot: &str) -> StampFloor {
+        let lost = self.lost.as_ref().filter(|lost| lost.boot == boot);
+        StampFloor {
+            unix_ns: self.floor_ns,
+            boot_ms: lost.map(|lost| lost.boot_ms),
+            window_ms: self.window_ms,
+        }
+    }
+
+    /// Returns the greatest word that the map can have without a packet, in this boot.
+    fn highest_floor(&self, boot: &str) -> u64 {
+        let floor = self.floor(boot);
+        // It moves a little with the wall clock.
+        let drift_ns = if floor.boot_ms.is_some() {
+            100 * NANOS_PER_MS
+        } else {
+            0
+        };
+        floor.at(clock::wall_ns()).saturating_add(drift_ns)
+    }
+
+    /// Returns the words of the map that are stamps of packets, and not the floor.
+    fn beyond_floor<'a>(
+        &self,
+        words: &'a [(SpaKeyId, u64)],
+    ) -> impl Iterator<Item = (SpaKeyId, u64)> + use<'a> {
+        let boot = boot().unwrap_or_default();
+        let floor_ns = self.highest_floor(&boot);
+        words
+            .iter()
+            .copied()
+            .filter(move |(_, word)| *word > floor_ns)
+    }
 }
 
 #[cfg(test)]

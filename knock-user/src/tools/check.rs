@@ -22,7 +22,7 @@ use crate::{
         settings::{Door, Dynamic, Effect, OneTime, Settings, User, Verify},
         spa::{HostKey, UserKey},
     },
-    sequences::one_time,
+    sequences::{one_time, state_directory},
     strength::{Strength, View},
 };
 
@@ -70,6 +70,16 @@ fn write_report(checked: &Checked, host: &Host, out: &mut impl Write) -> io::Res
     }
     for warning in checked.file_warnings_of_service() {
         writeln!(out, "{}", warning.render("warning", &checked.file))?;
+    }
+    let doors = &checked.settings.doors;
+    let records = checked.settings.spa().is_some()
+        || doors
+            .iter()
+            .any(|door| matches!(door.dynamic, Some(Dynamic::Otp(_))));
+    if let Some(obstacle) = state_directory::obstacle().filter(|_| records) {
+        for problem in checked.problem("", obstacle).list {
+            writeln!(out, "{}", problem.render("warning", &checked.file))?;
+        }
     }
     check(checked, host, out)?;
     if let Some(note) = checked.unserved(host) {

@@ -9,7 +9,7 @@ use std::{
 
 use knock_sequence::spa::{Action, Channel, DoorId, PORT, PrivateKey, Request};
 use knock_tests::{
-    daemon::Daemon,
+    daemon::{self, Daemon},
     namespace::Namespace,
     net::{Family, Net},
     source::Source,
@@ -143,4 +143,13 @@ pub(crate) fn is_on_disk(net: &Net, keys: &Keys) {
 /// Loses the replay caches, as a reboot does.
 pub(crate) fn lose_pins() {
     fs::remove_dir_all(replay_directory()).unwrap();
+}
+
+/// Ends the boot of a host whose daemon was killed: the file has what the daemon wrote until then.
+pub(crate) fn reboot_uncleanly(server: &Namespace) {
+    let path = stamps(server);
+    let text = fs::read_to_string(&path).unwrap();
+    daemon::detach(server);
+    lose_pins();
+    fs::write(&path, text).unwrap();
 }

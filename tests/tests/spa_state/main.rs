@@ -5,7 +5,7 @@
 mod changes;
 mod keys;
 
-use std::{fs, thread, time::Duration};
+use std::{fs, path::Path, thread, time::Duration};
 
 use knock_common::Reason;
 use knock_sequence::spa::{Channel, DoorId, PrivateKey};
@@ -18,11 +18,13 @@ use knock_tests::{
     ssh::SSH,
     wait,
 };
+use knock_user::host::paths::RUN;
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
 use keys::{
-    DOORS, Keys, gets_in, is_on_disk, is_refused, lose_pins, packet, send, stamps, start, unix_ns,
+    DOORS, Keys, gets_in, is_on_disk, is_refused, lose_pins, packet, reboot_uncleanly, send,
+    stamps, start, unix_ns,
 };
 
 const WEB: u16 = 80;
@@ -133,6 +135,53 @@ fn stamps_outlive_a_reboot_after_an_orderly_end() {
     });
 }
 
+/// The killed daemon wrote only what was used until then.
+#[test]
+fn detach_records_what_was_used_without_a_daemon() {
+    net::test(|net| {
+        let _server = Server::tcp(&net.server, &[SSH]);
+        let keys = Keys::new();
+        let channel = keys.channel();
+        let config = keys.config("alice", &keys.text());
+        start(net, &config).kill();
+        let used = gets_in(net, &channel, "without a daemon");
+        daemon::detach(&net.server);
+        lose_pins();
+        let daemon = start(net, &config);
+        is_refused(net, &used, "after a reboot");
+        gets_in(net, &channel, "after a reboot");
+        let ended = daemon.stop();
+        assert!(!ended.stderr.contains("users get in"), "{}", ended.stderr);
+    });
+}
+
+/// A file in another directory has what a process used that could not write to the first one.
+#[test]
+fn what_was_recorded_elsewhere_stays_used() {
+    net::test(|net| {
+        let _server = Server::tcp(&net.server, &[SSH]);
+        let keys = Keys::new();
+        let channel = keys.channel();
+        let config = keys.config("alice", &keys.text());
+        let daemon = start(net, &config);
+        let used = gets_in(net, &channel, "before");
+        daemon.stop();
+        lose_pins();
+        let path = stamps(&net.server);
+        let elsewhere = Path::new(RUN).join(path.file_name().unwrap());
+        fs::copy(&path, &elsewhere).unwrap();
+        let text = fs::read_to_string(&path).unwrap();
+        let mut state: Value = serde_json::from_str(&text).unwrap();
+        state["keys"] = json!({});
+        fs::write(&path, state.to_string()).unwrap();
+        let daemon = start(net, &config);
+        is_refused(net, &used, "afterwards");
+        gets_in(net, &channel, "afterwards");
+        assert!(!elsewhere.exists(), "it was not merged");
+        daemon.stop();
+    });
+}
+
 /// Where stamps were lost, packets made before the loss or within the window open nothing, and this
 /// is reported once.
 #[test]
@@ -145,8 +194,7 @@ fn nobody_gets_in_for_the_window_after_an_unclean_end() {
         let daemon = start(net, &config);
         let used = gets_in(net, &channel, "before");
         daemon.kill();
-        daemon::detach(&net.server);
-        lose_pins();
+        reboot_uncleanly(&net.server);
         // The file as an earlier boot left it, without the stamps that were used in its last second.
         let path = stamps(&net.server);
         let text = fs::read_to_string(&path).unwrap();
@@ -403,8 +451,7 @@ fn a_packet_of_fwknop_opens_once_whatever_happens() {
             opens(net, row);
         }
         daemon.kill();
-        daemon::detach(&net.server);
-        lose_pins();
+        reboot_uncleanly(&net.server);
         let daemon = start(net, &config);
         let source = net.new_source(Family::V4);
         let text = access_at("bob", unix_ns() / 1_000_000_000, "0.0.0.0,tcp/22");
