@@ -5,7 +5,7 @@ use bytemuck::Zeroable as _;
 use knock_common::{
     fwknop::{
         self, Native, Passphrase, Scratch,
-        text::{Kind, NO_PORT, PORTS_MAX, Request},
+        text::{MessageKind, NO_PORT, PORTS_MAX, Request},
     },
     hmac_sha256::Key,
     layout::PORT_RULES,
@@ -20,7 +20,7 @@ pub fn check(bytes: &[u8]) {
         bytemuck::bytes_of(&again),
         "the reader keeps nothing of an earlier text"
     );
-    if request.kind() == Kind::Access {
+    if request.kind() == MessageKind::Access {
         let count = request.port_count as usize;
         assert!((1..=PORTS_MAX).contains(&count), "{count} ports");
         for port in request.ports.iter().take(count) {

@@ -111,15 +111,15 @@ impl Play {
             .destination
             .and_then(|destination| Packet::of(&read, read.source?, destination));
         match (kind, packet) {
-            (Kind::Other, packet) => Expected::Pass(packet.err()),
+            (PortRole::Other, packet) => Expected::Pass(packet.err()),
             // Knocks to a group of hosts do not count.
-            (Kind::Knock, packet) if !read.unicast => Expected::Pass(packet.err()),
-            (Kind::Protected, Err(reason)) => Expected::Unreadable(reason),
-            (Kind::Knock, Err(reason)) => Expected::BadKnock(reason),
-            (Kind::Protected, Ok(packet)) => Expected::Protected {
+            (PortRole::Knock, packet) if !read.unicast => Expected::Pass(packet.err()),
+            (PortRole::Protected, Err(reason)) => Expected::Unreadable(reason),
+            (PortRole::Knock, Err(reason)) => Expected::BadKnock(reason),
+            (PortRole::Protected, Ok(packet)) => Expected::Protected {
                 is_entitled: self.is_entitled(&packet, now),
             },
-            (Kind::Knock, Ok(packet)) => Expected::Knock(packet),
+            (PortRole::Knock, Ok(packet)) => Expected::Knock(packet),
         }
     }
 
@@ -300,7 +300,7 @@ fn check_verdict(expected: Expected, judgement: Judgement, context: &str) {
 
 /// The role of a port by the settings.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-enum Kind {
+enum PortRole {
     Protected,
     /// Also a decoy.
     Knock,
@@ -308,7 +308,7 @@ enum Kind {
 }
 
 impl Compiled {
-    fn kind(&self, protocol: Protocol, port: u16) -> Kind {
+    fn kind(&self, protocol: Protocol, port: u16) -> PortRole {
         let Settings {
             doors,
             protect,
@@ -323,16 +323,16 @@ impl Compiled {
         };
         let is_in = |ports: &[Ports]| ports.iter().any(|ports| ports.overlaps(port));
         if is_in(protect) || doors.iter().any(|door| is_in(door.opened())) {
-            return Kind::Protected;
+            return PortRole::Protected;
         }
         let is_knock = |door: &Door| door.knock.iter().any(|&knock| port.overlaps(knock.into()));
         if doors.iter().any(is_knock) || self.changing.iter().any(|ports| ports.overlaps(port)) {
-            return Kind::Knock;
+            return PortRole::Knock;
         }
         match (exempt, decoys) {
-            (Exempt::Listed(ports), _) if is_in(ports) => Kind::Other,
-            (_, Decoys::Listed(ports)) if is_in(ports) => Kind::Knock,
-            _ => Kind::Other,
+            (Exempt::Listed(ports), _) if is_in(ports) => PortRole::Other,
+            (_, Decoys::Listed(ports)) if is_in(ports) => PortRole::Knock,
+            _ => PortRole::Other,
         }
     }
 

@@ -1,6 +1,6 @@
 //! One-time files: marking a line changes nothing else, and marked lines stay marked.
 
-use knock_sequence::one_time::{Next, OneTimeText};
+use knock_sequence::one_time::{NextLine, OneTimeText};
 
 /// Reads bytes as a file, and uses up its lines one after the other.
 pub fn check(text: &[u8]) {
@@ -102,8 +102,8 @@ fn check_flaws(one_time_text: &OneTimeText) {
 fn check_next(one_time_text: &OneTimeText) {
     let host = one_time_text.unused().next();
     match one_time_text.next() {
-        Some(Next::Sequence(line, knocks)) => assert_eq!(host, Some((line, knocks))),
-        Some(Next::Flawed(flaw)) => assert!(
+        Some(NextLine::Sequence(line, knocks)) => assert_eq!(host, Some((line, knocks))),
+        Some(NextLine::Flawed(flaw)) => assert!(
             host.is_none_or(|(line, _)| flaw.line < line),
             "{flaw:?} is behind {host:?}"
         ),

@@ -6,7 +6,7 @@ use crate::exposure;
 use crate::failure::Failure;
 use crate::home;
 use crate::next_line::NextLineAddress;
-use crate::one_time::{self, Taken};
+use crate::one_time::{self, TakenLine};
 use crate::otp::{self, CheckedOtp};
 use crate::profile::{self, Profile};
 use crate::reply::ConnectTo;
@@ -218,7 +218,7 @@ impl KnockSource {
         line: Option<usize>,
         target: &Target,
         round: u32,
-    ) -> Result<(Sequence, Option<Taken>), Failure> {
+    ) -> Result<(Sequence, Option<TakenLine>), Failure> {
         match self {
             Self::Sequence(knocks) => Ok((knocks.clone(), None)),
             Self::Otp(otp) => Ok((otp.sequence(target, round)?, None)),

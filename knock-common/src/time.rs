@@ -4,6 +4,9 @@
 #[derive(Clone, Copy, Debug, Default, Eq, Ord, PartialEq, PartialOrd)]
 pub struct Moment(u64);
 
+/// Nanoseconds in a millisecond.
+pub const NANOS_PER_MILLI: u64 = 1_000_000;
+
 /// Nanoseconds in a tick, as a power of two: 4.19 ms.
 const TICK_SHIFT: u32 = 22;
 

@@ -9,7 +9,7 @@ use knock_common::{
     fwknop::{
         self, Native, PACKET_MAX, PREFIX, Passphrase, Scratch,
         base64::character,
-        text::{Kind, NO_PORT, Request, username_hash},
+        text::{MessageKind, NO_PORT, Request, username_hash},
     },
     hmac_sha256::Key,
     layout::port_index,
@@ -39,7 +39,7 @@ fn packets_of_the_stock_client_are_read() {
         rp3l65Gw+4v8RIKRjCG6CRFh4UyQnhDOds91GN8NdZC+51YqhmzwAR+PF0WskSrHQDdnqLSUYunrJfTvrvj50fxcdKNwgs7HW5Ri0bWYqaxPPtF\
         5cnoxtbYhCuNobQ";
     let (kind, request) = open(b"testkey", b"testhmac", packet.as_bytes()).unwrap();
-    assert_eq!(kind, Kind::Access);
+    assert_eq!(kind, MessageKind::Access);
     assert_eq!(request.timestamp, 1_700_000_000);
     assert_eq!(request.address, u32::from_be_bytes([203, 0, 113, 7]));
     assert_eq!(request.username, username_hash("alice"));
@@ -50,7 +50,7 @@ fn packets_of_the_stock_client_are_read() {
         M579+BUDVbts99T9wGlbeACqktsefPW0nb90RD+W9zh6k1aj56jF62cxv72VHr0M5Sp4cJMWDmMd4C+a6NE6U0lVWO1g+TckwC5LHr/\
         3zHJQSVH1nS0FqBL6nXsHso";
     let (kind, request) = open(b"testkey", b"testhmac", packet.as_bytes()).unwrap();
-    assert_eq!(kind, Kind::Access);
+    assert_eq!(kind, MessageKind::Access);
     assert_eq!((request.address, request.timeout), (0, 45));
     assert_eq!(
         ports(&request),
@@ -114,102 +114,122 @@ fn a_text_is_read_or_refused_as_a_whole() {
     let message = |text: &str| base64(text.as_bytes());
     let ssh = message("1.2.3.4,tcp/22");
     for (name, text, kind) in [
-        ("access", format!("{base}:1:{ssh}:d"), Kind::Access),
+        ("access", format!("{base}:1:{ssh}:d"), MessageKind::Access),
         (
             "access with a timeout",
             format!("{base}:3:{ssh}:60:d"),
-            Kind::Access,
+            MessageKind::Access,
         ),
         (
             "access with a timeout, without it",
             format!("{base}:3:{ssh}:d"),
-            Kind::Unreadable,
+            MessageKind::Unreadable,
         ),
         (
             "access with another field",
             format!("{base}:1:{ssh}:x:d"),
-            Kind::Unreadable,
+            MessageKind::Unreadable,
         ),
-        ("no digest", format!("{base}:1:{ssh}"), Kind::Unreadable),
+        (
+            "no digest",
+            format!("{base}:1:{ssh}"),
+            MessageKind::Unreadable,
+        ),
         (
             "an empty digest",
             format!("{base}:1:{ssh}:"),
-            Kind::Unreadable,
+            MessageKind::Unreadable,
         ),
         (
             "a timeout that is no number",
             format!("{base}:3:{ssh}:6o:d"),
-            Kind::Unreadable,
+            MessageKind::Unreadable,
         ),
         (
             "a timeout of 13 digits",
             format!("{base}:3:{ssh}:1000000000000:d"),
-            Kind::Unreadable,
+            MessageKind::Unreadable,
         ),
         (
             "an empty timeout",
             format!("{base}:3:{ssh}::d"),
-            Kind::Unreadable,
+            MessageKind::Unreadable,
         ),
         (
             "a command",
             format!("{base}:0:{}:d", message("1.2.3.4,reboot")),
-            Kind::Command,
+            MessageKind::Command,
         ),
         (
             "NAT",
             format!("{base}:2:{ssh}:{}:d", message("10.0.0.1,22")),
-            Kind::Nat,
+            MessageKind::Nat,
         ),
         (
             "NAT with a timeout",
             format!("{base}:4:{ssh}:{}:60:d", message("10.0.0.1,22")),
-            Kind::Nat,
+            MessageKind::Nat,
         ),
         (
             "local NAT",
             format!("{base}:5:{ssh}:{}:d", message("10.0.0.1,22")),
-            Kind::Nat,
+            MessageKind::Nat,
         ),
         (
             "local NAT with a timeout",
             format!("{base}:6:{ssh}:{}:60:d", message("10.0.0.1,22")),
-            Kind::Nat,
+            MessageKind::Nat,
         ),
         (
             "an unknown type",
             format!("{base}:7:{ssh}:d"),
-            Kind::Unreadable,
+            MessageKind::Unreadable,
         ),
         (
             "a type that is no number",
             format!("{base}:1x:{ssh}:d"),
-            Kind::Unreadable,
+            MessageKind::Unreadable,
         ),
-        ("no type", format!("{base}::{ssh}:d"), Kind::Unreadable),
+        (
+            "no type",
+            format!("{base}::{ssh}:d"),
+            MessageKind::Unreadable,
+        ),
         (
             "no user",
             format!("1234567890123456::1700000000:3.0.0:1:{ssh}:d"),
-            Kind::Unreadable,
+            MessageKind::Unreadable,
         ),
         (
             "a time that is no number",
             format!("1:YWxpY2U:-1700000000:3.0.0:1:{ssh}:d"),
-            Kind::Unreadable,
+            MessageKind::Unreadable,
         ),
-        ("no message", format!("{base}:1::d"), Kind::Unreadable),
+        (
+            "no message",
+            format!("{base}:1::d"),
+            MessageKind::Unreadable,
+        ),
         (
             "a message that is base64 but for a character in front",
             format!("{base}:1:-{ssh}:d"),
-            Kind::Unreadable,
+            MessageKind::Unreadable,
         ),
         (
             "a message that is not base64",
             format!("{base}:1:a-b:d"),
-            Kind::Unreadable,
+            MessageKind::Unreadable,
         ),
-        ("nothing but fields", "::::::".to_owned(), Kind::Unreadable),
-        ("no fields", "1234567890123456".to_owned(), Kind::Unreadable),
+        (
+            "nothing but fields",
+            "::::::".to_owned(),
+            MessageKind::Unreadable,
+        ),
+        (
+            "no fields",
+            "1234567890123456".to_owned(),
+            MessageKind::Unreadable,
+        ),
     ] {
         assert_eq!(opened(&format!("{text:0>100}")).0, kind, "{name}");
     }
@@ -270,7 +290,8 @@ fn a_message_is_read_or_refused_as_a_whole() {
         ("a zero byte", "1.2.3.4,tcp/22\0", None),
     ] {
         let (kind, request) = opened(&access("alice", message));
-        let read = (kind == Kind::Access).then(|| (request.address, ports(&request).to_vec()));
+        let read =
+            (kind == MessageKind::Access).then(|| (request.address, ports(&request).to_vec()));
         assert_eq!(read, expected, "{name}");
     }
 }
@@ -340,7 +361,7 @@ fn a_packet_with_another_encryption_is_unreadable() {
         let text = access("alice", "0.0.0.0,tcp/22");
         let packet = seal(b"another", HMAC_KEY, [salt; 8], text.as_bytes());
         let (kind, _) = open(PASSPHRASE, HMAC_KEY, packet.as_bytes()).unwrap();
-        assert_eq!(kind, Kind::Unreadable, "salt {salt}");
+        assert_eq!(kind, MessageKind::Unreadable, "salt {salt}");
     }
 }
 
@@ -373,7 +394,7 @@ proptest! {
             return Ok(());
         }
         let (kind, request) = open(&passphrase, &hmac_key, packet.as_bytes()).unwrap();
-        prop_assert_eq!(kind, Kind::Access);
+        prop_assert_eq!(kind, MessageKind::Access);
         prop_assert_eq!(request.timestamp, timestamp);
         prop_assert_eq!(request.timeout, timeout.unwrap_or(0));
         prop_assert_eq!(request.address, u32::from_be_bytes([a, b, c, d]));
@@ -391,7 +412,7 @@ proptest! {
         let packet = seal(PASSPHRASE, HMAC_KEY, *b"saltsalt", &text);
         if let Some((kind, request)) = open(PASSPHRASE, HMAC_KEY, packet.as_bytes()) {
             let is_access = fields(&text).is_some_and(|ports| ports == request.port_count as usize);
-            prop_assert_eq!(kind == Kind::Access, is_access);
+            prop_assert_eq!(kind == MessageKind::Access, is_access);
         }
     }
 
@@ -402,7 +423,7 @@ proptest! {
 }
 
 /// What a packet is, judged with a stanza's keys; `None` if it is not authentic.
-fn open(passphrase: &[u8], hmac_key: &[u8], packet: &[u8]) -> Option<(Kind, Request)> {
+fn open(passphrase: &[u8], hmac_key: &[u8], packet: &[u8]) -> Option<(MessageKind, Request)> {
     let mut scratch = Scratch::zeroed();
     if !scratch.expect(packet.len()) {
         return None;
@@ -416,7 +437,7 @@ fn open(passphrase: &[u8], hmac_key: &[u8], packet: &[u8]) -> Option<(Kind, Requ
     })
 }
 
-fn opened(text: &str) -> (Kind, Request) {
+fn opened(text: &str) -> (MessageKind, Request) {
     let packet = seal(PASSPHRASE, HMAC_KEY, *b"saltsalt", text.as_bytes());
     open(PASSPHRASE, HMAC_KEY, packet.as_bytes()).unwrap()
 }

@@ -27,7 +27,7 @@ const QINQ: u16 = 0x88a8;
 
 /// The field that names the next header, by its offset.
 #[derive(Clone, Copy, Debug)]
-enum Next {
+enum NextHeader {
     /// Two octets for an ethertype.
     Ethertype(usize),
     /// One octet for an IP protocol.
@@ -38,7 +38,7 @@ enum Next {
 #[derive(Clone, Debug)]
 pub struct Frame {
     bytes: Vec<u8>,
-    next: Next,
+    next: NextHeader,
     /// The offset of the IPv4 header, if there is one.
     v4: Option<usize>,
     /// The offset of the IPv6 header, if there is one.
@@ -49,7 +49,7 @@ pub struct Frame {
 pub fn eth() -> Frame {
     Frame {
         bytes: vec![2, 0, 0, 0, 0, 1, 2, 0, 0, 0, 0, 2, 0, 0],
-        next: Next::Ethertype(12),
+        next: NextHeader::Ethertype(12),
         v4: None,
         v6: None,
     }
@@ -77,7 +77,7 @@ impl Frame {
     fn tag(mut self, ethertype: u16, id: u16) -> Self {
         self.announce_ethertype(ethertype);
         self.bytes.extend(id.to_be_bytes());
-        self.next = Next::Ethertype(self.bytes.len());
+        self.next = NextHeader::Ethertype(self.bytes.len());
         self.bytes.extend([0, 0]);
         self
     }
@@ -126,7 +126,7 @@ impl Frame {
         self.announce_ethertype(IPV4);
         let at = self.bytes.len();
         self.v4 = Some(at);
-        self.next = Next::Protocol(at + 9);
+        self.next = NextHeader::Protocol(at + 9);
         self.bytes.extend([0x45, 0, 0, 20, 0, 0, 0, 0, 64, 0, 0, 0]);
         self.bytes.extend(source.octets());
         self.bytes.extend(destination.octets());
@@ -153,7 +153,7 @@ impl Frame {
         self.announce_ethertype(IPV6);
         let at = self.bytes.len();
         self.v6 = Some(at);
-        self.next = Next::Protocol(at + 6);
+        self.next = NextHeader::Protocol(at + 6);
         self.bytes.extend([0x60, 0, 0, 0, 0, 0, 0, 64]);
         self.bytes.extend(source.octets());
         self.bytes.extend(destination.octets());
@@ -197,7 +197,7 @@ impl Frame {
         self.announce_protocol(kind);
         let at = self.bytes.len();
         self.bytes.resize(at + octets, 0);
-        self.next = Next::Protocol(at);
+        self.next = NextHeader::Protocol(at);
         self.put(at + 1, &[length])
     }
 
@@ -285,13 +285,13 @@ impl Frame {
     }
 
     fn announce_ethertype(&mut self, ethertype: u16) {
-        if let Next::Ethertype(at) = self.next {
+        if let NextHeader::Ethertype(at) = self.next {
             self.write(at, &ethertype.to_be_bytes());
         }
     }
 
     fn announce_protocol(&mut self, protocol: u8) {
-        if let Next::Protocol(at) = self.next {
+        if let NextHeader::Protocol(at) = self.next {
             self.write(at, &[protocol]);
         }
     }

@@ -19,7 +19,7 @@ pub const FILE_MOST: u64 = 16 << 20;
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct OneTimeText {
     text: Vec<u8>,
-    lines: Vec<Line>,
+    lines: Vec<FileLine>,
 }
 
 /// Why a line is not used.
@@ -33,7 +33,7 @@ pub struct Flaw<'a> {
 
 /// The line that a client takes next.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub enum Next<'a> {
+pub enum NextLine<'a> {
     /// A line, counted from 1, and its sequence.
     Sequence(u32, &'a [Knock]),
     /// A line that can't be used.
@@ -41,7 +41,7 @@ pub enum Next<'a> {
 }
 
 #[derive(Clone, Debug, Eq, PartialEq)]
-struct Line {
+struct FileLine {
     /// The offset of its first byte.
     start: usize,
     is_marked: bool,
@@ -51,7 +51,7 @@ struct Line {
     flaw: Option<String>,
 }
 
-impl Line {
+impl FileLine {
     fn is_unused(&self) -> bool {
         !self.is_marked && !self.knocks.is_empty() && self.flaw.is_none()
     }
@@ -61,7 +61,7 @@ impl OneTimeText {
     /// Reads any bytes.
     pub fn new(text: Vec<u8>) -> Self {
         let mut start = 0;
-        let mut lines: Vec<Line> = Vec::new();
+        let mut lines: Vec<FileLine> = Vec::new();
         for line in text
             .split_inclusive(|&byte| byte == b'\n')
             .take(SEQUENCES_MOST)
@@ -126,16 +126,16 @@ impl OneTimeText {
 
     /// The first line that is neither blank, nor a comment, nor marked, whether it can be used or
     /// not; a client does not skip what its writer meant to be a sequence.
-    pub fn next(&self) -> Option<Next<'_>> {
+    pub fn next(&self) -> Option<NextLine<'_>> {
         let lines = (1..).zip(&self.lines);
         let mut meant =
             lines.filter(|(_, line)| !line.is_marked && (line.flaw.is_some() || line.is_unused()));
         meant.next().map(|(number, line)| match &line.flaw {
-            Some(reason) => Next::Flawed(Flaw {
+            Some(reason) => NextLine::Flawed(Flaw {
                 line: number,
                 reason,
             }),
-            None => Next::Sequence(number, &line.knocks),
+            None => NextLine::Sequence(number, &line.knocks),
         })
     }
 
@@ -198,8 +198,8 @@ fn index(line: u32) -> Option<usize> {
     usize::try_from(line).ok()?.checked_sub(1)
 }
 
-fn read(bytes: &[u8], start: usize) -> Line {
-    let mut line = Line {
+fn read(bytes: &[u8], start: usize) -> FileLine {
+    let mut line = FileLine {
         start,
         is_marked: false,
         knocks: Vec::new(),

@@ -2,7 +2,7 @@
 
 use knock_sequence::{
     Knock,
-    one_time::{Next, OneTimeText},
+    one_time::{NextLine, OneTimeText},
 };
 use proptest::prelude::*;
 
@@ -229,8 +229,8 @@ fn a_client_does_not_skip_a_line_that_cannot_be_used() {
     ] {
         let one_time_text = OneTimeText::new(text.into());
         let found = match one_time_text.next() {
-            Some(Next::Sequence(line, knocks)) => format!("{line}: {}", words(knocks)),
-            Some(Next::Flawed(flaw)) => format!("{} is wrong", flaw.line),
+            Some(NextLine::Sequence(line, knocks)) => format!("{line}: {}", words(knocks)),
+            Some(NextLine::Flawed(flaw)) => format!("{} is wrong", flaw.line),
             None => "nothing".to_owned(),
         };
         assert_eq!(found, expected, "{name}");

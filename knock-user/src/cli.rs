@@ -62,9 +62,9 @@ pub enum Command {
         config: PathBuf,
     },
     /// Print a door with random knocks
-    Generate(generate::Options),
+    Generate(generate::GenerateOptions),
     /// Make the host's private key for SPA packets, and print its public key
-    Keygen(keygen::Options),
+    Keygen(keygen::KeygenOptions),
     /// Convert a knockd configuration; differences go to standard error
     ImportKnockd {
         /// Read knockd's configuration from this file, such as /etc/knockd.conf
@@ -72,9 +72,9 @@ pub enum Command {
         file: PathBuf,
     },
     /// Convert a configuration of fwknop's server; keys go to files of their own
-    ImportFwknop(import_fwknop::Options),
+    ImportFwknop(import_fwknop::ImportOptions),
     /// Follow interfaces, rates, grants, attempts and events on a terminal
-    Top(top::Options),
+    Top(top::TopOptions),
     /// A subcommand for a running knock-user.
     #[command(flatten)]
     Admin(Subcommands),

@@ -13,7 +13,7 @@ use knock_sequence::Knock;
 use knock_user::{
     config,
     host::Host,
-    tools::generate::{self, Generated, Options, Unsuitable},
+    tools::generate::{self, GenerateOptions, Generated, Unsuitable},
 };
 use rand::{SeedableRng as _, rngs::StdRng};
 
@@ -235,10 +235,10 @@ fn a_door_that_check_refuses_is_reported() {
 #[derive(Parser)]
 struct Cli {
     #[command(flatten)]
-    options: Options,
+    options: GenerateOptions,
 }
 
-fn options(words: &str) -> Options {
+fn options(words: &str) -> GenerateOptions {
     Cli::parse_from(["generate"].into_iter().chain(words.split_whitespace())).options
 }
 

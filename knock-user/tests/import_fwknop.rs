@@ -6,7 +6,7 @@ use std::{fs, os::unix::fs::MetadataExt as _};
 
 use knock_user::{
     config,
-    tools::import_fwknop::{self, Imported, Options, import},
+    tools::import_fwknop::{self, ImportOptions, Imported, import},
 };
 
 const KEY: &str = "QUFBQUFBQUFBQUFBQUFBQUFBQUFBQUFBQUFBQUFBQUE=";
@@ -268,7 +268,7 @@ fn keys_go_to_files_of_their_own() {
     let directory = tempfile::tempdir().unwrap();
     let access = directory.path().join("access.conf");
     fs::write(&access, stanza("REQUIRE_USERNAME bob")).unwrap();
-    let options = Options {
+    let options = ImportOptions {
         access,
         server: None,
         keys: directory.path().to_owned(),

@@ -24,7 +24,7 @@ use knock_user::{
     model::settings::Sequences,
     tools::{
         check,
-        keygen::{self, Options},
+        keygen::{self, KeygenOptions},
     },
 };
 use tempfile::TempDir;
@@ -483,7 +483,7 @@ fn warnings(files: &Files, now: &str) -> Vec<String> {
 
 fn keygen(path: &Path, json: bool) -> Result<String, String> {
     let mut out = Vec::new();
-    let options = Options {
+    let options = KeygenOptions {
         out: path.to_owned(),
         json,
     };

@@ -5,7 +5,7 @@ mod disk;
 use self::disk::{FileLock, replace};
 use crate::refused;
 use crate::sequence::bytes;
-use knock_sequence::one_time::{FILE_MOST, Flaw, Next, OneTimeText};
+use knock_sequence::one_time::{FILE_MOST, Flaw, NextLine, OneTimeText};
 use knock_sequence::{Knock, Sequence};
 use std::fs;
 use std::io;
@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 
 /// A sequence that was taken from a file.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Taken {
+pub struct TakenLine {
     /// The knocks.
     pub knocks: Sequence,
     /// The line of the file, from 1.
@@ -87,7 +87,7 @@ pub enum OneTimeError {
 /// # Errors
 ///
 /// No sequence is left, or it can't be marked.
-pub fn take(path: &Path) -> Result<Taken, OneTimeError> {
+pub fn take(path: &Path) -> Result<TakenLine, OneTimeError> {
     take_with(path, next)
 }
 
@@ -96,14 +96,14 @@ pub fn take(path: &Path) -> Result<Taken, OneTimeError> {
 /// # Errors
 ///
 /// No sequence is left, or it can't be marked.
-pub fn take_line(path: &Path, line: usize) -> Result<Taken, OneTimeError> {
+pub fn take_line(path: &Path, line: usize) -> Result<TakenLine, OneTimeError> {
     take_with(path, |one_time_text| at(one_time_text, line))
 }
 
 fn take_with(
     path: &Path,
-    choose: impl FnOnce(&OneTimeText) -> Result<(Taken, Vec<u8>), Unusable>,
-) -> Result<Taken, OneTimeError> {
+    choose: impl FnOnce(&OneTimeText) -> Result<(TakenLine, Vec<u8>), Unusable>,
+) -> Result<TakenLine, OneTimeError> {
     let unreadable = |cause| OneTimeError::Unreadable {
         path: path.to_owned(),
         cause,
@@ -149,15 +149,15 @@ impl Unusable {
 }
 
 /// Returns the next sequence of a file, and the text with its mark.
-fn next(one_time_text: &OneTimeText) -> Result<(Taken, Vec<u8>), Unusable> {
+fn next(one_time_text: &OneTimeText) -> Result<(TakenLine, Vec<u8>), Unusable> {
     match one_time_text.next().ok_or(Unusable::Exhausted)? {
-        Next::Sequence(line, knocks) => Ok(taken(one_time_text, line, knocks)),
-        Next::Flawed(flaw) => Err(flaw.into()),
+        NextLine::Sequence(line, knocks) => Ok(taken(one_time_text, line, knocks)),
+        NextLine::Flawed(flaw) => Err(flaw.into()),
     }
 }
 
 /// Returns the sequence of a line, and the text with marks up to there.
-fn at(one_time_text: &OneTimeText, number: usize) -> Result<(Taken, Vec<u8>), Unusable> {
+fn at(one_time_text: &OneTimeText, number: usize) -> Result<(TakenLine, Vec<u8>), Unusable> {
     let line = u32::try_from(number).map_err(|_| Unusable::NoLine(number))?;
     // A line that was knocked without effect is marked here, but unused on the host.
     if !one_time_text.is_marked(line)
@@ -172,10 +172,10 @@ fn at(one_time_text: &OneTimeText, number: usize) -> Result<(Taken, Vec<u8>), Un
 }
 
 /// Returns the taken sequence, and the text with marks on it and all lines before it.
-fn taken(one_time_text: &OneTimeText, line: u32, knocks: &[Knock]) -> (Taken, Vec<u8>) {
+fn taken(one_time_text: &OneTimeText, line: u32, knocks: &[Knock]) -> (TakenLine, Vec<u8>) {
     let marked = one_time_text.marked(line);
     let text = marked.as_ref().unwrap_or(one_time_text).text().to_vec();
-    let taken = Taken {
+    let taken = TakenLine {
         knocks: knocks.to_vec(),
         line: line as usize,
         left: one_time_text
@@ -243,7 +243,8 @@ mod tests {
             ),
         ];
         for (name, text, message, marked) in rows {
-            let Ok((Taken { knocks, line, left }, found)) = next(&OneTimeText::new(text.into()))
+            let Ok((TakenLine { knocks, line, left }, found)) =
+                next(&OneTimeText::new(text.into()))
             else {
                 panic!("{name}: nothing");
             };

@@ -10,7 +10,7 @@ use std::time::Duration;
 /// parse them.
 #[derive(Serialize)]
 #[serde(tag = "event", rename_all = "snake_case")]
-pub(super) enum Line {
+pub(super) enum ReportLine {
     Taken {
         line: usize,
         left: usize,
@@ -107,8 +107,8 @@ pub(super) enum Reason {
 }
 
 /// Returns the line of a packet that was sent.
-pub(super) fn of_packet(spa: &CheckedSpa, sent: &SentPacket) -> Line {
-    Line::Packet {
+pub(super) fn of_packet(spa: &CheckedSpa, sent: &SentPacket) -> ReportLine {
+    ReportLine::Packet {
         protocol: "udp",
         port: spa.port().number(),
         address: sent.target.to_string(),
@@ -120,9 +120,9 @@ pub(super) fn of_packet(spa: &CheckedSpa, sent: &SentPacket) -> Line {
 }
 
 /// Returns the line of an answer.
-pub(super) fn of_answer(answered: &Answered) -> Line {
+pub(super) fn of_answer(answered: &Answered) -> ReportLine {
     let answer = &answered.answer;
-    Line::Answered {
+    ReportLine::Answered {
         outcome: answered.outcome(),
         port: answer.port,
         seconds: answer.seconds,
@@ -211,31 +211,31 @@ mod tests {
             .collect()
     }
 
-    fn every_line() -> Vec<Line> {
-        let line = Line::Taken { line: 1, left: 1 };
+    fn every_line() -> Vec<ReportLine> {
+        let line = ReportLine::Taken { line: 1, left: 1 };
         // A new kind of line does not compile here until it is in the list below.
         match line {
-            Line::Taken { .. }
-            | Line::Knock { .. }
-            | Line::Packet { .. }
-            | Line::Answered { .. }
-            | Line::Skipped { .. }
-            | Line::Warning { .. }
-            | Line::Retry { .. }
-            | Line::Replied { .. }
-            | Line::Connected { .. }
-            | Line::Failed(_) => {}
+            ReportLine::Taken { .. }
+            | ReportLine::Knock { .. }
+            | ReportLine::Packet { .. }
+            | ReportLine::Answered { .. }
+            | ReportLine::Skipped { .. }
+            | ReportLine::Warning { .. }
+            | ReportLine::Retry { .. }
+            | ReportLine::Replied { .. }
+            | ReportLine::Connected { .. }
+            | ReportLine::Failed(_) => {}
         }
         vec![
             line,
-            Line::Knock {
+            ReportLine::Knock {
                 number: 1,
                 of: 1,
                 protocol: "tcp",
                 port: 1,
                 address: String::new(),
             },
-            Line::Packet {
+            ReportLine::Packet {
                 protocol: "udp",
                 port: 1,
                 address: String::new(),
@@ -244,7 +244,7 @@ mod tests {
                 seconds: Some(1),
                 source: Some(String::new()),
             },
-            Line::Answered {
+            ReportLine::Answered {
                 outcome: "opened",
                 port: Some(1),
                 seconds: 1,
@@ -253,28 +253,28 @@ mod tests {
                 clock_ahead_ms: 1,
                 after_us: 1,
             },
-            Line::Skipped {
+            ReportLine::Skipped {
                 address: String::new(),
                 message: String::new(),
             },
-            Line::Warning {
+            ReportLine::Warning {
                 message: String::new(),
             },
-            Line::Retry {
+            ReportLine::Retry {
                 number: 1,
                 of: 1,
                 message: String::new(),
             },
-            Line::Replied {
+            ReportLine::Replied {
                 port: 1,
                 after_us: 1,
             },
-            Line::Connected {
+            ReportLine::Connected {
                 port: 1,
                 attempt: 1,
                 after_us: 1,
             },
-            Line::Failed(Failed {
+            ReportLine::Failed(Failed {
                 reason: Reason::Otp,
                 port: Some(1),
                 attempts: Some(1),

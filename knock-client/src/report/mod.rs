@@ -2,11 +2,11 @@
 
 mod lines;
 
-use self::lines::{Failed, Line, microseconds};
+use self::lines::{Failed, ReportLine, microseconds};
 use crate::connect::Connected;
 use crate::failure::Failure;
 use crate::log::Log;
-use crate::one_time::Taken;
+use crate::one_time::TakenLine;
 use crate::spa::{Answered, CheckedSpa, SentPacket};
 use crate::target::{Target, list};
 use knock_sequence::Knock;
@@ -88,10 +88,14 @@ impl<W: Write> Reporter<W> {
     }
 
     /// Reports that a one-time sequence was taken.
-    pub fn taken(&mut self, taken: &Taken) {
-        let &Taken { line, left, .. } = taken;
+    pub fn taken(&mut self, taken: &TakenLine) {
+        let &TakenLine { line, left, .. } = taken;
         let text = format!("took line {line}, {left} left");
-        self.line(&[Style::Verbose], &text, Some(Line::Taken { line, left }));
+        self.line(
+            &[Style::Verbose],
+            &text,
+            Some(ReportLine::Taken { line, left }),
+        );
     }
 
     /// Reports that a knock was sent.
@@ -104,7 +108,7 @@ impl<W: Write> Reporter<W> {
             String::new()
         };
         let text = format!("knock {number} of {of}{on}: {knock}");
-        let line = Line::Knock {
+        let line = ReportLine::Knock {
             number,
             of,
             protocol: protocol.name(),
@@ -118,7 +122,7 @@ impl<W: Write> Reporter<W> {
     pub fn skipped(&mut self, target: &Target, error: &impl Display) {
         let (address, message) = (target.to_string(), error.to_string());
         let text = message.clone();
-        let line = Line::Skipped { address, message };
+        let line = ReportLine::Skipped { address, message };
         self.line(&[Style::Quiet, Style::Verbose], &text, Some(line));
     }
 
@@ -146,7 +150,7 @@ impl<W: Write> Reporter<W> {
 
     /// Reports a warning about this machine.
     pub fn warning(&mut self, message: &str) {
-        let line = Line::Warning {
+        let line = ReportLine::Warning {
             message: message.to_owned(),
         };
         let text = format!("warning: {message}");
@@ -161,7 +165,7 @@ impl<W: Write> Reporter<W> {
             Sends::Packets => "sending another packet",
         };
         let text = format!("{again}, {number} of {of}: {message}");
-        let line = Line::Retry {
+        let line = ReportLine::Retry {
             number,
             of,
             message,
@@ -174,7 +178,7 @@ impl<W: Write> Reporter<W> {
         let after_us = microseconds(after);
         let (ms, us) = (after_us / 1000, after_us % 1000);
         let text = format!("the reply is tcp/{port}, {ms}.{us:03} ms after the last knock");
-        let line = Line::Replied { port, after_us };
+        let line = ReportLine::Replied { port, after_us };
         self.line(&[Style::Verbose], &text, Some(line));
     }
 
@@ -190,7 +194,7 @@ impl<W: Write> Reporter<W> {
         let text = format!(
             "connected to tcp/{port} on {target} {ms}.{us:03} ms after {last} (attempt {attempt})"
         );
-        let line = Line::Connected {
+        let line = ReportLine::Connected {
             port,
             attempt,
             after_us,
@@ -200,7 +204,7 @@ impl<W: Write> Reporter<W> {
 
     /// Reports a failure in JSON and in the log only: a person reads it on standard error.
     pub fn failed(&mut self, failure: &Failure) {
-        let line = Line::Failed(Failed::from(failure));
+        let line = ReportLine::Failed(Failed::from(failure));
         self.line(&[], &failure.to_string(), Some(line));
     }
 
@@ -225,7 +229,7 @@ impl<W: Write> Reporter<W> {
     }
 
     /// Adds a line as text, in these styles, or as JSON.
-    fn line(&mut self, styles: &[Style], text: &str, json: Option<Line>) {
+    fn line(&mut self, styles: &[Style], text: &str, json: Option<ReportLine>) {
         if let Some(log) = &mut self.log {
             log.line(text);
         }

@@ -10,7 +10,7 @@ use crate::{
     fwknop::{
         open::open,
         scratch::{Door, Scratch},
-        text::{Kind, PORTS_MAX},
+        text::{MessageKind, PORTS_MAX},
     },
     packet::Segment,
     packet_info::PacketInfo,
@@ -111,8 +111,8 @@ pub fn decide<E: Subprograms>(env: &E, scratch: &mut Scratch, key: u32) -> SpaSt
     let kind = open(env, scratch, &key.passphrase);
     let wall_ns = scratch.info.now_ns.wrapping_add(env.wall_clock());
     let ahead_ms = match kind {
-        Kind::Access => ahead_ms(scratch.request.timestamp, wall_ns),
-        Kind::Command | Kind::Nat | Kind::Unreadable => 0,
+        MessageKind::Access => ahead_ms(scratch.request.timestamp, wall_ns),
+        MessageKind::Command | MessageKind::Nat | MessageKind::Unreadable => 0,
     };
     // A packet from the future stays in the replay cache until its time has passed.
     let used_ms = scratch
@@ -127,16 +127,16 @@ pub fn decide<E: Subprograms>(env: &E, scratch: &mut Scratch, key: u32) -> SpaSt
         }
     } else {
         match kind {
-            Kind::Access if ahead_ms.unsigned_abs() > WINDOW_MS => {
+            MessageKind::Access if ahead_ms.unsigned_abs() > WINDOW_MS => {
                 (Reason::SpaStale, ahead_ms as u64)
             }
-            Kind::Access => match find_refusal(env, key, scratch, wall_ns) {
+            MessageKind::Access => match find_refusal(env, key, scratch, wall_ns) {
                 Some(reason) => (reason, 0),
                 None => return SpaStep::Continue,
             },
-            Kind::Command => (Reason::SpaCommand, 0),
-            Kind::Nat => (Reason::SpaNat, 0),
-            Kind::Unreadable => (Reason::SpaUnreadable, 0),
+            MessageKind::Command => (Reason::SpaCommand, 0),
+            MessageKind::Nat => (Reason::SpaNat, 0),
+            MessageKind::Unreadable => (Reason::SpaUnreadable, 0),
         }
     };
     refuse(env, scratch, key.user, reason, until_ms)

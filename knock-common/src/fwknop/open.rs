@@ -5,7 +5,7 @@ use super::{
     passphrase::Passphrase,
     scratch::{AES_BLOCKS, GROUPS, HEADER, SHA_BLOCKS, Scratch, TEXT, byte, sha_blocks},
     steps::Steps,
-    text::Kind,
+    text::MessageKind,
 };
 use crate::{
     hmac_sha256::{self, Key},
@@ -14,14 +14,14 @@ use crate::{
 
 /// Decrypts and reads an authentic packet into [`Scratch::request`].
 #[inline(always)]
-pub fn open(steps: &impl Steps, scratch: &mut Scratch, passphrase: &Passphrase) -> Kind {
+pub fn open(steps: &impl Steps, scratch: &mut Scratch, passphrase: &Passphrase) -> MessageKind {
     if !steps.decode(scratch) {
-        return Kind::Unreadable;
+        return MessageKind::Unreadable;
     }
     steps.derive_key(scratch, passphrase);
     steps.decrypt(scratch);
     if !steps.unpad(scratch) {
-        return Kind::Unreadable;
+        return MessageKind::Unreadable;
     }
     steps.read(scratch);
     scratch.request.kind()

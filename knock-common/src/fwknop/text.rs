@@ -39,7 +39,7 @@ const HASH_FACTOR: u64 = 0x0000_0100_0000_01b3;
 
 /// What kind of packet a text is.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Kind {
+pub enum MessageKind {
     /// It asks for ports.
     Access,
     /// It asks to run a command.
@@ -127,21 +127,21 @@ impl Request {
 
     /// Returns what kind of packet the text is, of which the last character has been read.
     #[inline(always)]
-    pub const fn kind(&self) -> Kind {
+    pub const fn kind(&self) -> MessageKind {
         if self.is_malformed != 0 || self.field <= field::MESSAGE {
-            return Kind::Unreadable;
+            return MessageKind::Unreadable;
         }
         let digest = match self.kind {
             ACCESS => field::TIMEOUT,
             TIMED_ACCESS => field::TIMEOUT + 1,
-            COMMAND => return Kind::Command,
-            2..=TYPE_MAX => return Kind::Nat,
-            _ => return Kind::Unreadable,
+            COMMAND => return MessageKind::Command,
+            2..=TYPE_MAX => return MessageKind::Nat,
+            _ => return MessageKind::Unreadable,
         };
         // The digest is not compared: the HMAC authenticates the whole text.
         match self.field == digest && self.length > 0 && self.port_count > 0 {
-            true => Kind::Access,
-            false => Kind::Unreadable,
+            true => MessageKind::Access,
+            false => MessageKind::Unreadable,
         }
     }
 

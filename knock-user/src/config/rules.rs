@@ -25,7 +25,7 @@ pub(super) fn check(read: &Read, report: &mut Report) {
         places,
         complete,
     } = read;
-    let mut rules = Rules {
+    let mut rules = DoorRules {
         settings,
         places,
         protected: settings.protected(),
@@ -65,7 +65,7 @@ fn knocks(settings: &Settings) -> impl Iterator<Item = Knock> {
     settings.doors.iter().flat_map(|door| &door.knock).copied()
 }
 
-struct Rules<'a> {
+struct DoorRules<'a> {
     settings: &'a Settings,
     places: &'a Places,
     protected: PortSet,
@@ -73,7 +73,7 @@ struct Rules<'a> {
     report: &'a mut Report,
 }
 
-impl Rules<'_> {
+impl DoorRules<'_> {
     fn add(&mut self, door: usize, key: &str, reason: String) {
         let line = self.places.of_door(door, key).unwrap_or(1);
         self.report.add(line, key, reason);

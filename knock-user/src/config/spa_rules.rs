@@ -33,7 +33,7 @@ pub(super) fn check(
         places,
         complete,
     } = read;
-    let mut rules = Rules {
+    let mut rules = SpaRules {
         settings,
         places,
         found: Vec::new(),
@@ -48,13 +48,13 @@ pub(super) fn check(
     rules.found
 }
 
-struct Rules<'a> {
+struct SpaRules<'a> {
     settings: &'a Settings,
     places: &'a Places,
     found: Vec<Problem>,
 }
 
-impl Rules<'_> {
+impl SpaRules<'_> {
     fn add(&mut self, line: Option<usize>, key: &str, reason: String) {
         self.found.push(Problem {
             line,

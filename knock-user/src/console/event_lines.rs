@@ -2,15 +2,15 @@
 
 use std::{io::Write, net::IpAddr, time::Duration};
 
-use knock_common::{Reason, event::Event};
+use knock_common::{Reason, event::Event, time::NANOS_PER_MILLI};
 use knock_sequence::duration::spell;
 
 use super::{
     Console, DoorText,
-    line::Line,
+    line::ConsoleLine,
     packet_text::{
-        NANOS_PER_MILLI, SpaPacket, behind_s, destination, is_known, join, length_of, port_text,
-        protocol, seconds, skew,
+        SpaPacket, behind_s, destination, is_known, join, length_of, port_text, protocol, seconds,
+        skew,
     },
     record::{EventKind, Record},
 };
@@ -53,7 +53,7 @@ impl<W: Write> Console<W> {
             seconds_behind: behind_s(event),
             ..packet.record()
         };
-        let line = Line {
+        let line = ConsoleLine {
             what,
             source: source.map_or("-".to_owned(), |source| source.to_string()),
             door: door.map_or("-", |door| &door.name).to_owned(),
@@ -108,7 +108,7 @@ impl<W: Write> Console<W> {
             events_lost: Some(lost),
             ..Record::default()
         };
-        let line = Line {
+        let line = ConsoleLine {
             what: EventKind::Suppressed,
             source: "-".to_owned(),
             door: "-".to_owned(),

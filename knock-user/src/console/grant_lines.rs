@@ -2,15 +2,13 @@
 
 use std::{io::Write, net::IpAddr, time::Duration};
 
-use knock_common::{Address, event::Event, layout::FlowKey};
+use knock_common::{Address, event::Event, layout::FlowKey, time::NANOS_PER_MILLI};
 use knock_sequence::duration::spell;
 
 use super::{
     Console,
-    line::Line,
-    packet_text::{
-        NANOS_PER_MILLI, SpaPacket, destination, join, length_of, port_text, protocol, seconds,
-    },
+    line::ConsoleLine,
+    packet_text::{SpaPacket, destination, join, length_of, port_text, protocol, seconds},
     record::{EventKind, Record},
 };
 use crate::{
@@ -96,7 +94,7 @@ impl<W: Write> Console<W> {
             ports: Some(&door.ports),
             ..packet.record()
         };
-        let line = Line {
+        let line = ConsoleLine {
             what,
             source: covered.to_string(),
             door: door.name.clone(),
@@ -142,7 +140,7 @@ impl<W: Write> Console<W> {
             source_port: Some(flow.source_port),
             ..rest
         };
-        let line = Line {
+        let line = ConsoleLine {
             what,
             source: source.to_string(),
             door: port,

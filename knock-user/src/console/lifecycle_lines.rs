@@ -2,12 +2,12 @@
 
 use std::{io::Write, net::IpAddr, time::Duration};
 
+use knock_common::time::NANOS_PER_MILLI;
 use knock_sequence::duration::{spell, spell_short};
 
 use super::{
     AttachMode, Console, NamedInterface,
-    line::Line,
-    packet_text::NANOS_PER_MILLI,
+    line::ConsoleLine,
     record::{EventKind, Record},
 };
 use crate::{
@@ -122,7 +122,7 @@ impl<W: Write> Console<W> {
             ports: Some(&door.ports),
             ..Record::default()
         };
-        let line = Line {
+        let line = ConsoleLine {
             what: EventKind::Kept,
             source: source.to_string(),
             door: door.name.clone(),
@@ -278,7 +278,7 @@ impl<W: Write> Console<W> {
             sequences_left: Some(left),
             ..Record::default()
         };
-        let line = Line {
+        let line = ConsoleLine {
             what: EventKind::Used,
             source: "-".to_owned(),
             door: door.to_owned(),
@@ -295,7 +295,7 @@ impl<W: Write> Console<W> {
             because,
             ..Record::default()
         };
-        let line = Line {
+        let line = ConsoleLine {
             what: match because {
                 Some(_) => EventKind::Disabled,
                 None => EventKind::Enabled,
@@ -323,7 +323,7 @@ impl<W: Write> Console<W> {
                  replays old knocks"
             ),
         };
-        let line = Line {
+        let line = ConsoleLine {
             what: EventKind::ClockSkew,
             source: source.to_string(),
             door: door.to_owned(),
@@ -339,7 +339,7 @@ impl<W: Write> Console<W> {
             count: Some(times),
             ..Record::default()
         };
-        let line = Line {
+        let line = ConsoleLine {
             what: EventKind::Pressure,
             source: "-".to_owned(),
             door: "-".to_owned(),

@@ -4,7 +4,7 @@ use super::record::EventKind;
 
 /// The columns after the time.
 #[derive(Clone, Debug)]
-pub(super) struct Line {
+pub(super) struct ConsoleLine {
     pub(super) what: EventKind,
     pub(super) source: String,
     pub(super) door: String,

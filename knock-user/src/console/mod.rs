@@ -44,7 +44,7 @@ pub mod stdout;
 pub mod watch;
 
 pub use self::labels::{AttachMode, DoorText, NamedInterface};
-use self::line::Line;
+use self::line::ConsoleLine;
 pub use crate::model::log_format::LogFormat;
 use quota::{Omitted, Quota};
 pub use record::EventKind;
@@ -100,7 +100,7 @@ pub struct Console<W> {
     interfaces: BTreeMap<u32, String>,
     /// The names of users, by number.
     users: BTreeMap<u16, String>,
-    repeats: Repeats<Line>,
+    repeats: Repeats<ConsoleLine>,
     quota: Quota,
     /// The writer receives knockd's lines.
     speaks_knockd: bool,
@@ -200,7 +200,7 @@ impl<W: Write> Console<W> {
     }
 
     /// Writes an event.
-    fn report(&mut self, at_ns: u64, line: &Line, record: Record<'_>) {
+    fn report(&mut self, at_ns: u64, line: &ConsoleLine, record: Record<'_>) {
         self.translate(at_ns, line.what, &record);
         self.write_columns(at_ns, line);
         self.report_object(at_ns, line.what, record);
@@ -242,7 +242,7 @@ impl<W: Write> Console<W> {
             ..Record::default()
         };
         self.report_as_knockd(at_ns, &[format!("left out: {why}")]);
-        let line = Line {
+        let line = ConsoleLine {
             what: EventKind::Suppressed,
             source: "-".to_owned(),
             door: "-".to_owned(),
@@ -251,7 +251,7 @@ impl<W: Write> Console<W> {
         self.report(at_ns, &line, record);
     }
 
-    fn write_columns(&mut self, at_ns: u64, line: &Line) {
+    fn write_columns(&mut self, at_ns: u64, line: &ConsoleLine) {
         if self.wants_text() {
             let columns = self.columns(line);
             self.write_text(at_ns, columns.trim_end(), LinePrefix::Time);
@@ -301,7 +301,7 @@ impl<W: Write> Console<W> {
         zoned.strftime(format).to_string()
     }
 
-    fn columns(&mut self, line: &Line) -> String {
+    fn columns(&mut self, line: &ConsoleLine) -> String {
         let word = line.what.word(self.style.dry_run);
         let columns = [
             (word, usize::MAX),

@@ -2,13 +2,12 @@
 
 use std::{collections::BTreeMap, net::IpAddr, time::Duration};
 
-use knock_common::{Address, Reason, event::Event, packet::Protocol};
+use knock_common::{Address, Reason, event::Event, packet::Protocol, time::NANOS_PER_MILLI};
 use knock_sequence::duration::spell;
 
 use super::record::Record;
 
 /// Nanoseconds in a millisecond.
-pub(super) const NANOS_PER_MILLI: u64 = 1_000_000;
 
 /// What is known of a user's SPA packet.
 #[derive(Default)]

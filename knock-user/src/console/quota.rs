@@ -30,11 +30,11 @@ const WINDOW_NS: u64 = 1_000_000_000;
 /// Counts lines that were written, and lines that were not, by kind.
 #[derive(Debug, Default)]
 pub(super) struct Quota {
-    kinds: BTreeMap<&'static str, Kind>,
+    kinds: BTreeMap<&'static str, KindQuota>,
 }
 
 #[derive(Debug, Default)]
-struct Kind {
+struct KindQuota {
     /// The second since boot to which `written` refers.
     window: u64,
     written: u32,

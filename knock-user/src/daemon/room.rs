@@ -22,7 +22,7 @@ use super::state::Daemon;
 use crate::{
     host::clock,
     kernel::maps,
-    model::fair_shares::{self, Taken},
+    model::fair_shares::{self, OccupiedEntry},
 };
 
 /// Number of grants at which some are ended early.
@@ -111,7 +111,7 @@ impl<W: Write> Daemon<W> {
             .filter(|(key, grant)| !by_hand.contains(&(key.source, grant.door)))
             .map(|(key, grant)| {
                 let seen_ms = connected.get(&key.source).copied();
-                Taken {
+                OccupiedEntry {
                     door: grant.door,
                     source: key.source.into(),
                     is_in_use: seen_ms.is_some(),

@@ -5,14 +5,12 @@ use std::collections::HashSet;
 use knock_common::{
     grant::Grant,
     layout::{ALLOW_MAX, GrantKey},
-    time::SKEW_MS,
+    time::{NANOS_PER_MILLI, SKEW_MS},
 };
 
 use super::{
     action::{Action, Ending},
-    openings::{
-        End, Entry, Holder, Ledger, Lookup, NANOS_PER_MILLI, SETTLE_MS, is_over, settled_ns,
-    },
+    openings::{End, Entry, Holder, Ledger, Lookup, SETTLE_MS, is_over, settled_ns},
 };
 
 /// The delay before an entry that could not be read is read again.

@@ -6,11 +6,16 @@
 
 use std::collections::BTreeSet;
 
-use knock_common::{Address, GrantPrefix, grant::Grant, layout::GrantKey, time::SKEW_MS};
+use knock_common::{
+    Address, GrantPrefix,
+    grant::Grant,
+    layout::GrantKey,
+    time::{NANOS_PER_MILLI, SKEW_MS},
+};
 
 use super::{
     action::{Action, Ending},
-    openings::{End, Holder, Ledger, NANOS_PER_MILLI},
+    openings::{End, Holder, Ledger},
 };
 
 /// A door that is open for a source.

@@ -7,7 +7,7 @@ use knock_common::{
     event::Event,
     grant::Grant,
     layout::{ALLOW_MAX, DoorEntry, GrantKey},
-    time::SKEW_MS,
+    time::{NANOS_PER_MILLI, SKEW_MS},
 };
 
 use super::{
@@ -15,8 +15,6 @@ use super::{
     recent::Recent,
 };
 use crate::compile::grant_keys;
-
-pub(super) const NANOS_PER_MILLI: u64 = 1_000_000;
 
 /// The first address of what a grant covers, and the index of a door.
 pub(super) type Holder = (Address, u16);

@@ -4,11 +4,12 @@ use knock_common::{
     Address, GrantPrefix,
     grant::Grant,
     layout::{DoorEntry, GrantKey},
+    time::NANOS_PER_MILLI,
 };
 
 use super::{
     action::{Action, Ending},
-    openings::{Holder, Ledger, NANOS_PER_MILLI, prefixes_of},
+    openings::{Holder, Ledger, prefixes_of},
 };
 
 /// A grant of a previous process that continues.

@@ -26,7 +26,7 @@ pub struct Family {
     /// The name; that of a counter ends in `_total`.
     pub name: &'static str,
     /// What the values are.
-    pub kind: Kind,
+    pub kind: MetricKind,
     /// What is measured, as one sentence without a full stop.
     pub help: &'static str,
     /// The values, each with labels that no other one has.
@@ -35,7 +35,7 @@ pub struct Family {
 
 /// The kind of values.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Kind {
+pub enum MetricKind {
     /// They only grow, and begin again at 0.
     Counter,
     /// They go up and down.
@@ -139,11 +139,11 @@ impl Format {
             name, kind, help, ..
         } = family;
         let (header, kind) = match (self, kind) {
-            (Self::Classic, Kind::Counter) => (*name, "counter"),
-            (Self::OpenMetrics, Kind::Counter) => {
+            (Self::Classic, MetricKind::Counter) => (*name, "counter"),
+            (Self::OpenMetrics, MetricKind::Counter) => {
                 (name.strip_suffix("_total").unwrap_or(name), "counter")
             }
-            (Self::Classic | Self::OpenMetrics, Kind::Gauge) => (*name, "gauge"),
+            (Self::Classic | Self::OpenMetrics, MetricKind::Gauge) => (*name, "gauge"),
         };
         writeln!(text, "# HELP {header} {}", escaped(help, false))?;
         writeln!(text, "# TYPE {header} {kind}")?;
@@ -256,7 +256,7 @@ mod tests {
         let families = [
             Family {
                 name: "knock_packets_total",
-                kind: Kind::Counter,
+                kind: MetricKind::Counter,
                 help: "Packets\nby \\ reason",
                 samples: vec![sample(
                     &[("reason", "no-grant"), ("verdict", "drop")],
@@ -265,13 +265,13 @@ mod tests {
             },
             Family {
                 name: "knock_empty",
-                kind: Kind::Gauge,
+                kind: MetricKind::Gauge,
                 help: "None",
                 samples: vec![],
             },
             Family {
                 name: "knock_start_timestamp_seconds",
-                kind: Kind::Gauge,
+                kind: MetricKind::Gauge,
                 help: "Start",
                 samples: vec![
                     sample(&[], Value::Real(1_700_000_000.25)),

@@ -21,7 +21,7 @@ pub fn network(source: IpAddr) -> IpAddr {
 
 /// An entry that takes up room.
 #[derive(Clone, Copy, Debug)]
-pub struct Taken<D, T> {
+pub struct OccupiedEntry<D, T> {
     /// Its door.
     pub door: D,
     /// Its source.
@@ -37,11 +37,11 @@ pub struct Taken<D, T> {
 /// Chooses `count` entries to remove, each from the door with the most; within it, first those that
 /// are not in use, from the network with the most of them.
 pub fn to_go<D: Copy + Ord + Hash, T>(
-    taken: impl IntoIterator<Item = Taken<D, T>>,
+    taken: impl IntoIterator<Item = OccupiedEntry<D, T>>,
     count: usize,
 ) -> Vec<T> {
     let mut doors: HashMap<D, BTreeMap<Share, Vec<(u64, T)>>> = HashMap::new();
-    for Taken {
+    for OccupiedEntry {
         door,
         source,
         is_in_use,
@@ -54,7 +54,7 @@ pub fn to_go<D: Copy + Ord + Hash, T>(
         share.or_default().push((rank, what));
     }
     let mut fullest_doors = BinaryHeap::new();
-    let mut fullest_shares: HashMap<D, BinaryHeap<Next>> = HashMap::new();
+    let mut fullest_shares: HashMap<D, BinaryHeap<FullestShare>> = HashMap::new();
     for (door, shares) in &mut doors {
         let mut heap = BinaryHeap::new();
         let mut all = 0;
@@ -93,7 +93,7 @@ pub fn to_go<D: Copy + Ord + Hash, T>(
 /// heap.
 type Share = (Reverse<bool>, IpAddr);
 /// A share, sorted so that the next entry to remove is the last.
-type Next = (Reverse<bool>, usize, Reverse<u64>, IpAddr);
+type FullestShare = (Reverse<bool>, usize, Reverse<u64>, IpAddr);
 
 fn first_rank<T>(share: &[(u64, T)]) -> u64 {
     share.last().map_or(u64::MAX, |(rank, _)| *rank)
@@ -180,7 +180,7 @@ mod tests {
             ),
         ];
         for (name, taken, count, gone) in rows {
-            let taken = taken.into_iter().map(|(door, source, rank)| Taken {
+            let taken = taken.into_iter().map(|(door, source, rank)| OccupiedEntry {
                 door,
                 source: source.parse().unwrap(),
                 is_in_use: source.ends_with(".200"),
@@ -198,7 +198,7 @@ mod tests {
     fn a_flooded_door_makes_room_for_all() {
         let forged = (0..60_000_u32).map(|number| ("flooded", Ipv4Addr::from_bits(number << 8)));
         let honest = (0..1_000_u32).map(|number| ("quiet", Ipv4Addr::from_bits(number)));
-        let taken = forged.chain(honest).map(|(door, source)| Taken {
+        let taken = forged.chain(honest).map(|(door, source)| OccupiedEntry {
             door,
             source: source.into(),
             is_in_use: false,

@@ -8,13 +8,15 @@ use std::{
 
 use anyhow::{Context as _, Result};
 use jiff::Timestamp;
-use knock_common::spa::layout::{SpaKeyId, SpaTag};
+use knock_common::{
+    spa::layout::{SpaKeyId, SpaTag},
+    time::NANOS_PER_MILLI,
+};
 use serde::{Deserialize, Serialize};
 
 use super::one_time;
 use crate::host::clock;
 
-const NANOS_PER_MS: u64 = 1_000_000;
 /// How long a removed key is remembered, in milliseconds. Afterwards the floor covers it.
 const FORGOTTEN_MS: u64 = 14 * 86_400_000;
 
@@ -79,7 +81,7 @@ impl StampFile {
     /// Returns the greatest stamp that no client with a right clock can have used yet, as a time.
     pub(super) fn far_ahead(&self, unix_ms: u64) -> Option<Timestamp> {
         let last = self.keys.values().map(|stamp| stamp.last_ns).max();
-        let last_ms = last.unwrap_or(0).max(self.floor_ns) / NANOS_PER_MS;
+        let last_ms = last.unwrap_or(0).max(self.floor_ns) / NANOS_PER_MILLI;
         let is_far = last_ms > unix_ms.saturating_add(2 * self.window_ms);
         let time = || Timestamp::from_millisecond(i64::try_from(last_ms).ok()?).ok();
         is_far.then(time).flatten()

@@ -17,7 +17,10 @@ use std::{
 };
 
 use anyhow::{Context as _, Result};
-use knock_common::spa::layout::{SpaKeyId, SpaTag};
+use knock_common::{
+    spa::layout::{SpaKeyId, SpaTag},
+    time::NANOS_PER_MILLI,
+};
 use knock_sequence::duration::millis;
 
 pub use super::stamp_file::{FWKNOP_FRESH_MS, UsedStamps};
@@ -28,7 +31,6 @@ use super::{
 use crate::{host::clock, kernel::instance::Instance};
 
 const FILE: &str = "spa-stamps.json";
-const NANOS_PER_MS: u64 = 1_000_000;
 
 /// A stamp that is not accepted, and all before it, because packets with them may have been used.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
@@ -45,7 +47,7 @@ impl StampFloor {
     /// Returns the greatest stamp that is not accepted, by a wall clock at `wall_ns` nanoseconds
     /// more than the boot clock.
     pub fn at(self, wall_ns: u64) -> u64 {
-        let since_boot = |ms: u64| ms.saturating_add(self.window_ms) * NANOS_PER_MS;
+        let since_boot = |ms: u64| ms.saturating_add(self.window_ms) * NANOS_PER_MILLI;
         self.boot_ms
             .map_or(0, |ms| wall_ns.saturating_add(since_boot(ms)))
             .max(self.unix_ns)
@@ -371,7 +373,7 @@ impl StampFile {
         let floor = self.floor(boot);
         // It moves a little with the wall clock.
         let drift_ns = if floor.boot_ms.is_some() {
-            100 * NANOS_PER_MS
+            100 * NANOS_PER_MILLI
         } else {
             0
         };

@@ -17,7 +17,7 @@ use crate::{
 
 /// Where the key is written.
 #[derive(Args, Clone, Debug)]
-pub struct Options {
+pub struct KeygenOptions {
     /// Write the private key to this new file
     #[arg(short, long, value_name = "FILE", default_value = HOST_KEY)]
     pub out: PathBuf,
@@ -37,7 +37,7 @@ struct Made<'a> {
 ///
 /// # Errors
 /// The file exists or can't be written, or the system gives no random numbers.
-pub fn run(options: &Options, out: &mut impl Write) -> Result<()> {
+pub fn run(options: &KeygenOptions, out: &mut impl Write) -> Result<()> {
     let key = PrivateKey::generate()?;
     let file = options.out.as_path();
     private_files::create(file, key.line().as_bytes()).map_err(|error| refused(file, &error))?;

@@ -7,7 +7,7 @@ const MOST: usize = 200;
 
 /// A text whose end is edited.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
-pub(super) struct Line(pub(super) String);
+pub(super) struct EditLine(pub(super) String);
 
 /// What a key did.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -20,7 +20,7 @@ pub(super) enum Edited {
     Cancelled,
 }
 
-impl Line {
+impl EditLine {
     /// Takes a key.
     #[expect(
         clippy::wildcard_enum_match_arm,

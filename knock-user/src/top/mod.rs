@@ -40,14 +40,14 @@ mod screen;
 
 use draw::Look;
 use feed::Feed;
-use screen::{Next, Screen};
+use screen::{Screen, ScreenAnswer};
 
 /// How long to wait for a key before what arrived is drawn.
 const FRAME: Duration = Duration::from_millis(100);
 
 /// Follow interfaces, rates, grants, attempts and events on a terminal
 #[derive(clap::Args, Clone, Debug)]
-pub struct Options {
+pub struct TopOptions {
     #[command(flatten)]
     at: Which,
     /// Choose when to use colors; auto means unless NO_COLOR is set
@@ -59,7 +59,7 @@ pub struct Options {
 ///
 /// # Errors
 /// No terminal or no daemon is there, or the terminal can't be used.
-pub fn run(options: &Options) -> Result<()> {
+pub fn run(options: &TopOptions) -> Result<()> {
     if !io::stdout().is_terminal() || !io::stdin().is_terminal() {
         return Err(Misuse(
             "top needs a terminal for its view and its keys: use `knock-user status`, `list` and \
@@ -135,9 +135,9 @@ fn show(
             Ok(Ok(_)) | Err(_) => continue,
         };
         match screen.key(key) {
-            Next::Continue => {}
-            Next::Quit => return Ok(()),
-            Next::Ask(request) => feed.ask(instance, request),
+            ScreenAnswer::Continue => {}
+            ScreenAnswer::Quit => return Ok(()),
+            ScreenAnswer::Ask(request) => feed.ask(instance, request),
         }
     }
     Ok(())

@@ -17,7 +17,7 @@ use serde_json::{Map, Value};
 use super::{
     attempts::{Attempt, Attempts},
     feed::{News, request},
-    line::{Edited, Line},
+    line::{EditLine, Edited},
 };
 use crate::{
     admin::{list::ListedGrant, status},
@@ -66,7 +66,7 @@ pub(super) enum Mode {
     /// They move and begin something.
     View,
     /// They edit a line.
-    Edit(Purpose, Line),
+    Edit(Purpose, EditLine),
     /// They answer whether to revoke this grant.
     Revoke(Prefix, String),
     /// Any key closes this text.
@@ -97,7 +97,7 @@ impl Purpose {
 
 /// What follows a key.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) enum Next {
+pub(super) enum ScreenAnswer {
     Continue,
     Quit,
     /// Send this to the daemon.
@@ -212,16 +212,16 @@ impl Screen {
     }
 
     /// Takes a key.
-    pub(super) fn key(&mut self, key: KeyEvent) -> Next {
+    pub(super) fn key(&mut self, key: KeyEvent) -> ScreenAnswer {
         match self.mode.clone() {
             Mode::View => self.view(key),
             Mode::Edit(purpose, line) => self.edit(purpose, line, key),
             Mode::Revoke(source, door) => {
                 self.mode = Mode::View;
                 if key.code != KeyCode::Char('y') {
-                    return Next::Continue;
+                    return ScreenAnswer::Continue;
                 }
-                Next::Ask(request(
+                ScreenAnswer::Ask(request(
                     "revoke",
                     [
                         ("source", source.address.to_string().into()),
@@ -231,7 +231,7 @@ impl Screen {
             }
             Mode::Text(_) => {
                 self.mode = Mode::View;
-                Next::Continue
+                ScreenAnswer::Continue
             }
         }
     }
@@ -240,11 +240,11 @@ impl Screen {
         clippy::wildcard_enum_match_arm,
         reason = "the enum of the library has keys that do nothing here"
     )]
-    fn view(&mut self, key: KeyEvent) -> Next {
+    fn view(&mut self, key: KeyEvent) -> ScreenAnswer {
         let is_control = key.modifiers.contains(KeyModifiers::CONTROL);
         match key.code {
-            KeyCode::Char('c') if is_control => return Next::Quit,
-            KeyCode::Char('q') => return Next::Quit,
+            KeyCode::Char('c') if is_control => return ScreenAnswer::Quit,
+            KeyCode::Char('q') => return ScreenAnswer::Quit,
             KeyCode::Up | KeyCode::Char('k') => self.move_by(-1),
             KeyCode::Down | KeyCode::Char('j') => self.move_by(1),
             KeyCode::PageUp => self.move_by(-(PAGE as isize)),
@@ -252,13 +252,13 @@ impl Screen {
             KeyCode::Home => self.move_by(isize::MIN),
             KeyCode::End => self.move_by(isize::MAX),
             KeyCode::Char('/') => {
-                self.mode = Mode::Edit(Purpose::Filter, Line(self.filter.clone()));
+                self.mode = Mode::Edit(Purpose::Filter, EditLine(self.filter.clone()));
             }
-            KeyCode::Char('g') => self.mode = Mode::Edit(Purpose::Grant, Line::default()),
+            KeyCode::Char('g') => self.mode = Mode::Edit(Purpose::Grant, EditLine::default()),
             KeyCode::Char('e') => {
                 let source = self.selected.as_ref();
                 let source = source.map(|(source, _)| format!("{} ", source.address));
-                let line = Line(source.unwrap_or_default());
+                let line = EditLine(source.unwrap_or_default());
                 self.mode = Mode::Edit(Purpose::Explain, line);
             }
             KeyCode::Char('r') => match &self.selected {
@@ -273,10 +273,10 @@ impl Screen {
             }
             _ => {}
         }
-        Next::Continue
+        ScreenAnswer::Continue
     }
 
-    fn edit(&mut self, purpose: Purpose, mut line: Line, key: KeyEvent) -> Next {
+    fn edit(&mut self, purpose: Purpose, mut line: EditLine, key: KeyEvent) -> ScreenAnswer {
         match line.key(key) {
             Edited::Continues => {
                 if purpose == Purpose::Filter {
@@ -284,24 +284,24 @@ impl Screen {
                     self.select_grants();
                 }
                 self.mode = Mode::Edit(purpose, line);
-                return Next::Continue;
+                return ScreenAnswer::Continue;
             }
             Edited::Cancelled => {
                 self.mode = Mode::View;
-                return Next::Continue;
+                return ScreenAnswer::Continue;
             }
             Edited::Done => self.mode = Mode::View,
         }
         let asked = match purpose {
-            Purpose::Filter => return Next::Continue,
+            Purpose::Filter => return ScreenAnswer::Continue,
             Purpose::Grant => grant(&line.0),
             Purpose::Explain => explain(&line.0),
         };
         match asked {
-            Ok(request) => Next::Ask(request),
+            Ok(request) => ScreenAnswer::Ask(request),
             Err(reason) => {
                 self.message = Some(format!("failed: {reason}"));
-                Next::Continue
+                ScreenAnswer::Continue
             }
         }
     }

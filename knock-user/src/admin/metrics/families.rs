@@ -11,7 +11,7 @@ use crate::{
     ledger::Ending,
     metrics::{
         CommandOutcome, DoorTally, Family,
-        Kind::{self, Counter, Gauge},
+        MetricKind::{self, Counter, Gauge},
         Sample, Value,
     },
 };
@@ -38,7 +38,7 @@ impl Families {
     fn add(
         &mut self,
         name: &'static str,
-        kind: Kind,
+        kind: MetricKind,
         help: &'static str,
         samples: impl IntoIterator<Item = Sample>,
     ) {

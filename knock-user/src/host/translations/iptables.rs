@@ -4,14 +4,14 @@ use knock_common::packet::Protocol;
 
 use super::{
     space::Space,
-    walk::{Act, Rules, Step},
+    walk::{Act, Step, TranslationRules},
 };
 
 /// The chains that packets from outside enter first.
 const ENTRIES: [&str; 1] = ["PREROUTING"];
 
 /// Adds the rules in the output of `iptables-save` for all tables; `program` names it.
-pub(super) fn take(text: &str, program: &str, rules: &mut Rules) {
+pub(super) fn take(text: &str, program: &str, rules: &mut TranslationRules) {
     let mut table = "";
     let name = |table: &str, chain: &str| format!("chain {chain} of table {table} ({program})");
     for line in text.lines() {

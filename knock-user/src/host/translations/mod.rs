@@ -17,7 +17,7 @@ mod tests;
 mod walk;
 
 pub use self::reading::{Reading, Translation};
-use self::{ask::Generation, reading::RulesVersion, walk::Rules};
+use self::{ask::Generation, reading::RulesVersion, walk::TranslationRules};
 use crate::host::os_error;
 
 impl Reading {
@@ -26,7 +26,7 @@ impl Reading {
     pub fn now() -> Self {
         // The stamp comes first: rules that change meanwhile are read again.
         let stamp = RulesVersion::now();
-        let mut rules = Rules::default();
+        let mut rules = TranslationRules::default();
         let mut reading = Self::default();
         let nft = reading.nft(stamp.generation, &mut rules);
         let legacy = legacy(stamp.has_legacy, &mut rules);
@@ -40,7 +40,7 @@ impl Reading {
         reading
     }
 
-    fn nft(&mut self, generation: Generation, rules: &mut Rules) -> Result<(), String> {
+    fn nft(&mut self, generation: Generation, rules: &mut TranslationRules) -> Result<(), String> {
         if !generation.has_rules() {
             return Ok(());
         }
@@ -107,7 +107,7 @@ enum Generated {
     Legacy,
 }
 
-fn legacy(has_legacy: Option<bool>, rules: &mut Rules) -> Result<(), String> {
+fn legacy(has_legacy: Option<bool>, rules: &mut TranslationRules) -> Result<(), String> {
     match has_legacy {
         // Running iptables-legacy-save without tables would create them.
         Some(false) => return Ok(()),
@@ -130,7 +130,11 @@ fn legacy(has_legacy: Option<bool>, rules: &mut Rules) -> Result<(), String> {
     Ok(())
 }
 
-fn iptables(programs: &[&str], generated: Generated, rules: &mut Rules) -> Result<(), String> {
+fn iptables(
+    programs: &[&str],
+    generated: Generated,
+    rules: &mut TranslationRules,
+) -> Result<(), String> {
     let name = programs.first().copied().unwrap_or_default();
     let unread = |because: String| {
         let needs = match generated {

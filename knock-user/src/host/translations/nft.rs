@@ -7,7 +7,7 @@ use serde_json::Value;
 use super::{
     nft_values::{Part, act, compared, first_address, protocol_of, range, space, text},
     space::Space,
-    walk::{Act, Rules, Step},
+    walk::{Act, Step, TranslationRules},
 };
 
 /// The hooks that packets from outside pass before this host accepts them.
@@ -17,7 +17,7 @@ const TARGETS: [&str; 3] = ["DNAT", "REDIRECT", "TPROXY"];
 
 /// The result of reading rules.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Taken {
+pub(super) struct NftFindings {
     /// Whether there are iptables rules that only `iptables-nft-save` can list.
     pub(super) has_iptables: bool,
 }
@@ -26,9 +26,13 @@ pub(super) struct Taken {
 pub(super) type Elements<'e> = &'e mut dyn FnMut(&str, &str, &str) -> Option<Vec<Value>>;
 
 /// Adds the rules in the output of `nft -j list ruleset`.
-pub(super) fn take(list: &Value, elements: Elements<'_>, rules: &mut Rules) -> Taken {
+pub(super) fn take(
+    list: &Value,
+    elements: Elements<'_>,
+    rules: &mut TranslationRules,
+) -> NftFindings {
     let objects = list["nftables"].as_array().map_or(&[][..], Vec::as_slice);
-    let mut taken = Taken::default();
+    let mut taken = NftFindings::default();
     let mut known = BTreeMap::new();
     for object in objects {
         if let Some(chain) = object.get("chain")
@@ -77,7 +81,7 @@ struct Reader<'r> {
     place: Place,
     elements: Elements<'r>,
     known: &'r mut BTreeMap<(Place, String), Option<Vec<Value>>>,
-    taken: &'r mut Taken,
+    taken: &'r mut NftFindings,
 }
 
 impl Reader<'_> {

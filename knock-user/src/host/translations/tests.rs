@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::{Reading, iptables, nft, walk::Rules};
+use super::{Reading, iptables, nft, walk::TranslationRules};
 
 fn shown(reading: &Reading) -> Vec<String> {
     let translations = reading.translations.iter();
@@ -20,7 +20,7 @@ fn shown(reading: &Reading) -> Vec<String> {
     translations.chain(unread).collect()
 }
 
-fn followed(rules: &Rules) -> Vec<String> {
+fn followed(rules: &TranslationRules) -> Vec<String> {
     let mut reading = Reading::default();
     rules.follow(&mut reading);
     shown(&reading)
@@ -50,7 +50,7 @@ fn of_nft(hook: &str, rule: Value, below: Value) -> Vec<String> {
         ]),
         _ => None,
     };
-    let mut rules = Rules::default();
+    let mut rules = TranslationRules::default();
     nft::take(&list, &mut elements, &mut rules);
     followed(&rules)
 }
@@ -337,7 +337,7 @@ fn rules_of_iptables_are_followed_to_their_translations() {
     ];
     for (name, lines, expected) in rows {
         let text = format!("*nat\n:PREROUTING ACCEPT [0:0]\n:DOCKER - [0:0]\n{lines}\nCOMMIT\n");
-        let mut rules = Rules::default();
+        let mut rules = TranslationRules::default();
         iptables::take(&text, "test", &mut rules);
         assert_eq!(followed(&rules), expected, "{name}");
     }

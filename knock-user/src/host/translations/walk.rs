@@ -46,14 +46,14 @@ pub(super) enum Act {
 
 /// Chains of rules.
 #[derive(Debug, Default)]
-pub(super) struct Rules {
+pub(super) struct TranslationRules {
     /// The chains that packets from outside enter first.
     pub(super) entries: Vec<String>,
     /// All chains, by a name that includes their table.
     pub(super) chains: BTreeMap<String, Vec<Vec<Step>>>,
 }
 
-impl Rules {
+impl TranslationRules {
     /// Follows all rules.
     pub(super) fn follow(&self, reading: &mut Reading) {
         let mut walk = Walk {
@@ -74,7 +74,7 @@ impl Rules {
 }
 
 struct Walk<'r> {
-    rules: &'r Rules,
+    rules: &'r TranslationRules,
     reading: &'r mut Reading,
     left: usize,
     unread: BTreeSet<String>,

@@ -36,7 +36,7 @@ const SEQUENCE: &str = "Its sequence";
 
 /// What is to be drawn.
 #[derive(Args, Clone, Debug)]
-pub struct Options {
+pub struct GenerateOptions {
     /// Draw this many knocks, such as 6, or a random number of them, such as 10..100
     #[arg(long, value_name = "NUMBER", default_value = "6", value_parser = knocks, help_heading = SEQUENCE)]
     pub knocks: RangeInclusive<usize>,
@@ -95,7 +95,7 @@ impl Protocols {
 ///
 /// # Errors
 /// Returns [`Unsuitable`] if such sequences can't be drawn, or an error if they can't be written.
-pub fn run(options: &Options, out: &mut impl Write) -> Result<()> {
+pub fn run(options: &GenerateOptions, out: &mut impl Write) -> Result<()> {
     let Generated { door, export } = generate(options, &mut rand::rng())?;
     if let (Some(path), Some(text)) = (&options.export, export) {
         write_new(path, &text)?;
@@ -116,8 +116,11 @@ pub struct Generated {
 ///
 /// # Errors
 /// Returns an error if such sequences can't be drawn.
-pub fn generate(options: &Options, random: &mut impl CryptoRng) -> Result<Generated, Unsuitable> {
-    let Options {
+pub fn generate(
+    options: &GenerateOptions,
+    random: &mut impl CryptoRng,
+) -> Result<Generated, Unsuitable> {
+    let GenerateOptions {
         knocks,
         range,
         protocol,
@@ -182,8 +185,8 @@ pub fn generate(options: &Options, random: &mut impl CryptoRng) -> Result<Genera
     })
 }
 
-fn door(options: &Options, key: &str, value: &str) -> String {
-    let Options { name, open, .. } = options;
+fn door(options: &GenerateOptions, key: &str, value: &str) -> String {
+    let GenerateOptions { name, open, .. } = options;
     format!(
         "[[door]]\nname = {}\n{key} = {value}\nopen = {}\n",
         string(name),
@@ -192,8 +195,8 @@ fn door(options: &Options, key: &str, value: &str) -> String {
 }
 
 /// Writes a door that a user opens.
-fn of_user(options: &Options, user: &str) -> Result<Generated, Unsuitable> {
-    let Options {
+fn of_user(options: &GenerateOptions, user: &str) -> Result<Generated, Unsuitable> {
+    let GenerateOptions {
         name, open, key, ..
     } = options;
     let table = format!(
@@ -216,8 +219,8 @@ fn of_user(options: &Options, user: &str) -> Result<Generated, Unsuitable> {
 }
 
 /// Returns how hard a sequence is to guess, in words.
-fn space(options: &Options, urn: &Urn, knocks: usize) -> String {
-    let Options {
+fn space(options: &GenerateOptions, urn: &Urn, knocks: usize) -> String {
+    let GenerateOptions {
         range, protocol, ..
     } = options;
     let kind = match protocol {

@@ -22,7 +22,7 @@ use clap::Args;
 use knock_sequence::{Ports, Protocol};
 
 use self::{
-    stanza::{Line, Stanza},
+    stanza::{AccessLine, Stanza},
     user::Converted,
 };
 use crate::{
@@ -34,7 +34,7 @@ use crate::{
 
 /// The files to convert.
 #[derive(Args, Clone, Debug)]
-pub struct Options {
+pub struct ImportOptions {
     /// Read the stanzas from this file, such as /etc/fwknop/access.conf
     #[arg(value_name = "ACCESS_CONF")]
     pub access: PathBuf,
@@ -65,7 +65,7 @@ pub struct Imported {
 /// # Errors
 /// Returns [`Problems`] if a file can't be read or no stanza can be converted, or an error if a key
 /// file exists with other keys or can't be written.
-pub fn run(options: &Options, out: &mut impl Write, stderr: &mut impl Write) -> Result<()> {
+pub fn run(options: &ImportOptions, out: &mut impl Write, stderr: &mut impl Write) -> Result<()> {
     let access = read(&options.access)?;
     let server = options.server.as_deref().map(read).transpose()?;
     let Imported {
@@ -161,7 +161,7 @@ pub fn import(access: &str, server: Option<&str>) -> Imported {
     imported
 }
 
-fn note(line: &Line, reason: &str) -> Problem {
+fn note(line: &AccessLine, reason: &str) -> Problem {
     Problem {
         line: Some(line.number),
         key: line.key.clone(),

@@ -4,7 +4,7 @@ use std::fmt;
 
 /// A line with a key and a value.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub(super) struct Line {
+pub(super) struct AccessLine {
     /// Counted from 1.
     pub(super) number: usize,
     pub(super) key: String,
@@ -14,7 +14,7 @@ pub(super) struct Line {
 /// A stanza of access.conf: its SOURCE line and those that follow.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub(super) struct Stanza {
-    pub(super) lines: Vec<Line>,
+    pub(super) lines: Vec<AccessLine>,
 }
 
 /// Keys whose values are secret.
@@ -27,7 +27,7 @@ const SECRET: [&str; 6] = [
     "GPG_SIGNING_PW",
 ];
 
-impl Line {
+impl AccessLine {
     /// Whether nobody else may see the value.
     pub(super) fn is_secret(&self) -> bool {
         SECRET.contains(&self.key.as_str())
@@ -46,7 +46,7 @@ impl Line {
 }
 
 /// The line, without a secret.
-impl fmt::Display for Line {
+impl fmt::Display for AccessLine {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.is_secret() {
             true => write!(f, "{} (not shown)", self.key),
@@ -57,13 +57,13 @@ impl fmt::Display for Line {
 
 impl Stanza {
     /// Returns the last line with a key, which is the one that counts.
-    pub(super) fn get(&self, key: &str) -> Option<&Line> {
+    pub(super) fn get(&self, key: &str) -> Option<&AccessLine> {
         self.lines.iter().rev().find(|line| line.key == key)
     }
 
     /// Returns whether a switch is on.
     pub(super) fn has(&self, key: &str) -> bool {
-        self.get(key).is_some_and(Line::is_on)
+        self.get(key).is_some_and(AccessLine::is_on)
     }
 
     /// Returns whether packets have to name the address that they ask for.
@@ -72,7 +72,7 @@ impl Stanza {
         let mut lines = self.lines.iter().rev();
         lines
             .find(|line| names.contains(&line.key.as_str()))
-            .is_some_and(Line::is_on)
+            .is_some_and(AccessLine::is_on)
     }
 
     pub(super) fn number(&self) -> usize {
@@ -81,7 +81,7 @@ impl Stanza {
 }
 
 /// Reads lines; comments and blank ones are left out.
-pub(super) fn lines(text: &str) -> Vec<Line> {
+pub(super) fn lines(text: &str) -> Vec<AccessLine> {
     let numbered = (1..).zip(text.lines().map(str::trim));
     numbered
         .filter(|(_, line)| !line.is_empty() && !line.starts_with('#'))
@@ -93,7 +93,7 @@ pub(super) fn lines(text: &str) -> Vec<Line> {
                 true => value,
                 false => value.split(" #").next().unwrap_or_default(),
             };
-            Line {
+            AccessLine {
                 number,
                 key: key.trim_end_matches(':').to_owned(),
                 value: value.trim().to_owned(),
@@ -103,7 +103,7 @@ pub(super) fn lines(text: &str) -> Vec<Line> {
 }
 
 /// Divides lines into stanzas; returns those before the first one apart.
-pub(super) fn stanzas(all: Vec<Line>) -> (Vec<Line>, Vec<Stanza>) {
+pub(super) fn stanzas(all: Vec<AccessLine>) -> (Vec<AccessLine>, Vec<Stanza>) {
     let mut before = Vec::new();
     let mut stanzas: Vec<Stanza> = Vec::new();
     for line in all {

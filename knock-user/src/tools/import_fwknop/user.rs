@@ -4,7 +4,7 @@ use jiff::{Timestamp, civil::Date};
 use knock_sequence::Ports;
 
 use super::{
-    stanza::{Line, Stanza},
+    stanza::{AccessLine, Stanza},
     values::{prefix, words},
 };
 use crate::{
@@ -143,7 +143,7 @@ struct UserDraft<'s> {
     notes: Vec<Problem>,
 }
 
-fn problem(line: &Line, reason: impl Into<String>) -> Problem {
+fn problem(line: &AccessLine, reason: impl Into<String>) -> Problem {
     Problem {
         line: Some(line.number),
         key: line.key.clone(),
@@ -152,7 +152,7 @@ fn problem(line: &Line, reason: impl Into<String>) -> Problem {
 }
 
 impl<'s> UserDraft<'s> {
-    fn refuse(&mut self, line: &Line, reason: impl Into<String>) {
+    fn refuse(&mut self, line: &AccessLine, reason: impl Into<String>) {
         self.wrong.push(problem(line, reason));
     }
 
@@ -260,7 +260,7 @@ impl<'s> UserDraft<'s> {
         let restricted: Vec<&str> = stanza
             .get("RESTRICT_PORTS")
             .into_iter()
-            .flat_map(Line::items)
+            .flat_map(AccessLine::items)
             .collect();
         let mut ports = Vec::new();
         for item in line.items().filter(|item| !restricted.contains(item)) {

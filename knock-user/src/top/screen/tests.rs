@@ -61,7 +61,7 @@ fn event(value: Value) -> News {
     News::Event(event)
 }
 
-fn press(screen: &mut Screen, keys: &str) -> Vec<Next> {
+fn press(screen: &mut Screen, keys: &str) -> Vec<ScreenAnswer> {
     keys.chars()
         .map(|key| {
             let code = match key {
@@ -219,7 +219,7 @@ fn every_size_is_drawn() {
     for mode in [
         Mode::View,
         Mode::Text(HELP.to_owned()),
-        Mode::Edit(Purpose::Grant, Line("x".repeat(200))),
+        Mode::Edit(Purpose::Grant, EditLine("x".repeat(200))),
         Mode::Revoke(Prefix::of("2001:db8::1".parse().unwrap()), "d".repeat(64)),
     ] {
         screen.mode = mode;
@@ -338,16 +338,16 @@ fn keys_ask_for_what_they_name() {
         let mut screen = filled(now);
         let next = press(&mut screen, keys);
         let found = next.iter().find_map(|next| match next {
-            Next::Ask(request) => Some(request.clone()),
-            Next::Continue => None,
-            Next::Quit => panic!("{name}: it ended"),
+            ScreenAnswer::Ask(request) => Some(request.clone()),
+            ScreenAnswer::Continue => None,
+            ScreenAnswer::Quit => panic!("{name}: it ended"),
         });
         assert_eq!(found, asked, "{name}");
     }
     let mut screen = filled(now);
-    assert_eq!(press(&mut screen, "q"), [Next::Quit]);
+    assert_eq!(press(&mut screen, "q"), [ScreenAnswer::Quit]);
     let control_c = KeyEvent::new(KeyCode::Char('c'), KeyModifiers::CONTROL);
-    assert_eq!(screen.key(control_c), Next::Quit);
+    assert_eq!(screen.key(control_c), ScreenAnswer::Quit);
 }
 
 /// The grant that the question names is revoked, whatever arrives before the answer.
@@ -361,7 +361,7 @@ fn a_question_keeps_its_grant() {
         "revoke",
         [("source", "192.0.2.7".into()), ("door", "ssh".into())],
     );
-    assert_eq!(press(&mut screen, "y"), [Next::Ask(asked)]);
+    assert_eq!(press(&mut screen, "y"), [ScreenAnswer::Ask(asked)]);
 }
 
 #[test]

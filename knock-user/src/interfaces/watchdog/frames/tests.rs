@@ -20,7 +20,7 @@ fn pppoe(frames: u64) -> Seen {
 
 /// The attach mode of an interface, and which part counts.
 #[derive(Clone, Copy)]
-enum Kind {
+enum FrameKind {
     /// In a driver made of software, such as that of veth.
     Native,
     /// In the driver of a card, which counts.
@@ -34,10 +34,10 @@ enum Kind {
 #[test]
 fn counters_lead_to_findings() {
     use Finding::{Blind, Filtered, Foreign, Generic, Rearm, Sees};
-    use Kind::{Native, Software};
+    use FrameKind::{Native, Software};
     /// The frames that the program saw, the counter of the kernel, and the finding.
     type Step = (Seen, u64, Option<Finding>);
-    let rows: &[(&str, Kind, &[Step])] = &[
+    let rows: &[(&str, FrameKind, &[Step])] = &[
         (
             "a host with traffic",
             Native,
@@ -129,7 +129,7 @@ fn counters_lead_to_findings() {
         ),
         (
             "a card that counts frames of other VLANs, and was attached natively",
-            Kind::Card,
+            FrameKind::Card,
             &[
                 (NOTHING, 0, None),
                 (NOTHING, 50, None),
@@ -154,7 +154,7 @@ fn counters_lead_to_findings() {
         ),
         (
             "a card that counts frames of other VLANs",
-            Kind::Generic,
+            FrameKind::Generic,
             &[
                 (NOTHING, 0, None),
                 (NOTHING, 500, None),
@@ -225,7 +225,7 @@ fn counters_lead_to_findings() {
     ];
     for (name, kind, steps) in rows {
         let mut frames = Frames::default();
-        let mut native = matches!(kind, Native | Kind::Card);
+        let mut native = matches!(kind, Native | FrameKind::Card);
         for (place, &(seen, received, expected)) in steps.iter().enumerate() {
             let look = Look {
                 seen,
