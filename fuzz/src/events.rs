@@ -269,9 +269,12 @@ impl Daemon {
                 Action::Closed { source, door, .. } => {
                     assert!(self.open.remove(&(source, door)), "not open: {action:?}");
                 }
-                Action::Remove { key } => {
-                    let removed = self.map.remove(&(key.source, key.port_group));
-                    // After a closing sequence, a newer grant may go, too: its own event brings it back.
+                Action::Remove { key, grant } => {
+                    let key = (key.source, key.port_group);
+                    let is_same = self.map.get(&key) == Some(&grant);
+                    let removed = is_same.then(|| self.map.remove(&key)).flatten();
+                    // After a closing sequence, a newer grant with the same end may go, too: its own event
+                    // brings it back.
                     let is_valid = removed.is_some_and(|grant| grant.until_ms > self.now_ms);
                     assert!(
                         event.is_some() || !is_valid,

@@ -392,8 +392,8 @@ impl Env {
         };
         let actions = self.ledger.due(self.now_ms, look);
         for action in &actions {
-            if let Action::Remove { key } = action {
-                self.allow.remove(key);
+            if let Action::Remove { key, grant } = action {
+                assert_eq!(self.allow.remove(key), Some(*grant));
             }
         }
         actions

@@ -17,6 +17,7 @@ use jiff::{
 use knock_common::{
     GrantPrefix, Reason,
     event::{Event, NO_DOOR},
+    grant::Grant,
     layout::{FlagClass, FlowKey, GrantKey},
     packet::Protocol::{self, Tcp, Udp},
 };
@@ -291,7 +292,7 @@ fn actions_of_the_ledger_are_written_as_lines() {
         ("by hand", closed(0, Ending::Revoked { by: 0 }), "12:00:01.123 closed  203.0.113.9  ssh  tcp/22 revoked by uid 0\n"),
         ("no longer configured", closed(0, Ending::Removed), "12:00:01.123 closed  203.0.113.9  ssh  tcp/22 removed from the configuration\n"),
         ("narrowed", closed(0, Ending::Narrowed), "12:00:01.123 closed  203.0.113.9  ssh  tcp/22 narrowed by the configuration\n"),
-        ("a removal", Action::Remove { key }, ""),
+        ("a removal", Action::Remove { key, grant: Grant { until_ms, door: 0 } }, ""),
     ];
     for (name, action, line) in rows {
         let at_ns = 7_201 * SECOND + 123_000_000;

@@ -1,7 +1,7 @@
 //! The ledger against a kernel side that writes the map first and reports later, or never.
 
 use std::{
-    collections::{BTreeMap, HashMap, VecDeque},
+    collections::{BTreeMap, HashMap, VecDeque, btree_map::Entry},
     net::Ipv4Addr,
 };
 
@@ -66,6 +66,18 @@ fn openings_are_reported_once_and_end_with_their_grants() {
             &["opened both 60000", "remove 1", "closed both expired", "remove 2"]),
         ("closed and opened again", &[Knock(SSH), At(5_000), Knock(SHUT), At(5_002), Knock(SSH), Read, Due, At(35_035), Due],
             &["opened ssh 30000", "closed ssh by shut", "opened ssh 35002", "closed ssh expired", "remove 1"]),
+        ("closed and opened in one tick, unread", &[Tick(5_000), Knock(SSH), Knock(SHUT), Knock(SSH), Read, At(35_033), Due],
+            &["opened ssh 35000", "closed ssh by shut", "opened ssh 35000", "closed ssh expired", "remove 1"]),
+        ("closed and opened in one tick, read one by one", &[Tick(5_000), Knock(SSH), Read, Knock(SHUT), Read, Knock(SSH), Read, Due],
+            &["opened ssh 35000", "closed ssh by shut", "opened ssh 35000"]),
+        ("closed and opened in one tick, swept before", &[Tick(5_000), Knock(SSH), Knock(SHUT), Knock(SSH), Sweep, Read, At(5_033), Due],
+            &["opened ssh 35000", "closed ssh by shut", "opened ssh 35000"]),
+        ("restored, then closed and opened in one tick", &[Knock(SSH), Read, At(30_033), DueRaced(SSH), Read, Tick(30_040), Knock(SHUT), Knock(SSH), Read, At(60_073), Due],
+            &["opened ssh 30000", "closed ssh expired", "remove 1", "restore 1 ssh 60033", "opened ssh 60033", "closed ssh by shut", "remove 1", "restore 1 ssh 60040", "opened ssh 60040", "closed ssh expired", "remove 1"]),
+        ("opened, closed and opened in one tick after a removal", &[Knock(SSH), Read, At(30_033), Due, Tick(30_040), Knock(SSH), Knock(SHUT), Knock(SSH), Read, At(60_073), Due],
+            &["opened ssh 30000", "closed ssh expired", "remove 1", "restore 1 ssh 60040", "opened ssh 60040", "closed ssh by shut", "restore 1 ssh 60040", "opened ssh 60040", "closed ssh expired", "remove 1"]),
+        ("opened again before the removal", &[Knock(SSH), Read, At(30_033), DueAmid(SSH), Read, At(60_066), Due],
+            &["opened ssh 30000", "closed ssh expired", "remove 1", "restore 1 ssh 60033", "opened ssh 60033", "closed ssh expired", "remove 1"]),
         ("closed, event lost", &[Knock(SSH), Read, At(5_000), Lost(SHUT), At(6_000), Sweep, Due],
             &["opened ssh 30000", "closed ssh early", "remove 1"]),
         ("closed just after it opened, event lost", &[At(5_000), Knock(SSH), Sweep, At(5_010), Lost(SHUT), At(6_000), Sweep, Due, Read],
@@ -93,6 +105,14 @@ fn openings_are_reported_once_and_end_with_their_grants() {
             host.step(source(9), step);
         }
         assert_eq!(host.log, *log, "{name}: {steps:?}");
+        // What the kernel side gave is there, and nothing else.
+        let (real, ideal) = (
+            valid(&host.map, host.now_ms),
+            valid(&host.ideal, host.now_ms),
+        );
+        if host.ring.is_empty() {
+            assert_eq!(real, ideal, "{name}: {steps:?}");
+        }
     }
 }
 
@@ -180,7 +200,8 @@ fn invalid_events_change_nothing() {
     assert_eq!(
         actions,
         [Action::Remove {
-            key: key(source(1), 1)
+            key: key(source(1), 1),
+            grant: stray
         }]
     );
 }
@@ -226,6 +247,7 @@ proptest! {
 
     #[test]
     fn whatever_is_lost_or_late_every_opening_opens_once_and_closes_once(
+        are_times_equal in any::<bool>(),
         steps in prop::collection::vec(any_step(), 1..60)
     ) {
         let mut host = Host::new();
@@ -235,14 +257,15 @@ proptest! {
         let mut is_exact = true;
         for (number, step, pause) in steps {
             now_ms += pause;
-            host.step(source(number), At(now_ms));
+            let at = if are_times_equal { Tick } else { At };
+            host.step(source(number), at(now_ms));
             let struck = host.struck.len();
             // What is lost between events that are not read yet can't be put in its place.
             let is_between = struck > 0 || !host.ring.is_empty();
             is_exact &= !is_between || !matches!(step, Lost(_));
             let map = host.map.clone();
             host.step(source(number), step);
-            // A closing that is read late may, until the next events are read.
+            // A grant with the same end as a restored one may, until the next events are read.
             if !matches!(step, DueRaced(_) | Read | ReadOne) {
                 prop_assert!(host.struck.len() <= struck, "removed a valid grant: {:?}", step);
             }
@@ -287,6 +310,8 @@ proptest! {
 enum Step {
     /// The clock.
     At(u64),
+    /// The same; until it moves, knocks have equal times.
+    Tick(u64),
     /// A source completes a door's sequence; the event waits to be read.
     Knock(u16),
     /// The same, but the event is lost.
@@ -299,7 +324,9 @@ enum Step {
     Sweep,
     /// The daemon acts on what is due.
     Due,
-    /// The same; the kernel side completes a door's sequence before the removals are made.
+    /// The same; the kernel side completes a door's sequence before the entries are compared again.
+    DueAmid(u16),
+    /// The same; the kernel side completes a door's sequence after that, before they are removed.
     DueRaced(u16),
     /// The map can't be read.
     DueBlind,
@@ -336,6 +363,8 @@ struct Host {
     now_ms: u64,
     /// Distinguishes knocks within one millisecond.
     nanos: u64,
+    /// The time of all knocks of this timer tick.
+    tick_ns: Option<u64>,
     map: BTreeMap<(Address, u16), Grant>,
     ring: VecDeque<Event>,
     ledger: Ledger,
@@ -343,6 +372,8 @@ struct Host {
     actions: Vec<Action>,
     /// The map as it would be if nothing were ever removed.
     ideal: BTreeMap<(Address, u16), Grant>,
+    /// Whether entries change between their comparison and their removal.
+    is_raced: bool,
     /// When removals hit valid grants whose events wait to be read.
     struck: Vec<u64>,
 }
@@ -352,12 +383,14 @@ impl Host {
         Self {
             now_ms: 0,
             nanos: 0,
+            tick_ns: None,
             map: BTreeMap::new(),
             ideal: BTreeMap::new(),
             ring: VecDeque::new(),
             ledger: Ledger::new(doors()),
             log: Vec::new(),
             actions: Vec::new(),
+            is_raced: false,
             struck: Vec::new(),
         }
     }
@@ -369,7 +402,7 @@ impl Host {
         self.nanos += 1;
         if !is_lost {
             self.ring.push_back(Event {
-                at_ns: self.now_ms * 1_000_000 + self.nanos,
+                at_ns: self.tick_ns.unwrap_or(self.now_ms * 1_000_000 + self.nanos),
                 until_ms: self.now_ms + door.open_for_ms,
                 source: who,
                 door: index,
@@ -381,7 +414,14 @@ impl Host {
 
     fn step(&mut self, who: Address, step: Step) {
         match step {
-            At(now_ms) => self.now_ms = now_ms,
+            At(now_ms) => {
+                self.now_ms = now_ms;
+                self.tick_ns = None;
+            }
+            Tick(now_ms) => {
+                self.now_ms = now_ms;
+                self.tick_ns = Some(now_ms * 1_000_000);
+            }
             Knock(door) => self.knock(who, door, false),
             Lost(door) => self.knock(who, door, true),
             Read => while self.read_one() {},
@@ -397,7 +437,12 @@ impl Host {
                 }
             }
             Due => self.due(|_| {}),
-            DueRaced(door) => self.due(|host| host.knock(who, door, false)),
+            DueAmid(door) => self.due(|host| host.knock(who, door, false)),
+            DueRaced(door) => {
+                self.is_raced = true;
+                self.due(|host| host.knock(who, door, false));
+                self.is_raced = false;
+            }
             DueBlind => {
                 let actions = self.ledger.due(self.now_ms, |_| Lookup::Failed);
                 self.carry_out(actions);
@@ -429,18 +474,25 @@ impl Host {
             self.log.push(show(&action));
             self.actions.push(action);
             match action {
-                Action::Remove { key } => {
-                    let Some(was) = self.map.remove(&(key.source, key.port_group)) else {
+                Action::Remove { key, grant } => {
+                    let key = (key.source, key.port_group);
+                    let Some(&was) = self.map.get(&key) else {
                         continue;
                     };
+                    if !self.is_raced && was != grant {
+                        continue;
+                    }
+                    self.map.remove(&key);
                     if self.now_ms < was.until_ms {
                         self.struck.push(self.now_ms);
                     }
                 }
                 Action::Restore { key, grant } => {
-                    self.map
-                        .entry((key.source, key.port_group))
-                        .or_insert(grant);
+                    let held = self.map.entry((key.source, key.port_group));
+                    if let Entry::Occupied(_) = held {
+                        self.ledger.not_missing(&key);
+                    }
+                    held.or_insert(grant);
                 }
                 Action::Opened { .. } | Action::Refreshed { .. } | Action::Closed { .. } => {}
             }
@@ -515,7 +567,7 @@ fn show(action: &Action) -> String {
             };
             format!("closed {} {why}", name(door))
         }
-        Action::Remove { key } => format!("remove {}", key.port_group),
+        Action::Remove { key, .. } => format!("remove {}", key.port_group),
         Action::Restore { key, grant } => {
             format!(
                 "restore {} {} {}",
@@ -536,6 +588,7 @@ fn any_step() -> impl Strategy<Value = (u8, Step, u64)> {
         2 => Just(ReadOne),
         1 => Just(Sweep),
         4 => Just(Due),
+        2 => door.clone().prop_map(DueAmid),
         2 => door.prop_map(DueRaced),
         1 => Just(DueBlind),
     ];

@@ -1,9 +1,12 @@
 //! Carries grants and connections of sources over to another configuration.
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::{BTreeSet, HashMap};
 
 use anyhow::{Context as _, Result, bail};
-use knock_common::layout::{ALLOW_MAX, FlowKey, GrantKey};
+use knock_common::{
+    grant::Grant,
+    layout::{ALLOW_MAX, FlowKey, GrantKey},
+};
 
 use crate::{
     apply::carry_grants::{self, Carried},
@@ -21,8 +24,8 @@ pub(super) fn write_grants(
 ) -> Result<()> {
     let held = program.grants()?;
     let Carried { write, .. } = carry_grants::grants(&held, known, tables, clock::boot_ms());
-    let there: HashSet<_> = held.iter().map(|(key, _)| *key).collect();
-    let more = write.keys().filter(|key| !there.contains(key)).count();
+    let there: HashMap<_, _> = held.into_iter().collect();
+    let more = write.keys().filter(|key| !there.contains_key(key)).count();
     if there.len().saturating_add(more) > ALLOW_MAX as usize {
         bail!(
             "the allow map has no room for the grants of both configurations: {} of {ALLOW_MAX} \
@@ -34,18 +37,28 @@ pub(super) fn write_grants(
     program.mark_present(write.keys().map(|key| key.source).collect::<BTreeSet<_>>())?;
     let mut allow = program.allow()?;
     for (key, grant) in write {
-        maps::raise(&mut allow, key, grant).context("writing a grant")?;
+        // What packets have changed since the entries were read stays, such as an end before its
+        // time; the second pass reads it.
+        match there.get(&key) {
+            Some(read) if read.until_ms < grant.until_ms || read.door != grant.door => {
+                maps::replace_if(&mut allow, key, read.to_word(), grant.to_word())
+            }
+            Some(_) => Ok(false),
+            None => maps::insert_new(&mut allow, key, grant.to_word()),
+        }
+        .context("writing a grant")?;
     }
     Ok(())
 }
 
+/// Removes entries, unless packets have changed them since they were read.
 pub(super) fn remove_grants(
     program: &mut XdpProgram,
-    keys: impl IntoIterator<Item = GrantKey>,
+    entries: impl IntoIterator<Item = (GrantKey, Grant)>,
 ) -> Result<()> {
     let mut allow = program.allow()?;
-    for key in keys {
-        maps::delete(&mut allow, key).context("removing a grant")?;
+    for (key, read) in entries {
+        maps::delete_if(&mut allow, key, read.to_word()).context("removing a grant")?;
     }
     Ok(())
 }

@@ -14,8 +14,8 @@ use crate::{
 pub struct Carried {
     /// Entries that the new configuration needs, or needs for longer.
     pub write: BTreeMap<GrantKey, Grant>,
-    /// Entries that have no meaning in the new configuration.
-    pub remove: Vec<GrantKey>,
+    /// Entries that have no meaning in the new configuration, as they were read.
+    pub remove: BTreeMap<GrantKey, Grant>,
     /// What valid grants covered that end, and why.
     pub ended: BTreeSet<(Prefix, EndCause)>,
 }
@@ -54,7 +54,7 @@ pub fn grants(
         let number = name.and_then(|name| tables.numbers.doors.get(name).copied());
         let door = number.and_then(|number| tables.doors.get(usize::from(number)));
         let (Some(number), Some(door)) = (number, door) else {
-            carried.remove.push(key);
+            carried.remove.insert(key, grant);
             let cause = match name {
                 Some(name) => EndCause::DoorRemoved(name.to_owned()),
                 None => EndCause::UnknownDoor,
@@ -63,21 +63,21 @@ pub fn grants(
             continue;
         };
         if door.grant_prefix.bits_for(key.source) > covered.bits {
-            carried.remove.push(key);
+            carried.remove.insert(key, grant);
             if let Some(name) = name.filter(|_| now_ms < grant.until_ms) {
                 let cause = EndCause::Narrowed(name.to_owned());
                 carried.ended.insert((covered, cause));
             }
             continue;
         }
+        let meant: Vec<_> = grant_keys(door, key.source).collect();
+        if !meant.contains(&key) {
+            carried.remove.insert(key, grant);
+        }
         let grant = Grant {
             door: number,
             ..grant
         };
-        let meant: Vec<_> = grant_keys(door, key.source).collect();
-        if !meant.contains(&key) {
-            carried.remove.push(key);
-        }
         if grant.until_ms <= now_ms {
             continue;
         }
@@ -198,7 +198,7 @@ mod tests {
             assert_eq!(carried.remove.len(), remove, "{name}");
             assert_eq!(!carried.ended.is_empty(), ended, "{name}");
             let mut now: BTreeMap<_, _> = held.into_iter().collect();
-            now.retain(|key, _| !carried.remove.contains(key));
+            now.retain(|key, _| !carried.remove.contains_key(key));
             now.extend(carried.write);
             if !ended && ends_ms > NOW_MS {
                 let meant = entries(&after, "ssh", ends_ms).into_iter().collect();
@@ -302,7 +302,7 @@ mod tests {
             let held: Vec<_> = now.iter().map(|(&key, &grant)| (key, grant)).collect();
             let second = grants(&held, &both, &after, NOW_MS);
             now.extend(second.write);
-            now.retain(|key, _| !second.remove.contains(key));
+            now.retain(|key, _| !second.remove.contains_key(key));
             let prefixes = after.numbers.grant_prefixes();
             let found: Vec<_> = now
                 .keys()

@@ -63,13 +63,18 @@ impl KeyStamps {
         let mut stamps = program.stamps()?;
         for &key in &keys {
             let least = opened.least(key, wall_ns);
-            if !maps::insert_new(&mut stamps, key, least).context("adding a key to SPA_LAST")? {
+            if maps::insert_new(&mut stamps, key, least).context("adding a key to SPA_LAST")? {
+                continue;
+            }
+            // The program in force raises the word with each packet that it accepts.
+            loop {
                 let Plain(word) = stamps.get(&Plain(key), 0).context("reading SPA_LAST")?;
-                if word < least {
-                    opened.record(key, word);
-                    stamps
-                        .insert(Plain(key), Plain(least), 0)
-                        .context("writing SPA_LAST")?;
+                if word >= least {
+                    break;
+                }
+                opened.record(key, word);
+                if maps::replace_if(&mut stamps, key, word, least).context("writing SPA_LAST")? {
+                    break;
                 }
             }
         }

@@ -106,7 +106,7 @@ impl Change<'_> {
         if self.before.is_none() {
             // The meaning of the door numbers in left-over grants is unknown.
             let entries = program.grants()?;
-            remove_grants(&mut program, entries.into_iter().map(|(key, _)| key))?;
+            remove_grants(&mut program, entries)?;
         }
         write_grants(&mut program, &known, &tables)?;
         let mut connections = record_connections(&mut program, &tables)?;

@@ -131,7 +131,7 @@ impl<W: Write> Daemon<W> {
                 self.tally.action(action, &door.name);
             }
             let done = match *action {
-                Action::Remove { key } => self.remove(key),
+                Action::Remove { key, grant } => self.remove(key, grant),
                 Action::Restore { key, grant } => self.restore(key, grant),
                 Action::Opened { source, door, .. } => {
                     self.console.action(action, event, at_ns);
@@ -172,8 +172,10 @@ impl<W: Write> Daemon<W> {
         line.inspect(|line| tracing::warn!("{line}"));
     }
 
-    fn remove(&mut self, key: GrantKey) -> Result<()> {
-        maps::delete(&mut self.protection.program().allow()?, key)
+    fn remove(&mut self, key: GrantKey, ended: Grant) -> Result<()> {
+        let mut allow = self.protection.program().allow()?;
+        maps::delete_if(&mut allow, key, ended.to_word())
+            .map(drop)
             .context("removing an ended grant")
     }
 
@@ -223,13 +225,13 @@ impl<W: Write> Daemon<W> {
     }
 
     fn restore(&mut self, key: GrantKey, grant: Grant) -> Result<()> {
-        // An existing entry is newer.
-        maps::insert_new(
-            &mut self.protection.program().allow()?,
-            key,
-            grant.to_word(),
-        )
-        .map(|_| ())
-        .context("writing a grant again")
+        let mut allow = self.protection.program().allow()?;
+        let was_missing =
+            maps::insert_new(&mut allow, key, grant.to_word()).context("writing a grant again")?;
+        if !was_missing {
+            // The existing entry is newer.
+            self.ledger.not_missing(&key);
+        }
+        Ok(())
     }
 }

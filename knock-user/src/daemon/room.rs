@@ -116,12 +116,17 @@ impl<W: Write> Daemon<W> {
                     source: key.source.into(),
                     is_in_use: seen_ms.is_some(),
                     rank: seen_ms.unwrap_or(grant.until_ms),
-                    what: key,
+                    what: (key, grant),
                 }
             });
-        let gone: Vec<GrantKey> = fair_shares::to_go(taken, count);
-        for &key in &gone {
-            maps::delete(&mut allow, key).context("ending a grant to make room")?;
+        let mut gone = Vec::new();
+        for (key, grant) in fair_shares::to_go(taken, count) {
+            // One that was refreshed meanwhile stays.
+            if maps::delete_if(&mut allow, key, grant.to_word())
+                .context("ending a grant to make room")?
+            {
+                gone.push(key);
+            }
         }
         for key in &gone {
             let actions = self.ledger.removed(&[*key], now_ms);

@@ -96,7 +96,7 @@ impl<W: Write> Daemon<W> {
         for (key, word) in maps::entries(&progress, PROGRESS_MAX) {
             let age = now.since(Progress::from_word(word).last);
             if age > 2 * self.attempt_max_ticks {
-                maps::delete(&mut progress, key).context("removing an ended attempt")?;
+                maps::delete_if(&mut progress, key, word).context("removing an ended attempt")?;
             }
         }
         Ok(())
@@ -106,18 +106,23 @@ impl<W: Write> Daemon<W> {
         let idle_ms = self.settings().established.idle_ms();
         let mut flows = self.protection.program().flows()?;
         let now_ms = clock::boot_ms();
-        let ended: BTreeMap<_, _> = maps::entries(&flows, FLOWS_MAX)
+        let mut ended: BTreeMap<_, _> = maps::entries(&flows, FLOWS_MAX)
             .into_iter()
-            .map(|(key, word)| (key, Flow::from_word(word)))
-            .filter(|(key, flow)| {
-                let until_ms = flow.until_ms(key.idle_ms(idle_ms));
+            .filter(|(key, word)| {
+                let until_ms = Flow::from_word(*word).until_ms(key.idle_ms(idle_ms));
                 until_ms.saturating_add(FLOW_GRACE_MS) < now_ms
             })
             .collect();
-        for &key in ended.keys() {
-            maps::delete(&mut flows, key).context("removing an ended flow")?;
+        let mut kept = Vec::new();
+        for (&key, &word) in &ended {
+            if !maps::delete_if(&mut flows, key, word).context("removing an ended flow")? {
+                kept.push(key);
+            }
         }
-        for (key, flow) in ended {
+        // A new connection between the same ports began meanwhile.
+        ended.retain(|key, _| !kept.contains(key));
+        for (key, word) in ended {
+            let flow = Flow::from_word(word);
             let idle = Duration::from_millis(now_ms.saturating_sub(flow.seen_ms));
             self.console.flow_closed(&key, idle, clock::boot_ns());
         }

@@ -142,7 +142,40 @@ pub fn raise<M: BorrowMut<MapData>>(
     }
 }
 
-/// Deletes an entry, which may be gone already.
+/// Deletes an entry if it still has this value; returns whether it is gone.
+///
+/// The kernel side may have written the entry since it was read. What it writes between the comparison
+/// and the deletion, two system calls that follow each other, is lost.
+pub fn delete_if<M: BorrowMut<MapData>, K: Pod, V: Pod + PartialEq>(
+    table: &mut Table<M, K, V>,
+    key: K,
+    value: V,
+) -> Result<bool, MapError> {
+    match table.get(&Plain(key), 0) {
+        Ok(Plain(held)) if held != value => Ok(false),
+        Ok(_) => delete(table, key).map(|()| true),
+        Err(MapError::KeyNotFound) => Ok(true),
+        Err(error) => Err(error),
+    }
+}
+
+/// Writes another value if the entry still has the old one; returns whether it was written. The remark
+/// at [`delete_if`] applies.
+pub fn replace_if<M: BorrowMut<MapData>, K: Pod, V: Pod + PartialEq>(
+    table: &mut Table<M, K, V>,
+    key: K,
+    old: V,
+    new: V,
+) -> Result<bool, MapError> {
+    match table.get(&Plain(key), 0) {
+        Ok(Plain(held)) if held != old => Ok(false),
+        Ok(_) => table.insert(Plain(key), Plain(new), 0).map(|()| true),
+        Err(MapError::KeyNotFound) => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+/// Deletes an entry, which may be gone already. Use it where nothing else writes the entry.
 pub fn delete<M: BorrowMut<MapData>, K: Pod, V: Pod>(
     table: &mut Table<M, K, V>,
     key: K,

@@ -36,13 +36,17 @@ pub enum Action {
         /// Why.
         ending: Ending,
     },
-    /// Delete this expired entry of the allow map.
+    /// Delete this entry of the allow map if it still has this value. Another value is newer: the
+    /// kernel side has written it since.
     Remove {
         /// The key of the entry.
         key: GrantKey,
+        /// The value that was read or restored, which has ended.
+        grant: Grant,
     },
     /// Write this entry of the allow map if there is none (`BPF_NOEXIST`): it was given while the
-    /// ended one was removed. An existing entry is newer, even if it ends earlier or has ended.
+    /// ended one was removed. An existing entry is newer, even if it ends earlier or has ended; the
+    /// ledger is told by [`Ledger::not_missing`](super::Ledger::not_missing).
     Restore {
         /// The key of the entry.
         key: GrantKey,

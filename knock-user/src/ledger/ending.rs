@@ -92,7 +92,7 @@ impl Ledger {
         for key in self.keys_of(source, door) {
             match round.look(&key) {
                 Lookup::Found(grant) if is_over(grant.until_ms, now_ms) => {
-                    over.push((key, grant.until_ms));
+                    over.push((key, grant));
                 }
                 Lookup::Found(grant) if grant.door == door => {
                     newest_ms = newest_ms.max(grant.until_ms);
@@ -117,8 +117,8 @@ impl Ledger {
         let at_ns = until_ms.saturating_mul(NANOS_PER_MILLI);
         let closed = self.close(holder, at_ns, Ending::Expired, now_ms);
         round.actions.extend(closed);
-        for (key, end_ms) in over {
-            self.remove_ended(key, end_ms, round);
+        for (key, grant) in over {
+            self.remove_ended(key, grant, round);
         }
     }
 
@@ -134,7 +134,7 @@ impl Ledger {
         let now_ms = round.now_ms;
         match round.look(&key) {
             Lookup::Found(grant) if is_over(grant.until_ms, now_ms) => {
-                self.remove_ended(key, grant.until_ms, round);
+                self.remove_ended(key, grant, round);
             }
             Lookup::Found(grant) => round.actions.extend(self.observe(key, grant, now_ms)),
             Lookup::Absent => {}
@@ -143,19 +143,26 @@ impl Ledger {
     }
 
     /// Removes an expired entry from the map and from openings that counted on it.
-    fn remove_ended<F>(&mut self, key: GrantKey, end_ms: u64, round: &mut Round<F>) {
+    fn remove_ended<F>(&mut self, key: GrantKey, grant: Grant, round: &mut Round<F>) {
         let now_ms = round.now_ms;
+        let end_ms = grant.until_ms;
         let ending = Ending::Sequence { by: None };
         let closed = self.revoke_entries(&[key], settled_ns(end_ms), ending, now_ms);
         round.actions.extend(closed);
         round.gone.insert(key);
-        let removal = self.remove(key, settled_ns(end_ms), now_ms);
+        let removal = self.remove(key, grant, settled_ns(end_ms), now_ms);
         round.actions.push(removal);
     }
 
-    pub(super) fn remove(&mut self, key: GrantKey, end_ns: u64, now_ms: u64) -> Action {
+    pub(super) fn remove(
+        &mut self,
+        key: GrantKey,
+        grant: Grant,
+        end_ns: u64,
+        now_ms: u64,
+    ) -> Action {
         self.removed.note(key, end_ns, now_ms);
-        Action::Remove { key }
+        Action::Remove { key, grant }
     }
 
     /// Removes entries that ended at `at_ns` from the openings that counted on them.
@@ -203,7 +210,12 @@ impl Ledger {
         let opening = self.openings.remove(&holder)?;
         self.deadlines.remove(&(opening.deadline_ms, holder));
         let early = ending != Ending::Expired;
-        self.ended.note(holder, End { at_ns, early }, now_ms);
+        let end = End {
+            at_ns,
+            early,
+            by_event: matches!(ending, Ending::Sequence { by: Some(_) } | Ending::Packet),
+        };
+        self.ended.note(holder, end, now_ms);
         let (source, door) = holder;
         Some(Action::Closed {
             source,

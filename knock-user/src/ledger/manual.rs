@@ -155,7 +155,14 @@ impl Ledger {
             match self.close(holder, at_ns, ending, now_ms) {
                 Some(closed) => actions.push(closed),
                 // Its event has not been received yet, and must not be reported later.
-                None => self.ended.note(holder, End { at_ns, early: true }, now_ms),
+                None => {
+                    let end = End {
+                        at_ns,
+                        early: true,
+                        by_event: false,
+                    };
+                    self.ended.note(holder, end, now_ms);
+                }
             }
         }
         for &(key, grant) in &revocation.write {

@@ -45,7 +45,7 @@ pub struct Ledger {
     /// Removed entries, with their ends in nanoseconds.
     pub(super) removed: Recent<GrantKey, u64>,
     /// Restored entries, with the times when they were given, in nanoseconds.
-    pub(super) restored: Recent<GrantKey, u64>,
+    pub(super) restored: Recent<GrantKey, (u64, Grant)>,
     pub(super) ended: Recent<Holder, End>,
     pub(super) untracked: u64,
 }
@@ -72,6 +72,8 @@ pub(super) struct End {
     pub(super) at_ns: u64,
     /// Before its end.
     pub(super) early: bool,
+    /// The event of a closing sequence was received.
+    pub(super) by_event: bool,
 }
 
 impl Ledger {
@@ -107,13 +109,13 @@ impl Ledger {
             let mut actions = self.revoke_entries(&keys, event.at_ns, ending, now_ms);
             for key in keys {
                 let restored = self.restored.find(&key, now_ms);
-                if restored.is_some_and(|given_ns| given_ns <= event.at_ns) {
+                if let Some((_, grant)) = restored.filter(|(given_ns, _)| *given_ns <= event.at_ns)
+                {
                     // It may have been missing when the kernel side wanted to end it. If it was
-                    // given again since, the event of that brings it back.
-                    actions.push(self.remove(key, event.at_ns, now_ms));
-                } else {
-                    self.recheck_later(key, event.at_ns / NANOS_PER_MILLI);
+                    // given again since, with the same end, the event of that brings it back.
+                    actions.push(self.remove(key, grant, event.at_ns, now_ms));
                 }
+                self.recheck_later(key, event.at_ns / NANOS_PER_MILLI);
             }
             actions
         } else {
@@ -166,14 +168,22 @@ impl Ledger {
         } = event;
         let grant = Grant { until_ms, door };
         let source = self.prefix_of(door).first_of(asked_from);
-        if !self.has_door(door) || self.is_stale((source, door), event, now_ms) {
+        if !self.has_door(door) {
+            return Vec::new();
+        }
+        if self.is_stale((source, door), event, now_ms) {
+            // Times are only as fine as timer ticks: what the map has decides.
+            for key in self.keys_of(source, door) {
+                self.recheck_later(key, at_ns / NANOS_PER_MILLI);
+            }
             return Vec::new();
         }
         let mut actions = Vec::new();
         for key in self.keys_of(source, door) {
             let removed = self.removed.find(&key, now_ms);
-            // A grant that was given before the end of the removed one was part of it.
-            let is_newer = removed.is_some_and(|end_ns| end_ns < at_ns);
+            // A grant that was given before the end of the removed one was part of it. One that was
+            // given in the same timer tick has the same time, and its event comes after the end's.
+            let is_newer = removed.is_some_and(|end_ns| end_ns <= at_ns);
             if is_newer && now_ms < until_ms {
                 actions.push(self.restore(key, grant, at_ns, now_ms));
             }
@@ -193,15 +203,26 @@ impl Ledger {
         given_ns: u64,
         now_ms: u64,
     ) -> Action {
-        self.restored.note(key, given_ns, now_ms);
+        self.restored.note(key, (given_ns, grant), now_ms);
         Action::Restore { key, grant }
     }
 
+    /// Records that an entry that [`Action::Restore`] names was in the map: the kernel side ends it
+    /// itself.
+    pub fn not_missing(&mut self, key: &GrantKey) {
+        self.restored.forget(key);
+    }
+
     /// Returns whether an event is so late that its opening was found in the map and has ended.
+    ///
+    /// An opening that ended by an event is older than every event that is read after that, also if
+    /// the times are equal, or if the clock of another CPU was behind.
     pub(super) fn is_stale(&self, holder: Holder, event: &Event, now_ms: u64) -> bool {
         !self.openings.contains_key(&holder)
             && self.ended.find(&holder, now_ms).is_some_and(|end| {
-                event.at_ns <= end.at_ns && (end.early || is_over(event.until_ms, now_ms))
+                !end.by_event
+                    && event.at_ns <= end.at_ns
+                    && (end.early || is_over(event.until_ms, now_ms))
             })
     }
 

@@ -36,6 +36,10 @@ impl<K: Copy + Eq + Hash, V: Copy> Recent<K, V> {
         (now_ms <= noted_ms.saturating_add(MEMORY_MS)).then_some(value)
     }
 
+    pub(super) fn forget(&mut self, key: &K) {
+        self.notes.remove(key);
+    }
+
     fn forget_old(&mut self, now_ms: u64) {
         while let Some(&(noted_ms, key)) = self.order.front() {
             let is_old = noted_ms.saturating_add(MEMORY_MS) < now_ms;
@@ -64,6 +68,8 @@ mod tests {
         assert_eq!(recent.find(&1, 15_000), Some('b'), "the later note");
         assert_eq!(recent.find(&1, 15_001), None, "too old");
         assert_eq!(recent.find(&2, 12_000), Some('c'), "new");
+        recent.forget(&2);
+        assert_eq!(recent.find(&2, 12_000), None, "forgotten");
 
         let many = u64::from(ALLOW_MAX);
         for key in 0..2 * many {

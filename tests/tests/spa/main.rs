@@ -7,6 +7,7 @@
 
 mod answers;
 mod oracle;
+mod order;
 mod paths;
 mod rules;
 mod silence;
