@@ -245,7 +245,7 @@ fn lint(sh: &Shell, kit: &Kit, report: &mut Report) -> Result<()> {
             .args(["clippy", "--all-targets"])
             .args(STRICT),
     )?;
-    let package = shell::cargo(sh).args(["package", "--no-verify", "--allow-dirty"]);
+    let package = shell::cargo(sh).args(["package", "--offline", "--no-verify", "--allow-dirty"]);
     let package = PUBLISHED
         .iter()
         .fold(package, |cmd, name| cmd.args(["--package", name]));
