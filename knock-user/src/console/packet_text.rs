@@ -7,8 +7,6 @@ use knock_sequence::duration::spell;
 
 use super::record::Record;
 
-/// Nanoseconds in a millisecond.
-
 /// What is known of a user's SPA packet.
 #[derive(Default)]
 pub(super) struct SpaPacket {
