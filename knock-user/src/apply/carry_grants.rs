@@ -14,7 +14,7 @@ use crate::{
 pub struct Carried {
     /// Entries that the new configuration needs, or needs for longer.
     pub write: BTreeMap<GrantKey, Grant>,
-    /// Entries that have no meaning in the new configuration, as they were read.
+    /// Entries that have no meaning in the new configuration, with the values that were read.
     pub remove: BTreeMap<GrantKey, Grant>,
     /// What valid grants covered that end, and why.
     pub ended: BTreeSet<(Prefix, EndCause)>,

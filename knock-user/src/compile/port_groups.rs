@@ -14,7 +14,7 @@ pub(super) struct PortGroups {
     pub(super) ports: BTreeMap<u16, Vec<Ports>>,
     /// The groups that each door opens or closes.
     pub(super) of_doors: Vec<Vec<u16>>,
-    /// The prefixes that the grants of each group cover.
+    /// The prefixes that the grants of each group cover, of groups that a door opens.
     pub(super) grant_prefixes: BTreeMap<u16, GrantPrefix>,
 }
 
@@ -50,7 +50,8 @@ impl PortGroups {
             let mut names: Vec<u16> = by.iter().map(|&door| numbers[door]).collect();
             names.sort_unstable();
             let grant_prefix = grant_prefix(doors, &by, &ports, &mut closed_with, conflicts);
-            let Some(id) = id_assigner.port_group(names, grant_prefix) else {
+            let of_grants = grant_prefix.unwrap_or_default();
+            let Some(id) = id_assigner.port_group(names, of_grants) else {
                 let reason = "the doors divide the protected ports into more than 65534 groups: \
                               use the same port ranges in several doors";
                 conflicts.push(Conflict::of_file("door", reason.to_owned()));
@@ -59,21 +60,26 @@ impl PortGroups {
             for door in by {
                 port_groups.of_doors[door].push(id);
             }
-            port_groups.grant_prefixes.insert(id, grant_prefix);
+            if let Some(grant_prefix) = grant_prefix {
+                port_groups.grant_prefixes.insert(id, grant_prefix);
+            }
             port_groups.ports.insert(id, ports);
         }
         (conflicts.len() == before).then_some(port_groups)
     }
 
     /// Returns the prefixes that the grants of these groups cover, which are those of one door.
+    ///
+    /// A door may also close ports that no door opens; they have no grants.
     pub(super) fn grant_prefix(&self, port_groups: &[u16]) -> GrantPrefix {
-        let first = port_groups.first();
-        let prefix = first.and_then(|number| self.grant_prefixes.get(number));
-        prefix.copied().unwrap_or_default()
+        let mut known = port_groups
+            .iter()
+            .filter_map(|number| self.grant_prefixes.get(number));
+        known.next().copied().unwrap_or_default()
     }
 }
 
-/// Returns the prefixes that grants for ports cover, and reports doors that disagree.
+/// Returns the prefixes that grants for ports cover, if a door opens them, and reports doors that disagree.
 ///
 /// The kernel side looks up one prefix per port, and a door ends grants of one width.
 fn grant_prefix(
@@ -82,14 +88,12 @@ fn grant_prefix(
     ports: &[Ports],
     closed_with: &mut BTreeMap<usize, GrantPrefix>,
     conflicts: &mut Vec<Conflict>,
-) -> GrantPrefix {
+) -> Option<GrantPrefix> {
     let known = by
         .iter()
         .filter_map(|&index| Some((index, doors.get(index)?)));
     let mut openers = known.clone().filter(|(_, door)| door.closed().is_empty());
-    let Some((_, first)) = openers.next() else {
-        return GrantPrefix::SINGLE;
-    };
+    let (_, first) = openers.next()?;
     let prefix = first.grant_prefix;
     let port = ports.first().map_or_else(String::new, ToString::to_string);
     for (index, _) in openers.filter(|(_, door)| door.grant_prefix != prefix) {
@@ -110,7 +114,7 @@ fn grant_prefix(
             conflicts.push(Conflict::of_door(index, "close", reason));
         }
     }
-    prefix
+    Some(prefix)
 }
 
 /// Protected ports by the doors that open or close them.

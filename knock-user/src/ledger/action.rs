@@ -45,8 +45,8 @@ pub enum Action {
         grant: Grant,
     },
     /// Write this entry of the allow map if there is none (`BPF_NOEXIST`): it was given while the
-    /// ended one was removed. An existing entry is newer, even if it ends earlier or has ended; the
-    /// ledger is told by [`Ledger::not_missing`](super::Ledger::not_missing).
+    /// ended one was removed. An existing entry is newer, even if it ends earlier or has ended; report
+    /// it by [`Ledger::not_missing`](super::Ledger::not_missing).
     Restore {
         /// The key of the entry.
         key: GrantKey,

@@ -28,7 +28,7 @@ const CLOSING: &str = r#"
     close = ["tcp/22"]
 "#;
 
-/// The daemon hears of a closing when the kernel side has opened the door again: the new grant stays.
+/// The daemon reads the event of a closing when the kernel side has opened the door again: the new grant stays.
 #[test]
 fn a_door_that_is_closed_and_opened_in_one_tick_is_open() {
     const ROUNDS: usize = 20;
