@@ -1,13 +1,15 @@
-//! Packets are those of an independent implementation, octet by octet.
+//! Packets and answers are those of an independent implementation, octet by octet.
 
 #![expect(clippy::unwrap_used, reason = "a helper of a test fails with the test")]
 
+use knock_common::reason::Reason;
 use knock_sequence::spa::{
-    Action, Channel, DoorId, PACKET_LENGTH, PrivateKey, Request, WANT_ANSWER,
+    Action, Answer, Channel, DoorId, PACKET_LENGTH, PrivateKey, Request, WANT_ANSWER,
 };
 
 /// See the file for its columns.
 const VECTORS: &str = include_str!("../../knock-common/tests/spa_vectors.txt");
+const ANSWERS: &str = include_str!("../../knock-common/tests/spa_answers.txt");
 
 #[test]
 fn packets_are_those_of_an_independent_client() {
@@ -48,6 +50,43 @@ fn packets_are_those_of_an_independent_client() {
         count += 1;
     }
     assert_eq!(count, 16);
+}
+
+#[test]
+fn answers_of_an_independent_host_are_opened() {
+    let mut count = 0;
+    for line in ANSWERS.lines().filter(|line| !line.starts_with('#')) {
+        let cells: Vec<&str> = line.split(" | ").collect();
+        let [
+            name,
+            client,
+            host,
+            tag,
+            outcome,
+            port,
+            seconds,
+            source,
+            clock,
+            answer,
+        ] = cells[..]
+        else {
+            panic!("{line}: ten cells");
+        };
+        let expected = Answer {
+            outcome: Reason::from_code(outcome.parse().unwrap()),
+            port: Some(port.parse().unwrap()).filter(|&port| port != 0),
+            seconds: seconds.parse().unwrap(),
+            source: source.parse().unwrap(),
+            host_time: clock.parse().unwrap(),
+        };
+        let mut packet = [0; PACKET_LENGTH];
+        packet[..16].copy_from_slice(&octets(tag));
+        let channel = Channel::new(&key(client), key(host).public()).unwrap();
+        let opened = channel.open_answer(&packet, &octets(answer));
+        assert_eq!(opened, Ok(expected), "{name}");
+        count += 1;
+    }
+    assert_eq!(count, 9);
 }
 
 #[test]

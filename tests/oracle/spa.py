@@ -3,6 +3,7 @@
 It shares no code with the Rust crates: X25519 follows RFC 7748, HKDF RFC 5869, SipHash-2-4 its paper.
 
     spa.py vectors FILE      seal each line of FILE and print name and packet; see FILE for the columns
+    spa.py answers FILE      seal the answers in FILE and print name and answer; see FILE for the columns
     spa.py public PRIVATE    print the public key of a private one, both as knock-client writes them
     spa.py seal PRIVATE HOSTKEY FOR DOOR SECONDS [STAMP]
                              print a packet; FOR is an address or ::, DOOR a name or - for the first
@@ -104,16 +105,30 @@ def id_of(label, name):
     return hashlib.sha256(label + name).digest()[:8]
 
 
+def pair_of(private, public_key, host, own):
+    """Return the keys of the mac and of the cipher that host and client share."""
+    keys = hkdf(b"knock spa v1", x25519(private, public_key), host + own, 64)
+    return keys[:32], keys[32:]
+
+
 def seal(private, host, source, door, seconds, action, stamp):
     """Return the packet; `source` has 16 octets, `door` 8."""
     own = public(private)
-    keys = hkdf(b"knock spa v1", x25519(private, host), host + own, 64)
+    mac_key, cipher_key = pair_of(private, host, host, own)
     gate = hkdf(b"knock spa v1 gate", host, b"", 32)
     header = id_of(b"knock spa v1 id", own) + struct.pack("<Q", stamp)
-    body = xor(source + door + struct.pack("<IB3x", seconds, action), mac(keys[32:], header))
-    tag = mac(keys[:32], header + body)[:16]
+    body = xor(source + door + struct.pack("<IB3x", seconds, action), mac(cipher_key, header))
+    tag = mac(mac_key, header + body)[:16]
     packet = tag + xor(header, siphash(gate[16:], tag, wide=True)) + body
     return packet + siphash(gate[:16], packet)
+
+
+def answer(private, client, tag, outcome, port, seconds, source, clock):
+    """Return the answer of the host with this private key to the packet with this tag."""
+    mac_key, cipher_key = pair_of(private, client, public(private), client)
+    body = struct.pack("<BxHI", outcome, port, seconds) + source + struct.pack("<Q", clock)
+    own_tag = mac(mac_key, b"answer" + tag + body)[:16]
+    return own_tag + xor(body, mac(cipher_key, b"answer" + own_tag))
 
 
 def source_of(text):
@@ -133,20 +148,39 @@ def text_of(prefix, key):
     return prefix + base64.urlsafe_b64encode(key).decode().rstrip("=")
 
 
-def vectors(path):
+def rows(path):
     for line in open(path, encoding="utf-8"):
         if line.strip() and not line.startswith("#"):
-            name, private, host, source, door, seconds, action, stamp = line.split("|")[:8]
-            packet = seal(
-                bytes.fromhex(private),
-                public(bytes.fromhex(host)),
-                source_of(source.strip()),
-                door_of(door.strip()),
-                int(seconds),
-                int(action, 0),
-                int(stamp),
-            )
-            print(name.strip(), "|", packet.hex())
+            yield [cell.strip() for cell in line.split("|")]
+
+
+def vectors(path):
+    for name, private, host, source, door, seconds, action, stamp, *_ in rows(path):
+        packet = seal(
+            bytes.fromhex(private),
+            public(bytes.fromhex(host)),
+            source_of(source),
+            door_of(door),
+            int(seconds),
+            int(action, 0),
+            int(stamp),
+        )
+        print(name, "|", packet.hex())
+
+
+def answers(path):
+    for name, client, host, tag, outcome, port, seconds, source, clock, *_ in rows(path):
+        sealed = answer(
+            bytes.fromhex(host),
+            public(bytes.fromhex(client)),
+            bytes.fromhex(tag),
+            int(outcome),
+            int(port),
+            int(seconds),
+            source_of(source),
+            int(clock),
+        )
+        print(name, "|", sealed.hex())
 
 
 def packet(private, host, source, door, seconds, stamp=None):
@@ -163,6 +197,8 @@ if __name__ == "__main__":
     match sys.argv[1:]:
         case ["vectors", path]:
             vectors(path)
+        case ["answers", path]:
+            answers(path)
         case ["public", private]:
             print(text_of("knock1:", public(key_of(private))))
         case ["seal", *fields] if 5 <= len(fields) <= 6:

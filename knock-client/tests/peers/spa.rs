@@ -141,8 +141,9 @@ impl Host {
             &content.time.to_le_bytes(),
         ]
         .concat();
+        let mac = hmac(&*self.pair.mac, &[b"answer", tag, &body]);
+        let tag = &mac[..16];
         let hidden = xor(&body, &hmac(&*self.pair.cipher, &[b"answer", tag]));
-        let mac = hmac(&*self.pair.mac, &[b"answer", tag, &hidden]);
-        [&mac[..16], &hidden].concat()
+        [tag, &hidden].concat()
     }
 }

@@ -1,9 +1,13 @@
 //! The answer to a packet that asks for one: the reason, how long the door is open, which port it opens, and what the
 //! client can't know itself, its address as the host sees it and the host's time. Only a holder of a key gets one.
 //!
-//! An answer has 48 octets, fewer than the packet: 16 octets of HMAC-SHA256(mac key; "answer" ‖ tag ‖ hidden body), and
-//! the body, hidden with HMAC-SHA256(cipher key; "answer" ‖ tag). The body: the number of the reason (1 octet), 0 (1),
-//! the first TCP port (2), the seconds given (4), the source as seen here (16), the host's time in ns since 1970 (8).
+//! An answer has 48 octets, fewer than the packet: its tag, 16 octets of HMAC-SHA256(mac key; "answer" ‖ the tag of the
+//! packet ‖ body), and the body, hidden with HMAC-SHA256(cipher key; "answer" ‖ the tag of the answer). The body: the
+//! number of the reason (1 octet), 0 (1), the first TCP port (2), the seconds given (4), the source as seen here (16),
+//! the host's time in ns since 1970 (8).
+//!
+//! A packet whose stamp is too far ahead is answered as often as it arrives. The tag depends on the body, as in SIV
+//! (RFC 5297), so two different bodies are never hidden with the same octets.
 
 use crate::{
     Address, Reason, Subprograms,
@@ -98,7 +102,7 @@ fn write_body(scratch: &mut SpaScratch, reason: Reason, wall_ns: u64) {
     scratch.open.message = [t0, t1, t2, t3, head, seconds, a, b, c, d, e, f];
 }
 
-/// Hides the body, computes the answer's tag, and hands the answer over to be sent.
+/// Computes the answer's tag, hides the body, and hands the answer over to be sent.
 ///
 /// `compress` is [`crate::sha256::compress`], which the kernel side calls as a subprogram.
 #[inline(always)]
@@ -113,13 +117,6 @@ pub fn seal<E: Subprograms>(
     };
     let SpaScratch { open, answer, .. } = scratch;
     let OpenScratch { message, work } = open;
-    key.cipher.begin(work);
-    fill(&mut work.block, message, TAG_WORDS, SHORT);
-    compress(work);
-    key.cipher.finish(work, compress);
-    for (word, mask) in message.iter_mut().skip(TAG_WORDS).zip(work.state) {
-        *word ^= mask;
-    }
     key.mac.begin(work);
     fill(&mut work.block, message, ANSWER_WORDS, LONG);
     compress(work);
@@ -127,6 +124,13 @@ pub fn seal<E: Subprograms>(
     // The answer's own tag takes the place of the packet's.
     for (word, mac) in message.iter_mut().zip(work.state.iter().take(TAG_WORDS)) {
         *word = *mac;
+    }
+    key.cipher.begin(work);
+    fill(&mut work.block, message, TAG_WORDS, SHORT);
+    compress(work);
+    key.cipher.finish(work, compress);
+    for (word, mask) in message.iter_mut().skip(TAG_WORDS).zip(work.state) {
+        *word ^= mask;
     }
     let mut sum = 0_u64;
     for (place, word) in answer.iter_mut().zip(message) {

@@ -81,18 +81,16 @@ impl Sealer {
 
     /// Opens the answer to a packet; `None` if it is not the host's answer to this packet.
     pub fn open_answer(&self, packet: &[u8; PACKET_BYTES], answer: &[u8]) -> Option<[u8; 32]> {
-        let (mac, hidden) = answer.split_at_checked(16)?;
+        let (tag, hidden) = answer.split_at_checked(16)?;
         let mut body: [u8; 32] = hidden.try_into().ok()?;
-        let (tag, _) = packet.split_at(16);
-        let label = b"answer";
-        if !hmac(&self.mac, &[label, tag, hidden].concat()).starts_with(mac) {
-            return None;
-        }
-        let masks = hmac(&self.cipher, &[&label[..], tag].concat());
+        let (of_packet, _) = packet.split_at(16);
+        let label = &b"answer"[..];
+        let masks = hmac(&self.cipher, &[label, tag].concat());
         for (octet, mask) in body.iter_mut().zip(masks) {
             *octet ^= mask;
         }
-        Some(body)
+        let mac = hmac(&self.mac, &[label, of_packet, &body].concat());
+        mac.starts_with(tag).then_some(body)
     }
 
     /// Recomputes the gate of a packet.

@@ -1,7 +1,7 @@
 //! The answer of a host to a right and fresh packet.
 //!
-//! 48 octets, hidden as a packet is: 16 octets HMAC-SHA256(mac key; "answer" ‖ tag of the packet ‖
-//! hidden body), then the body, hidden with HMAC-SHA256(cipher key; "answer" ‖ tag of the packet):
+//! 48 octets: the tag, 16 octets of HMAC-SHA256(mac key; "answer" ‖ tag of the packet ‖ body), then
+//! the body, hidden with HMAC-SHA256(cipher key; "answer" ‖ tag of the answer):
 //!
 //! | at | octets | content |
 //! |---|---|---|
@@ -66,13 +66,12 @@ impl Channel {
         datagram: &[u8],
     ) -> Result<Answer, BadAnswer> {
         let answer: &[u8; ANSWER_LENGTH] = datagram.first_chunk().ok_or(BadAnswer::Short)?;
-        let (mac, hidden) = answer.split_at(16);
-        let tag = &packet[..16];
-        let expected: [u8; 16] = first(&hmac(&self.pair.mac, &[LABEL, tag, hidden]));
-        if mac.try_into().is_ok_and(|mac| is_equal(mac, &expected)) {
-            let mut body = [0; 32];
-            body.copy_from_slice(hidden);
-            mask(&mut body, &hmac(&self.pair.cipher, &[LABEL, tag]));
+        let (tag, hidden) = answer.split_at(16);
+        let mut body = [0; 32];
+        body.copy_from_slice(hidden);
+        mask(&mut body, &hmac(&self.pair.cipher, &[LABEL, tag]));
+        let expected: [u8; 16] = first(&hmac(&self.pair.mac, &[LABEL, &packet[..16], &body]));
+        if tag.try_into().is_ok_and(|tag| is_equal(tag, &expected)) {
             Ok(read(&body))
         } else {
             Err(BadAnswer::Forged)
@@ -104,10 +103,11 @@ mod tests {
 
     /// As the host makes it.
     fn answer(pair: &PairKeys, packet: &[u8; PACKET_LENGTH], body: [u8; 32]) -> Vec<u8> {
+        let mac = hmac(&pair.mac, &[LABEL, &packet[..16], &body]);
+        let tag = &mac[..16];
         let mut hidden = body;
-        mask(&mut hidden, &hmac(&pair.cipher, &[LABEL, &packet[..16]]));
-        let mac = hmac(&pair.mac, &[LABEL, &packet[..16], &hidden]);
-        [&mac[..16], &hidden].concat()
+        mask(&mut hidden, &hmac(&pair.cipher, &[LABEL, tag]));
+        [tag, &hidden].concat()
     }
 
     #[test]
@@ -143,6 +143,18 @@ mod tests {
         assert_eq!(channel.open_answer(&this, &sent), Ok(expected));
         let long = [sent.clone(), vec![9; 30]].concat();
         assert_eq!(channel.open_answer(&this, &long), Ok(expected));
+
+        // Two answers to one packet, as to one whose stamp is ahead: what hides them differs.
+        let mut later = body;
+        later[24] ^= 1;
+        let again = answer(&pair, &this, later);
+        let masks = [(&sent, &body), (&again, &later)].map(|(sent, body)| {
+            let pairs = sent[16..].iter().zip(body);
+            pairs
+                .map(|(hidden, plain)| hidden ^ plain)
+                .collect::<Vec<_>>()
+        });
+        assert_ne!(masks[0], masks[1], "the same octets hide two bodies");
 
         assert_eq!(channel.open_answer(&other, &sent), Err(BadAnswer::Forged));
         let short = channel.open_answer(&this, &sent[..ANSWER_LENGTH - 1]);

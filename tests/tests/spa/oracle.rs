@@ -6,18 +6,23 @@ use knock_tests::namespace::text;
 
 /// The crates' own tests read the same vectors.
 #[test]
-fn an_independent_client_makes_the_same_packets() {
-    let path =
-        PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../knock-common/tests/spa_vectors.txt");
-    let made = run(&["vectors", path.to_str().unwrap()]);
-    let vectors = fs::read_to_string(&path).unwrap();
-    let lines = vectors.lines().filter(|line| !line.starts_with('#'));
-    let expected = lines.map(|line| {
-        let cells: Vec<&str> = line.split(" | ").collect();
-        format!("{} | {}", cells[0], cells[cells.len() - 1])
-    });
-    let made: Vec<&str> = made.lines().collect();
-    assert_eq!(made, expected.collect::<Vec<_>>());
+fn an_independent_client_makes_the_same_packets_and_answers() {
+    for (what, file) in [
+        ("vectors", "spa_vectors.txt"),
+        ("answers", "spa_answers.txt"),
+    ] {
+        let path = PathBuf::from(env!("CARGO_MANIFEST_DIR"));
+        let path = path.join("../knock-common/tests").join(file);
+        let made = run(&[what, path.to_str().unwrap()]);
+        let vectors = fs::read_to_string(&path).unwrap();
+        let lines = vectors.lines().filter(|line| !line.starts_with('#'));
+        let expected = lines.map(|line| {
+            let cells: Vec<&str> = line.split(" | ").collect();
+            format!("{} | {}", cells[0], cells[cells.len() - 1])
+        });
+        let made: Vec<&str> = made.lines().collect();
+        assert_eq!(made, expected.collect::<Vec<_>>(), "{what}");
+    }
 }
 
 /// The command that runs the client with these words.

@@ -137,6 +137,65 @@ fn an_answer_reports_the_outcome() {
     assert_eq!(answered.map(|answered| answered.source), Some(V6));
 }
 
+/// Each copy of such a packet is answered, and the last one opens the door, but no two bodies are hidden alike.
+#[test]
+fn answers_to_one_packet_are_hidden_with_octets_of_their_own() {
+    let sim = answering(0);
+    let ahead = Content {
+        stamp: STAMP + 3_600 * SECOND,
+        source: Address::ANY,
+        ..ASKING
+    };
+    let packet = sealer().seal(&ahead);
+    let mut used: Vec<(&str, [u8; 32])> = Vec::new();
+    for (name, seconds, source, expected) in [
+        ("at once", 0, CLIENT, Reason::SpaStale),
+        ("from another source", 0, OTHER, Reason::SpaStale),
+        ("later", 60, CLIENT, Reason::SpaStale),
+        ("when its time comes", 3_600, CLIENT, Reason::Opened),
+    ] {
+        sim.now.set(BOOT + seconds * SECOND);
+        let (reason, sent) = sent_answer(&sim, source, &packet);
+        assert_eq!(reason, expected, "{name}");
+        let sent = sent.unwrap_or_else(|| panic!("{name}: no answer"));
+        let body = sealer().open_answer(&packet, &sent).unwrap();
+        let octets = std::array::from_fn(|at| sent[16 + at] ^ body[at]);
+        for (before, others) in &used {
+            assert_ne!(&octets, others, "{name}, {before}");
+        }
+        used.push((name, octets));
+    }
+    assert_eq!(
+        sent_answer(&sim, CLIENT, &packet),
+        (Reason::SpaReplayed, None)
+    );
+    // All that the body says is the same, so the answer is the same: two equal ones show no more than that.
+    let at_once = || {
+        let sim = answering(0);
+        sent_answer(&sim, CLIENT, &packet)
+    };
+    assert_eq!(at_once(), at_once());
+}
+
+#[test]
+fn a_changed_answer_does_not_open() {
+    let packet = sealer().seal(&ASKING);
+    let (_, sent) = sent_answer(&answering(0), CLIENT, &packet);
+    let sent = sent.unwrap();
+    assert!(sealer().open_answer(&packet, &sent).is_some());
+    for bit in 0..8 * sent.len() {
+        let mut changed = sent;
+        changed[bit / 8] ^= 1 << (bit % 8);
+        let opened = sealer().open_answer(&packet, &changed);
+        assert_eq!(opened, None, "bit {bit}");
+    }
+    let other = sealer().seal(&Content {
+        stamp: STAMP + 1,
+        ..ASKING
+    });
+    assert_eq!(sealer().open_answer(&other, &sent), None, "another packet");
+}
+
 #[test]
 fn nobody_else_is_answered() {
     let forger = Sealer {
@@ -198,6 +257,20 @@ struct Answered {
 
 /// Judges a packet, and opens the answer if there is one.
 fn answer(sim: &Sim, source: Address, packet: &[u8; PACKET_BYTES]) -> (Reason, Option<Answered>) {
+    let (reason, sent) = sent_answer(sim, source, packet);
+    let answered = sent.map(|sent| {
+        let body = sealer().open_answer(packet, &sent);
+        read_answer(body.expect("an answer of this host"))
+    });
+    (reason, answered)
+}
+
+/// Judges a packet, and returns the answer as it is sent if there is one.
+fn sent_answer(
+    sim: &Sim,
+    source: Address,
+    packet: &[u8; PACKET_BYTES],
+) -> (Reason, Option<[u8; 48]>) {
     let mut bytes = frame(source, packet);
     let before = bytes.len();
     let judgement = decide(&bytes[..], sim);
@@ -210,9 +283,10 @@ fn answer(sim: &Sim, source: Address, packet: &[u8; PACKET_BYTES]) -> (Reason, O
     assert!(memory.0.len() < before);
     let payload = memory.0.len() - 48;
     assert_eq!(memory.0[payload - 8..payload - 6], PORT.to_be_bytes());
-    let body = sealer()
-        .open_answer(packet, &memory.0[payload..])
-        .expect("an answer of this host");
+    (judgement.reason, memory.0[payload..].try_into().ok())
+}
+
+fn read_answer(body: [u8; 32]) -> Answered {
     let number = |from: usize, length: usize| {
         let octets: Vec<u8> = body[from..from + length].to_vec();
         octets
@@ -221,14 +295,13 @@ fn answer(sim: &Sim, source: Address, packet: &[u8; PACKET_BYTES]) -> (Reason, O
             .fold(0, |number, &octet| number << 8 | u64::from(octet))
     };
     assert_eq!(body[1], 0);
-    let answered = Answered {
+    Answered {
         reason: Reason::from_code(body[0]).unwrap(),
         port: number(2, 2) as u16,
         seconds: number(4, 4) as u32,
         source: Address::from_v6(body[8..24].try_into().unwrap()),
         host_time: number(24, 8),
-    };
-    (judgement.reason, Some(answered))
+    }
 }
 
 /// The host with a port for each door.

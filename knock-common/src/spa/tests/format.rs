@@ -3,6 +3,7 @@
 use super::*;
 
 const VECTORS: &str = include_str!("../../../tests/spa_vectors.txt");
+const ANSWERS: &str = include_str!("../../../tests/spa_answers.txt");
 
 /// The vectors of one client and one host. `tests/oracle/spa.py` makes them, which shares no code with this crate.
 #[test]
@@ -44,6 +45,47 @@ fn packets_are_those_of_another_implementation() {
         count += 1;
     }
     assert!(count > 10, "{count} vectors");
+}
+
+#[test]
+fn answers_are_those_of_another_implementation() {
+    let mut count = 0;
+    for line in ANSWERS.lines().filter(|line| !line.starts_with('#')) {
+        let fields: Vec<_> = line.split(" | ").collect();
+        let [
+            name,
+            client,
+            host,
+            tag,
+            outcome,
+            port,
+            seconds,
+            source,
+            clock,
+            answer,
+        ] = fields[..]
+        else {
+            panic!("{line}");
+        };
+        if (client, host) != (&"22".repeat(32), &"11".repeat(32)) {
+            continue;
+        }
+        let source = Address::from(source.parse::<IpAddr>().unwrap());
+        let body = [
+            &[outcome.parse().unwrap(), 0][..],
+            &port.parse::<u16>().unwrap().to_le_bytes(),
+            &seconds.parse::<u32>().unwrap().to_le_bytes(),
+            &source.octets(),
+            &clock.parse::<u64>().unwrap().to_le_bytes(),
+        ]
+        .concat();
+        let mut packet = [0; PACKET_BYTES];
+        packet[..16].copy_from_slice(&octets::<16>(tag));
+        let opened = sealer().open_answer(&packet, &octets::<48>(answer));
+        assert_eq!(opened.map(Vec::from), Some(body), "{name}");
+        count += 1;
+    }
+    assert!(count > 6, "{count} answers");
 }
 
 #[test]
