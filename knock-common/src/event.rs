@@ -14,7 +14,9 @@ pub struct Event {
     /// When, in nanoseconds of `CLOCK_BOOTTIME`.
     pub at_ns: u64,
     /// When the grant ends, in milliseconds since boot; 0 if there is none. If the reason is [`Reason::SpaStale`], how
-    /// far the packet's time is ahead of the wall clock, as a signed number of milliseconds.
+    /// far the packet's time is ahead of the wall clock, as a signed number of milliseconds. If it is
+    /// [`Reason::SpaNotAllowed`] and the packet is one of fwknop, the index of the port that was refused; 0 if it was
+    /// none.
     pub until_ms: u64,
     /// Where the packet came from.
     pub source: Address,

@@ -142,6 +142,10 @@ impl<E: Native> Subprograms for E {
         fwknop::judge::find_key(self, scratch)
     }
 
+    fn refuse_fwknop(&self, scratch: &mut fwknop::Scratch) -> SpaStep {
+        fwknop::judge::refuse_unknown(self, scratch)
+    }
+
     fn decide_fwknop(&self, scratch: &mut fwknop::Scratch, key: u32) -> SpaStep {
         fwknop::judge::decide(self, scratch, key)
     }

@@ -121,6 +121,8 @@ reasons! {
 
     21 => SpaCommand, "spa-command", "fwknop packet with a command, which is never run", Drop, Always;
     22 => SpaNat, "spa-nat", "fwknop packet that asks for NAT, which is not supported", Drop, Always;
+    /// One of a user's keys decrypts it, so it is not noise: the client sends no HMAC, or one of another type or key.
+    23 => SpaUnsigned, "spa-unsigned", "fwknop packet of a user without a right HMAC-SHA256", Drop, Knocks;
 
     32 => NoGrant, "no-grant", "no grant", Drop, Drops;
 

@@ -101,6 +101,9 @@ pub trait Subprograms: Env + Steps {
     /// See [`crate::fwknop::judge::find_key`].
     fn find_fwknop_key(&self, scratch: &mut fwknop::Scratch) -> u32;
 
+    /// See [`crate::fwknop::judge::refuse_unknown`].
+    fn refuse_fwknop(&self, scratch: &mut fwknop::Scratch) -> SpaStep;
+
     /// See [`crate::fwknop::judge::decide`].
     fn decide_fwknop(&self, scratch: &mut fwknop::Scratch, key: u32) -> SpaStep;
 

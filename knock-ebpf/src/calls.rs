@@ -170,6 +170,11 @@ impl Subprograms for Maps {
     }
 
     #[inline(always)]
+    fn refuse_fwknop(&self, scratch: &mut Scratch) -> SpaStep {
+        SpaStep::from_word(fwknop::refuse_fwknop(scratch))
+    }
+
+    #[inline(always)]
     fn decide_fwknop(&self, scratch: &mut Scratch, key: u32) -> SpaStep {
         SpaStep::from_word(fwknop::decide_fwknop(scratch, key))
     }
@@ -309,6 +314,11 @@ impl Steps for Maps {
     #[inline(always)]
     fn derive_key(&self, scratch: &mut Scratch, passphrase: &Passphrase) {
         fwknop::derive_key(scratch, passphrase);
+    }
+
+    #[inline(always)]
+    fn begins_with_digits(&self, scratch: &mut Scratch) -> bool {
+        fwknop::begins_with_digits(scratch) != 0
     }
 
     #[inline(always)]

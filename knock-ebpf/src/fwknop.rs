@@ -112,6 +112,7 @@ macro_rules! subprograms {
 
 subprograms! {
     find_fwknop_key(scratch: Scratch) judge::find_key(&Maps::new(), scratch);
+    refuse_fwknop(scratch: Scratch) judge::refuse_unknown(&Maps::new(), scratch).to_word();
     decide_fwknop(scratch: Scratch, key: u32) judge::decide(&Maps::new(), scratch, key).to_word();
     open_fwknop(scratch: Scratch) judge::open_doors(&Maps::new(), scratch) as u64;
     compress_md5(work: md5::Work) { md5::compress(work); 0_u64 };
@@ -134,6 +135,7 @@ subprograms! {
         }
         0_u64
     };
+    begins_with_digits(scratch: Scratch) scratch.begins_with_digits(&Maps::new());
     decrypt(scratch: Scratch) { scratch.decrypt(&Maps::new()); 0_u64 };
     unpad(scratch: Scratch) scratch.unpad();
     read_text(scratch: Scratch) { scratch.read(&Maps::new()); 0_u64 };

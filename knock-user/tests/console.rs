@@ -147,6 +147,35 @@ fn a_file_gets_dates_and_a_journal_no_time() {
     }
 }
 
+/// A packet of fwknop names ports. The event has the index of the one that was refused.
+#[test]
+fn a_refused_port_is_named_with_its_door() {
+    let packet = |index| Event {
+        until_ms: index,
+        user: 7,
+        ..event(V4, Reason::SpaNotAllowed, NO_DOOR, 0, Udp, 62_201)
+    };
+    let why = "udp/62201 SPA packet for a door that the user may not open, user number 7";
+    #[rustfmt::skip]
+    let rows = [
+        ("a port of a door", packet(22), "ssh", ", asked for tcp/22"),
+        ("a port of no door", packet(24), "-", ", asked for tcp/24"),
+        ("UDP", packet(65_536 + 22), "-", ", asked for udp/22"),
+        ("no port", packet(0), "-", ""),
+        ("no port has this index", packet(1 << 40), "-", ""),
+    ];
+    for (name, event, door, asked_for) in rows {
+        assert_eq!(
+            printed(false, false, |console| console.event(&event)),
+            format!("12:00:01.123 denied  203.0.113.9  {door}  {why}{asked_for}\n"),
+            "{name}"
+        );
+    }
+    let json = printed(true, false, |console| console.event(&packet(22)));
+    assert!(json.contains(r#""ports":["tcp/22"]"#), "{json}");
+    assert!(json.contains(r#""door":"ssh""#), "{json}");
+}
+
 #[test]
 fn repeated_refusals_are_one_line_of_text_and_an_object_each() {
     let refused = |second: u64, port| Event {

@@ -97,7 +97,7 @@ fn options_of_the_stock_client_are_understood() {
             (
                 "no port of a door",
                 vec!["-A", "tcp/23", "-s", "-U", "carol"],
-                json!({"event": "denied", "reason": "spa-not-allowed"}),
+                json!({"event": "denied", "reason": "spa-not-allowed", "ports": ["tcp/23"]}),
             ),
             (
                 "a slow clock",
@@ -206,17 +206,38 @@ fn a_packet_without_hmac_opens_nothing() {
             .filter(|line| !line.contains("HMAC"))
             .map(|line| format!("{line}\n"))
             .collect();
-        fs::write(keys.rc(), without).unwrap();
-        for mode in ["cbc", "legacy"] {
-            let before = daemon.events_like(&json!({"reason": "spa-forged"})).len();
-            send(net, &keys, &[ASK_SSH, &["-M", mode]].concat());
-            wait::until("the packet is reported", || {
-                daemon
-                    .events_like(&json!({"event": "denied", "reason": "spa-forged"}))
-                    .len()
-                    > before
+        // The legacy mode derives another key, so no key of a user decrypts its packets.
+        for (name, rc, options, reason) in [
+            ("no HMAC", &without, &[][..], "spa-unsigned"),
+            ("legacy", &without, &["-M", "legacy"], "spa-forged"),
+            ("MD5", &rc, &["--hmac-digest-type", "md5"], "spa-unsigned"),
+            (
+                "SHA-1",
+                &rc,
+                &["--hmac-digest-type", "sha1"],
+                "spa-unsigned",
+            ),
+            (
+                "SHA-384",
+                &rc,
+                &["--hmac-digest-type", "sha384"],
+                "spa-unsigned",
+            ),
+            (
+                "SHA-512",
+                &rc,
+                &["--hmac-digest-type", "sha512"],
+                "spa-unsigned",
+            ),
+        ] {
+            fs::write(keys.rc(), rc).unwrap();
+            let refused = json!({"event": "denied", "reason": reason});
+            let before = daemon.events_like(&refused).len();
+            send(net, &keys, &[ASK_SSH, options].concat());
+            wait::until(&format!("the packet is reported: {name}"), || {
+                daemon.events_like(&refused).len() > before
             });
-            net.native(Family::V4).finds_closed(SSH, mode);
+            net.native(Family::V4).finds_closed(SSH, name);
         }
         daemon.stop();
     });

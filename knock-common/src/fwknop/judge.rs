@@ -45,8 +45,10 @@ pub fn judge<B: FrameSubprograms + ?Sized, E: Subprograms>(
         return spa::judge::report_noise(env, &scratch.info);
     }
     if step == SpaStep::Continue {
-        let key = env.find_fwknop_key(scratch);
-        step = env.decide_fwknop(scratch, key);
+        step = match env.find_fwknop_key(scratch) {
+            NO_KEY => env.refuse_fwknop(scratch),
+            key => env.decide_fwknop(scratch, key),
+        };
     }
     if step == SpaStep::Continue {
         step = SpaStep::Judged(env.open_fwknop(scratch));
@@ -63,10 +65,12 @@ pub fn copy<B: FrameSubprograms + ?Sized, E: Subprograms>(
     port: SpaPort,
     scratch: &mut Scratch,
 ) -> SpaStep {
-    let is_copied = segment.payload(bytes).is_some_and(|(offset, length)| {
-        scratch.expect(length) && bytes.load(offset, scratch) && env.begin(scratch)
-    });
     let is_reported = port.otherwise == Otherwise::Drop;
+    let is_copied = segment.payload(bytes).is_some_and(|(offset, length)| {
+        let is_text = scratch.expect(length) && bytes.load(offset, scratch) && env.begin(scratch);
+        // What passes otherwise is not taken for a packet without an HMAC.
+        is_text && (is_reported || scratch.may_have_tag())
+    });
     if !is_copied && (!is_reported || !emit::admits(env, Reporting::Drops, env.now())) {
         return match is_reported {
             true => SpaStep::Judged(Reason::SpaNoise),
@@ -96,6 +100,43 @@ pub fn find_key<E: Subprograms>(env: &E, scratch: &mut Scratch) -> u32 {
         }
     }
     NO_KEY
+}
+
+/// Refuses a packet that no key authenticates. One that a key decrypts has a reason of its own if its event limit
+/// admits a report.
+#[inline(always)]
+pub fn refuse_unknown<E: Subprograms>(env: &E, scratch: &mut Scratch) -> SpaStep {
+    let mut reason = match scratch.may_have_tag() {
+        true => Reason::SpaForged,
+        false => Reason::SpaNoise,
+    };
+    if emit::admits(env, reason.reporting(), scratch.info.now()) {
+        if is_unsigned(env, scratch) {
+            reason = Reason::SpaUnsigned;
+        }
+        env.hand_over(&scratch.info, EventHead::new(reason), 0);
+    }
+    SpaStep::Judged(reason)
+}
+
+/// Whether the key of a user decrypts a packet that none authenticates.
+#[inline(always)]
+fn is_unsigned<E: Subprograms>(env: &E, scratch: &mut Scratch) -> bool {
+    // How long the encrypted text is depends on the HMAC behind it; its first blocks do not.
+    env.decode(scratch);
+    for index in 0..FWKNOP_KEYS_MAX {
+        let Some(key) = env.fwknop_key(index).filter(|key| key.passphrase.is_set()) else {
+            break;
+        };
+        if !env.admits(key, &scratch.info.source) {
+            continue;
+        }
+        env.derive_key(scratch, &key.passphrase);
+        if env.begins_with_digits(scratch) {
+            return true;
+        }
+    }
+    false
 }
 
 /// Judges a packet that is authentic with the key at an index.
@@ -131,6 +172,7 @@ pub fn decide<E: Subprograms>(env: &E, scratch: &mut Scratch, key: u32) -> SpaSt
                 (Reason::SpaStale, ahead_ms as u64)
             }
             MessageKind::Access => match find_refusal(env, key, scratch, wall_ns) {
+                Some(Reason::SpaNotAllowed) => (Reason::SpaNotAllowed, scratch.refused_port.into()),
                 Some(reason) => (reason, 0),
                 None => return SpaStep::Continue,
             },
@@ -150,6 +192,7 @@ fn find_refusal<E: Subprograms>(
     scratch: &mut Scratch,
     wall_ns: u64,
 ) -> Option<Reason> {
+    scratch.refused_port = 0;
     if wall_ns >= key.not_after_ns {
         return Some(Reason::SpaExpired);
     }
@@ -224,12 +267,14 @@ pub fn find_door<E: Subprograms>(
         request,
         doors,
         door_count,
+        refused_port,
         ..
     } = scratch;
     let Some(&port) = request.ports.get(index as usize & (PORTS_MAX - 1)) else {
         return false;
     };
     let Some(may) = env.spa_may(&SpaMayKey::port(user, port)) else {
+        *refused_port = port;
         return false;
     };
     let entry = may.entry.into();

@@ -47,6 +47,10 @@ impl<T: NativeSteps> Steps for T {
         scratch.derive_key(self, passphrase);
     }
 
+    fn begins_with_digits(&self, scratch: &mut Scratch) -> bool {
+        scratch.begins_with_digits(self)
+    }
+
     fn decrypt(&self, scratch: &mut Scratch) {
         scratch.decrypt(self);
     }

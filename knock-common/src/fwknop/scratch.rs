@@ -71,6 +71,10 @@ pub struct Scratch {
     pub(super) plain_length: u32,
     /// How many of `doors` are used.
     pub(super) door_count: u32,
+    /// The bits that the last character has to spare, which are 0 in a packet with an HMAC-SHA256.
+    pub(super) spare: u32,
+    /// The index of the port that the user may not open, if the packet is refused because of one.
+    pub(super) refused_port: u32,
 }
 
 /// A door that a packet asks for.
@@ -111,7 +115,11 @@ impl Scratch {
     #[inline(always)]
     pub fn begin(&mut self) -> bool {
         let Self {
-            text, tag, length, ..
+            text,
+            tag,
+            length,
+            spare,
+            ..
         } = self;
         *length = length
             .wrapping_add(PREFIX.len() as u32)
@@ -126,7 +134,7 @@ impl Scratch {
         for (place, character) in text.iter_mut().zip(PREFIX) {
             *place = character;
         }
-        let is_base64 = decode_tag(text, length, tag);
+        let is_base64 = decode_tag(text, length, tag, spare);
         // The end of the text, zeros, and its length in bits.
         for after in 0..sha256::BLOCK_BYTES.wrapping_add(9) {
             if let Some(place) = text.get_mut(length.wrapping_add(after) & (TEXT - 1)) {
@@ -142,6 +150,12 @@ impl Scratch {
         is_base64
     }
 
+    /// Whether the packet may end with an HMAC-SHA256.
+    #[inline(always)]
+    pub const fn may_have_tag(&self) -> bool {
+        self.spare == 0
+    }
+
     /// The first half of the HMAC, by which the packet is remembered.
     #[inline(always)]
     pub const fn tag(&self) -> [u32; 4] {
@@ -150,9 +164,14 @@ impl Scratch {
     }
 }
 
-/// Decodes the HMAC. Returns whether it is base64, whose last character has two bits to spare.
+/// Decodes the HMAC and the two bits that its last character has to spare. Returns whether it is base64.
 #[inline(always)]
-fn decode_tag(text: &[u8], from: usize, tag: &mut [u32; sha256::DIGEST_WORDS]) -> bool {
+fn decode_tag(
+    text: &[u8],
+    from: usize,
+    tag: &mut [u32; sha256::DIGEST_WORDS],
+    spare: &mut u32,
+) -> bool {
     let mut bits = 0_u64;
     let mut bit_count = 0_u32;
     let mut digits = 0;
@@ -169,7 +188,8 @@ fn decode_tag(text: &[u8], from: usize, tag: &mut [u32; sha256::DIGEST_WORDS]) -
             }
         }
     }
-    digits < 64 && bits & 3 == 0
+    *spare = bits as u32 & 3;
+    digits < 64
 }
 
 /// A byte of a text, whose index is kept within it by a mask.

@@ -35,6 +35,9 @@ pub trait Steps: Sized {
     /// See [`Scratch::derive_key`].
     fn derive_key(&self, scratch: &mut Scratch, passphrase: &Passphrase);
 
+    /// See [`Scratch::begins_with_digits`].
+    fn begins_with_digits(&self, scratch: &mut Scratch) -> bool;
+
     /// See [`Scratch::decrypt`].
     fn decrypt(&self, scratch: &mut Scratch);
 

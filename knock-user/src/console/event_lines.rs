@@ -3,7 +3,7 @@
 use std::{io::Write, net::IpAddr, time::Duration};
 
 use knock_common::{Reason, event::Event, time::NANOS_PER_MILLI};
-use knock_sequence::duration::spell;
+use knock_sequence::{Knock, Ports, duration::spell};
 
 use super::{
     Console, DoorText,
@@ -22,7 +22,12 @@ impl<W: Write> Console<W> {
     ///
     /// Events that open, refresh or close doors are written by [`Console::action`] instead.
     pub fn event(&mut self, event: &Event) {
-        let door = self.door(event.door).cloned();
+        let packet = SpaPacket::of(event, &self.users);
+        // A packet of fwknop names ports and no door.
+        let door = self
+            .door(event.door)
+            .or_else(|| self.opener(packet.refused?))
+            .cloned();
         let door = door.as_ref();
         let source = is_known(event).then(|| IpAddr::from(event.source));
         let port = source.map(|_| port_text(event.protocol, event.port));
@@ -33,7 +38,6 @@ impl<W: Write> Console<W> {
         let has_end = matches!(what, EventKind::Opened | EventKind::Refreshed);
         let has_stage = event.stage != 0;
         let interface = self.interface(event);
-        let packet = SpaPacket::of(event, &self.users);
         let record = Record {
             source: source.map(Prefix::of),
             door: door.map(|door| door.name.as_str()),
@@ -49,7 +53,8 @@ impl<W: Write> Console<W> {
             seconds: has_end.then(|| seconds(length_of(event.until_ms, event.at_ns))),
             ports: door
                 .filter(|_| has_end || what == EventKind::Closed)
-                .map(|door| door.ports.as_slice()),
+                .map(|door| door.ports.as_slice())
+                .or(packet.refused_ports()),
             seconds_behind: behind_s(event),
             ..packet.record()
         };
@@ -84,6 +89,16 @@ impl<W: Write> Console<W> {
     /// Returns the name of the user whose SPA packet caused an event, if one did.
     pub fn user_of(&self, event: &Event) -> Option<String> {
         SpaPacket::of(event, &self.users).user
+    }
+
+    /// Returns the first door that opens a port.
+    fn opener(&self, port: Knock) -> Option<&DoorText> {
+        let opens = |ports: &String| {
+            let ports = ports.parse::<Ports>();
+            ports.is_ok_and(|ports| ports.overlaps(port.into()))
+        };
+        let mut doors = self.doors.iter().filter(|door| door.opens);
+        doors.find(|door| door.ports.iter().any(opens))
     }
 
     pub(super) fn interface(&self, event: &Event) -> Option<String> {
@@ -164,6 +179,7 @@ fn describe(
         | Reason::SpaUnknown
         | Reason::SpaReplayed
         | Reason::SpaForged
+        | Reason::SpaUnsigned
         | Reason::SpaExpired
         | Reason::SpaNotAllowed
         | Reason::SpaElsewhere

@@ -14,6 +14,8 @@ pub struct DoorText {
     /// The number of its knocks, if constant.
     pub(super) knocks: Option<usize>,
     pub(super) ports: Vec<String>,
+    /// Whether it opens its ports; otherwise it closes them.
+    pub(super) opens: bool,
     /// The prefixes that its grants cover.
     pub(super) prefix: GrantPrefix,
 }
@@ -24,6 +26,7 @@ impl From<&settings::Door> for DoorText {
         Self {
             name: harmless(&door.name).into_owned(),
             knocks: door.length(),
+            opens: matches!(door.effect, Effect::Open(_)),
             ports: ports.iter().map(ToString::to_string).collect(),
             prefix: door.grant_prefix,
         }

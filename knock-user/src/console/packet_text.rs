@@ -2,8 +2,10 @@
 
 use std::{collections::BTreeMap, net::IpAddr, time::Duration};
 
-use knock_common::{Address, Reason, event::Event, packet::Protocol, time::NANOS_PER_MILLI};
-use knock_sequence::duration::spell;
+use knock_common::{
+    Address, Reason, event::Event, layout::port_index, packet::Protocol, time::NANOS_PER_MILLI,
+};
+use knock_sequence::{Knock, duration::spell};
 
 use super::record::Record;
 
@@ -15,6 +17,10 @@ pub(super) struct SpaPacket {
     pub(super) asked_from: Option<IpAddr>,
     /// The address that it asks for, if it is refused because of that.
     pub(super) asked_for: Option<IpAddr>,
+    /// The port that a packet of fwknop asks for, if it is refused because of that.
+    pub(super) refused: Option<Knock>,
+    /// The same port as text.
+    pub(super) refused_text: Option<String>,
 }
 
 impl SpaPacket {
@@ -26,10 +32,13 @@ impl SpaPacket {
         let user = users.get(&event.user).cloned();
         let other = (event.other != Address::ANY).then(|| IpAddr::from(event.other));
         let is_refused = event.reason() == Some(Reason::SpaElsewhere);
+        let refused = refused_port(event);
         Self {
             user: Some(user.unwrap_or_else(number)),
             asked_from: other.filter(|_| !is_refused),
             asked_for: other.filter(|_| is_refused),
+            refused,
+            refused_text: refused.map(|port| port_text(port.protocol as u8, port.port)),
         }
     }
 
@@ -42,15 +51,35 @@ impl SpaPacket {
         }
     }
 
+    /// Returns the port that it is refused for, as a list.
+    pub(super) fn refused_ports(&self) -> Option<&[String]> {
+        let ports = self.refused_text.as_slice();
+        (!ports.is_empty()).then_some(ports)
+    }
+
     /// Returns what follows the reason: `, user alice, asked from 192.0.2.1`.
     pub(super) fn text(&self) -> String {
         let parts = [
             self.user.as_ref().map(|user| format!(", user {user}")),
             self.asked_from.map(|from| format!(", asked from {from}")),
             self.asked_for.map(|wanted| format!(", asked for {wanted}")),
+            self.refused_text
+                .as_ref()
+                .map(|port| format!(", asked for {port}")),
         ];
         parts.into_iter().flatten().collect()
     }
+}
+
+/// Returns the port that a packet of fwknop asks for, if it is refused because of that.
+fn refused_port(event: &Event) -> Option<Knock> {
+    let is_refused = event.reason() == Some(Reason::SpaNotAllowed);
+    let index = Some(event.until_ms).filter(|&index| is_refused && index != 0);
+    let index = u32::try_from(index?).ok()?;
+    let port = index as u16;
+    let mut protocols = [Protocol::Tcp, Protocol::Udp].into_iter();
+    let protocol = protocols.find(|&protocol| port_index(protocol, port) == index)?;
+    Some(Knock { protocol, port })
 }
 
 /// Returns by how many seconds the clock of a stale SPA packet's client is behind; negative if it

@@ -5,7 +5,7 @@
 
 use std::{collections::HashMap, time::Duration};
 
-use knock_common::{Address, event::Event};
+use knock_common::{Address, Reason, event::Event};
 
 /// A repetition is summed up after this time without a further line.
 const QUIET: Duration = Duration::from_secs(10);
@@ -29,6 +29,8 @@ pub(super) struct RepeatKey {
     user: u16,
     /// The address that the packet asked for.
     other: Address,
+    /// The index of the port that it asked for, if it was refused because of that.
+    refused: u64,
 }
 
 impl From<&Event> for RepeatKey {
@@ -43,6 +45,10 @@ impl From<&Event> for RepeatKey {
             door: event.door,
             user: event.user,
             other: event.other,
+            refused: match event.reason() {
+                Some(Reason::SpaNotAllowed) => event.until_ms,
+                _ => 0,
+            },
         }
     }
 }
@@ -172,7 +178,11 @@ mod tests {
 
     #[test]
     fn lines_that_differ_are_not_repetitions() {
-        let first = Event::default();
+        let first = Event {
+            reason: Reason::SpaNotAllowed as u8,
+            until_ms: 22,
+            ..Event::default()
+        };
         for (name, event) in [
             ("another door", Event { door: 1, ..first }),
             ("another user", Event { user: 1, ..first }),
@@ -180,6 +190,13 @@ mod tests {
                 "another address that is asked for",
                 Event {
                     other: Address::from_v4([192, 0, 2, 1]),
+                    ..first
+                },
+            ),
+            (
+                "another port that is asked for",
+                Event {
+                    until_ms: 23,
                     ..first
                 },
             ),

@@ -74,6 +74,7 @@ const MAIN: &[Reason] = &[
     Reason::SpaStale,
     Reason::SpaReplayed,
     Reason::SpaForged,
+    Reason::SpaUnsigned,
     Reason::SpaExpired,
     Reason::SpaNotAllowed,
     Reason::SpaElsewhere,

@@ -353,7 +353,7 @@ fn datagrams_in_another_format_are_noise() {
         (
             "cut",
             (packet[..40].to_owned() + &packet[44..]).into_bytes(),
-            Reason::SpaForged,
+            Reason::SpaUnsigned,
         ),
     ] {
         assert_eq!(host.send("198.51.100.7", &payload).0, reason, "{name}");
@@ -458,8 +458,80 @@ fn sixteen_users_are_distinguished() {
     let packet = host.seal(b"no user's key", &access_now("0.0.0.0,tcp/22"));
     assert_eq!(
         host.send("198.51.100.99", packet.as_bytes()),
-        (Reason::SpaForged, Some(0))
+        (Reason::SpaUnsigned, Some(0)),
+        "the passphrase is that of a user"
     );
+}
+
+#[test]
+fn a_packet_of_a_user_without_the_right_hmac_has_its_own_reason() {
+    let mut host = Host::new(&[user(1, HMAC_KEY)]);
+    let mut source = 0;
+    // Three lengths of the encrypted text modulo three blocks, so that base64 ends in each way.
+    for ports in ["tcp/22", "tcp/22,tcp/222", "tcp/22,tcp/222,tcp/2222"] {
+        // The characters of fwknop's HMACs.
+        for (name, characters) in [
+            ("no HMAC", 0),
+            ("MD5", 22),
+            ("SHA-1", 27),
+            ("another key", 43),
+            ("SHA-384", 64),
+            ("SHA-512", 86),
+        ] {
+            for digit in ["A", "B", "7", "/"] {
+                let packet = host.seal(HMAC_KEY, &access_now(&format!("0.0.0.0,{ports}")));
+                let text = packet[..packet.len() - 43].to_owned() + &digit.repeat(characters);
+                source += 1;
+                let from = format!("198.51.{}.{}", 100 + source / 250, 1 + source % 250);
+                let judged = host.send(&from, text.as_bytes());
+                let expected = match text.len() {
+                    ..140 => Reason::SpaNoise,
+                    140.. => Reason::SpaUnsigned,
+                };
+                let length = text.len();
+                assert_eq!(
+                    judged,
+                    (expected, Some(0)),
+                    "{name}, {ports}, {digit}: {length} characters"
+                );
+                assert_eq!(host.grants(&from), [], "{name}");
+            }
+        }
+    }
+    assert!(host.seen().is_empty(), "it is not used up");
+    // Another passphrase: nothing shows whose packet it is.
+    let mut others = user(1, HMAC_KEY);
+    others.passphrase = Passphrase::new(b"another").unwrap();
+    let packet = host.seal(b"no key of a user", &access_now("0.0.0.0,tcp/22"));
+    host.set_key(others);
+    let (reason, _) = host.send("198.51.100.9", packet.as_bytes());
+    assert_eq!(reason, Reason::SpaForged);
+}
+
+/// Ports are as in the port table: 65536 is udp/0.
+#[test]
+fn a_refused_port_of_fwknop_is_in_the_event() {
+    let mut host = Host::new(&[user(1, HMAC_KEY)]);
+    for (name, ports, expected) in [
+        ("the only one", "tcp/25", 25),
+        ("the second", "tcp/22,tcp/25", 25),
+        ("the first of two", "tcp/25,tcp/26", 25),
+        ("UDP", "udp/22", 65_536 + 22),
+    ] {
+        let packet = host.seal(HMAC_KEY, &access_now(&format!("0.0.0.0,{ports}")));
+        let (reason, _) = host.send("198.51.100.7", packet.as_bytes());
+        assert_eq!(reason, Reason::SpaNotAllowed, "{name}");
+        let event = host.event.unwrap();
+        assert_eq!(event.until_ms, expected, "{name}");
+    }
+    host.set_key(FwknopKey {
+        username: 1,
+        ..user(1, HMAC_KEY)
+    });
+    let packet = host.seal(HMAC_KEY, &access_now("0.0.0.0,tcp/22"));
+    let (reason, _) = host.send("198.51.100.7", packet.as_bytes());
+    assert_eq!(reason, Reason::SpaNotAllowed);
+    assert_eq!(host.event.unwrap().until_ms, 0, "another user name");
 }
 
 #[test]
@@ -512,7 +584,10 @@ fn every_flipped_bit_of_a_packet_of_fwknop_is_noticed() {
         packet[bit / 8] ^= 1 << (bit % 8);
         let (reason, _) = host.send("198.51.100.7", &packet);
         assert!(
-            matches!(reason, Reason::SpaForged | Reason::SpaNoise),
+            matches!(
+                reason,
+                Reason::SpaForged | Reason::SpaUnsigned | Reason::SpaNoise
+            ),
             "bit {bit}: {reason:?}"
         );
     }
