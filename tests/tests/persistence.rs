@@ -146,8 +146,8 @@ fn pins_that_cannot_be_seen_are_not_promised() {
             let process = start(net, Some(process_1), config.path(), arguments);
             wait::until("it protects", || !process.stdout().is_empty());
             net.new_source(Family::V4).finds_closed(SSH, "it runs");
-            let warning = "warning: whether the ports stay closed without this process can't be \
-                           seen from here";
+            let warning = "warning: this process can't determine whether the ports stay closed \
+                           without it";
             assert!(process.stderr().contains(warning), "{}", process.stderr());
             // Process 1 gets SIGTERM when its parent is killed.
             let ended = process.stop(Signal::SIGKILL);
