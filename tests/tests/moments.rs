@@ -203,7 +203,11 @@ fn a_full_allow_map_makes_room() {
         late.knock(KNOCKS);
         late.finds_closed(SSH, "there is no room");
         client.knock(KNOCKS);
-        client.finds(true, SSH, "who has a grant keeps it, and can refresh it");
+        client.finds(
+            true,
+            SSH,
+            "a client with a grant keeps it, and can refresh it",
+        );
         daemon.wait_for_event(&json!({"event": "full", "source": late.name()}));
         daemon.wait_for_event(&json!({"event": "pressure"}));
         wait::until("room is made", || {

@@ -7,14 +7,80 @@ use std::{
 };
 
 use socket2::{Domain, Protocol, Socket, Type};
-use tokio::net::TcpListener;
+use tokio::{net::TcpListener, task::JoinHandle, time::sleep};
 
 use super::os_error;
 
 /// The most connections that the kernel queues.
 const BACKLOG: i32 = 64;
 /// The pause before listening is tried again.
-pub const RETRY: Duration = Duration::from_secs(2);
+const RETRY: Duration = Duration::from_secs(2);
+
+/// A server at an address that a reload may change; it may be off. It ends when this is dropped.
+#[derive(Debug, Default)]
+pub struct Listening {
+    at: Option<SocketAddr>,
+    task: Option<JoinHandle<()>>,
+}
+
+impl Listening {
+    /// Serves at another address, or stops. If it can't listen, it logs a warning that names the
+    /// section of the configuration, and keeps trying. Must be called inside a tokio runtime.
+    pub fn move_to<F>(
+        &mut self,
+        section: &str,
+        at: Option<SocketAddr>,
+        serve: impl FnOnce(TcpListener) -> F + Send + 'static,
+    ) where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        if self.at == at {
+            return;
+        }
+        self.at = at;
+        // The old listener may occupy the same port.
+        self.stop();
+        // The first attempt is made now, while this process may still have the capability for it.
+        self.task = at.map(|at| {
+            let first = listen(at);
+            if let Err(error) = &first {
+                tracing::warn!("{}", refusal(section, at, error));
+            }
+            tokio::spawn(async move { serve(until_bound(at, first.ok()).await).await })
+        });
+    }
+
+    /// Takes a task that serves already at an address.
+    #[cfg(test)]
+    pub const fn serving(at: SocketAddr, task: JoinHandle<()>) -> Self {
+        Self {
+            at: Some(at),
+            task: Some(task),
+        }
+    }
+
+    fn stop(&mut self) {
+        if let Some(task) = self.task.take() {
+            task.abort();
+        }
+    }
+}
+
+impl Drop for Listening {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+async fn until_bound(at: SocketAddr, mut listener: Option<TcpListener>) -> TcpListener {
+    loop {
+        match listener.take() {
+            Some(listener) => return listener,
+            None => sleep(RETRY).await,
+        }
+        listener = listen(at).ok();
+    }
+}
 
 /// Listens on an address, also on one that this host does not have yet. Must be called inside a tokio
 /// runtime.
@@ -44,7 +110,7 @@ pub fn listen(at: SocketAddr) -> io::Result<TcpListener> {
 
 /// Returns the warning about an address of a section of the configuration on which this process can't
 /// listen.
-pub fn refusal(section: &str, at: SocketAddr, error: &io::Error) -> String {
+fn refusal(section: &str, at: SocketAddr, error: &io::Error) -> String {
     let kind = error.kind();
     let help = if kind == ErrorKind::AddrInUse {
         format!("another program listens there: choose another port for {section} listen")

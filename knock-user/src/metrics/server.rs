@@ -19,14 +19,13 @@ use serde_json::{Map, Value};
 use tokio::{
     net::{TcpListener, TcpStream},
     sync::{Mutex, Semaphore},
-    task::JoinHandle,
     time::{Instant, sleep, timeout},
 };
 
 use super::format::Format;
 use crate::{
     control::{self, Asker, Failure, Reply},
-    host::{listener, os_error},
+    host::{listener::Listening, os_error},
 };
 
 /// The most connections at a time; further ones wait.
@@ -49,9 +48,8 @@ const PATH: &str = "/metrics";
 /// The server, which may be off.
 #[derive(Debug)]
 pub struct MetricsServer {
-    at: Option<SocketAddr>,
     pages: Arc<Pages>,
-    listening: Option<JoinHandle<()>>,
+    listening: Listening,
 }
 
 /// Makes pages, and keeps the last one.
@@ -69,49 +67,21 @@ impl MetricsServer {
             last: Mutex::new(None),
         };
         Self {
-            at: None,
             pages: Arc::new(pages),
-            listening: None,
+            listening: Listening::default(),
         }
     }
 
     /// Listens at another address, or stops. If it can't listen, it logs a warning and keeps trying.
     /// It must be called inside a tokio runtime.
     pub fn listen(&mut self, at: Option<SocketAddr>) {
-        if self.at == at {
-            return;
-        }
-        self.at = at;
-        if let Some(listening) = self.listening.take() {
-            listening.abort();
-        }
-        // The first attempt is made now, while this process may still have the capability for it.
-        self.listening = at.map(|at| {
-            let listener = listener::listen(at);
-            if let Err(error) = &listener {
-                tracing::warn!("{}", listener::refusal("[metrics]", at, error));
-            }
-            tokio::spawn(serve(at, listener.ok(), Arc::clone(&self.pages)))
-        });
+        let pages = Arc::clone(&self.pages);
+        self.listening
+            .move_to("[metrics]", at, |listener| serve(listener, pages));
     }
 }
 
-impl Drop for MetricsServer {
-    fn drop(&mut self) {
-        if let Some(listening) = self.listening.take() {
-            listening.abort();
-        }
-    }
-}
-
-async fn serve(at: SocketAddr, mut listener: Option<TcpListener>, pages: Arc<Pages>) {
-    let listener = loop {
-        match listener.take() {
-            Some(listener) => break listener,
-            None => sleep(listener::RETRY).await,
-        }
-        listener = listener::listen(at).ok();
-    };
+async fn serve(listener: TcpListener, pages: Arc<Pages>) {
     let turns = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     loop {
         // The semaphore is never closed, so this is never an error.

@@ -19,11 +19,11 @@ use tokio::{
     io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader},
     net::{TcpListener, TcpStream},
     sync::{OwnedSemaphorePermit, Semaphore},
-    task::JoinHandle,
-    time::{Instant, sleep, sleep_until, timeout},
+    time::{Instant, sleep_until, timeout},
 };
 
-use crate::host::{listener, os_error};
+use crate::host::{listener::Listening, os_error};
+
 /// The most connections at a time; further ones wait.
 pub const CONNECTIONS_MAX: usize = 32;
 /// The most connections of one source; further ones are closed.
@@ -42,9 +42,8 @@ const NETWORK_BITS: u32 = 64;
 /// The server, which may be off.
 #[derive(Debug, Default)]
 pub struct NextLineServer {
-    at: Option<SocketAddr>,
     lines: Arc<NextLines>,
-    listening: Option<JoinHandle<()>>,
+    listening: Listening,
 }
 
 /// The next lines by door name; none if the file can't be used.
@@ -54,22 +53,9 @@ impl NextLineServer {
     /// Listens at another address, or stops. If it can't listen, it logs a warning and keeps
     /// trying. It must be called inside a tokio runtime.
     pub fn listen(&mut self, at: Option<SocketAddr>) {
-        if self.at == at {
-            return;
-        }
-        self.at = at;
-        // The old listener may occupy the same port.
-        if let Some(listening) = self.listening.take() {
-            listening.abort();
-        }
-        // The first attempt is made now, while this process may still have the capability for it.
-        self.listening = at.map(|at| {
-            let listener = listener::listen(at);
-            if let Err(error) = &listener {
-                tracing::warn!("{}", listener::refusal("[next_line]", at, error));
-            }
-            tokio::spawn(serve(at, listener.ok(), Arc::clone(&self.lines)))
-        });
+        let lines = Arc::clone(&self.lines);
+        self.listening
+            .move_to("[next_line]", at, |listener| serve(listener, lines));
     }
 
     /// Replaces the next lines of all doors.
@@ -78,22 +64,7 @@ impl NextLineServer {
     }
 }
 
-impl Drop for NextLineServer {
-    fn drop(&mut self) {
-        if let Some(listening) = self.listening.take() {
-            listening.abort();
-        }
-    }
-}
-
-async fn serve(at: SocketAddr, mut listener: Option<TcpListener>, lines: Arc<NextLines>) {
-    let listener = loop {
-        match listener.take() {
-            Some(listener) => break listener,
-            None => sleep(listener::RETRY).await,
-        }
-        listener = listener::listen(at).ok();
-    };
+async fn serve(listener: TcpListener, lines: Arc<NextLines>) {
     let turns = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     let sources = Arc::new(ConnectionCounts::default());
     let mut pace = Pace::new(Instant::now());

@@ -1,6 +1,9 @@
 use std::net::Ipv4Addr;
 
+use tokio::time::sleep;
+
 use super::*;
+use crate::host::listener;
 
 const HERE: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
 /// Longer than any step of these tests takes.
@@ -19,11 +22,10 @@ fn start(doors: &[(&str, Option<u32>)]) -> (NextLineServer, SocketAddr) {
     let at = listener.local_addr().unwrap();
     let server = NextLineServer::default();
     server.set_lines(lines(doors));
-    let serving = tokio::spawn(serve(at, Some(listener), Arc::clone(&server.lines)));
+    let serving = tokio::spawn(serve(listener, Arc::clone(&server.lines)));
     let server = NextLineServer {
-        at: Some(at),
-        lines: Arc::clone(&server.lines),
-        listening: Some(serving),
+        lines: server.lines,
+        listening: Listening::serving(at, serving),
     };
     (server, at)
 }
