@@ -1,16 +1,12 @@
-//! Ends openings.
+//! Ends openings whose time has passed.
 
 use std::collections::HashSet;
 
-use knock_common::{
-    grant::Grant,
-    layout::{ALLOW_MAX, GrantKey},
-    time::{NANOS_PER_MILLI, SKEW_MS},
-};
+use knock_common::{grant::Grant, layout::GrantKey, time::NANOS_PER_MILLI};
 
 use super::{
     action::{Action, Ending},
-    openings::{End, Entry, Holder, Ledger, Lookup, SETTLE_MS, is_over, settled_ns},
+    openings::{Holder, Ledger, Lookup, SETTLE_MS, is_over, settled_ns},
 };
 
 /// The delay before an entry that could not be read is read again.
@@ -72,7 +68,7 @@ impl Ledger {
                 port_group,
                 target_id,
             };
-            self.question(key, &mut round);
+            self.check_entry(key, &mut round);
         }
         round.actions
     }
@@ -130,7 +126,7 @@ impl Ledger {
     }
 
     /// Checks an entry that belongs to no opening.
-    fn question<F: FnMut(&GrantKey) -> Lookup>(&mut self, key: GrantKey, round: &mut Round<F>) {
+    fn check_entry<F: FnMut(&GrantKey) -> Lookup>(&mut self, key: GrantKey, round: &mut Round<F>) {
         let now_ms = round.now_ms;
         match round.look(&key) {
             Lookup::Found(grant) if is_over(grant.until_ms, now_ms) => {
@@ -152,84 +148,5 @@ impl Ledger {
         round.gone.insert(key);
         let removal = self.remove(key, grant, settled_ns(end_ms), now_ms);
         round.actions.push(removal);
-    }
-
-    pub(super) fn remove(
-        &mut self,
-        key: GrantKey,
-        grant: Grant,
-        end_ns: u64,
-        now_ms: u64,
-    ) -> Action {
-        self.removed.note(key, end_ns, now_ms);
-        Action::Remove { key, grant }
-    }
-
-    /// Removes entries that ended at `at_ns` from the openings that counted on them.
-    ///
-    /// An opening without entries is closed.
-    pub(super) fn revoke_entries(
-        &mut self,
-        keys: &[GrantKey],
-        at_ns: u64,
-        ending: Ending,
-        now_ms: u64,
-    ) -> Vec<Action> {
-        let Some(source) = keys.first().map(|key| key.source) else {
-            return Vec::new();
-        };
-        // An event may be older than the grant; a value of the map is not. The clock of the CPU
-        // that ended it may be behind that of the CPU that gave it.
-        let is_old_news = matches!(ending, Ending::Sequence { by: Some(_) } | Ending::Packet);
-        let latest_ns = at_ns.saturating_add(SKEW_MS * NANOS_PER_MILLI);
-        let mut actions = Vec::new();
-        for holder in self.holders(source) {
-            let Some(opening) = self.openings.get_mut(&holder) else {
-                continue;
-            };
-            let had_ended = opening.until_ms.saturating_mul(NANOS_PER_MILLI) <= at_ns;
-            if had_ended || (is_old_news && opening.given_ns > latest_ns) {
-                continue;
-            }
-            let count = opening.keys.len();
-            opening.keys.retain(|key| !keys.contains(key));
-            if opening.keys.is_empty() && count > 0 {
-                actions.extend(self.close(holder, at_ns, ending, now_ms));
-            }
-        }
-        actions
-    }
-
-    pub(super) fn close(
-        &mut self,
-        holder: Holder,
-        at_ns: u64,
-        ending: Ending,
-        now_ms: u64,
-    ) -> Option<Action> {
-        let opening = self.openings.remove(&holder)?;
-        self.deadlines.remove(&(opening.deadline_ms, holder));
-        let early = ending != Ending::Expired;
-        let end = End {
-            at_ns,
-            early,
-            by_event: matches!(ending, Ending::Sequence { by: Some(_) } | Ending::Packet),
-        };
-        self.ended.note(holder, end, now_ms);
-        let (source, door) = holder;
-        Some(Action::Closed {
-            source,
-            door,
-            ending,
-        })
-    }
-
-    /// Schedules a check of an entry at its end.
-    pub(super) fn recheck_later(&mut self, key: GrantKey, end_ms: u64) {
-        let entry: Entry = (key.source, key.port_group, key.target_id);
-        // A later sweep finds entries that had no room here.
-        if self.suspects.len() < ALLOW_MAX as usize {
-            self.suspects.insert((end_ms, entry));
-        }
     }
 }

@@ -14,6 +14,7 @@
 
 mod action;
 mod ending;
+mod events;
 mod manual;
 mod openings;
 mod recent;

@@ -1,10 +1,9 @@
-//! The known openings, and how events and reads of the allow map change them.
+//! The known openings, and the steps that change them.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use knock_common::{
-    Address, GrantPrefix, Reason,
-    event::Event,
+    Address, GrantPrefix,
     grant::Grant,
     layout::{ALLOW_MAX, DoorEntry, GrantKey},
     time::{NANOS_PER_MILLI, SKEW_MS},
@@ -93,58 +92,6 @@ impl Ledger {
         }
     }
 
-    /// Processes an event of the kernel side; events that do not concern grants change nothing.
-    pub fn receive(&mut self, event: &Event, now_ms: u64) -> Vec<Action> {
-        let reason = event.reason();
-        if matches!(reason, Some(Reason::Opened | Reason::Refreshed)) {
-            self.receive_opened(event, now_ms)
-        } else if reason == Some(Reason::Closed) {
-            let keys = self.keys_of(event.source, event.door);
-            let ending = match event.user {
-                0 => Ending::Sequence {
-                    by: Some(event.door),
-                },
-                _ => Ending::Packet,
-            };
-            let mut actions = self.revoke_entries(&keys, event.at_ns, ending, now_ms);
-            for key in keys {
-                let restored = self.restored.find(&key, now_ms);
-                if let Some((_, grant)) = restored.filter(|(given_ns, _)| *given_ns <= event.at_ns)
-                {
-                    // It may have been missing when the kernel side wanted to end it. If it was
-                    // given again since, with the same end, the event of that brings it back.
-                    actions.push(self.remove(key, grant, event.at_ns, now_ms));
-                }
-                self.recheck_later(key, event.at_ns / NANOS_PER_MILLI);
-            }
-            actions
-        } else {
-            Vec::new()
-        }
-    }
-
-    /// Processes an entry of the allow map that was just read.
-    ///
-    /// This replaces lost events: grants, and grants that ended early.
-    pub fn observe(&mut self, key: GrantKey, grant: Grant, now_ms: u64) -> Vec<Action> {
-        if now_ms < grant.until_ms && self.is_of_door(key, grant.door) {
-            let given_ns = self.given_ns(grant, now_ms);
-            let action = self.extend(key.source, grant, given_ns);
-            return action.into_iter().collect();
-        }
-        self.recheck_later(key, grant.until_ms);
-        if !is_over(grant.until_ms, now_ms) {
-            return Vec::new();
-        }
-        // Only a closing sequence or a SPA packet writes an end that is earlier than the reported one.
-        self.revoke_entries(
-            &[key],
-            settled_ns(grant.until_ms),
-            Ending::Sequence { by: None },
-            now_ms,
-        )
-    }
-
     /// Returns the openings: source, index of the door, end in milliseconds since boot.
     pub fn openings(&self) -> impl Iterator<Item = (Address, u16, u64)> {
         self.openings
@@ -158,44 +105,6 @@ impl Ledger {
         self.untracked
     }
 
-    pub(super) fn receive_opened(&mut self, event: &Event, now_ms: u64) -> Vec<Action> {
-        let &Event {
-            source: asked_from,
-            door,
-            until_ms,
-            at_ns,
-            ..
-        } = event;
-        let grant = Grant { until_ms, door };
-        let source = self.prefix_of(door).first_of(asked_from);
-        if !self.has_door(door) {
-            return Vec::new();
-        }
-        if self.is_stale((source, door), event, now_ms) {
-            // Times are only as fine as timer ticks: what the map has decides.
-            for key in self.keys_of(source, door) {
-                self.recheck_later(key, at_ns / NANOS_PER_MILLI);
-            }
-            return Vec::new();
-        }
-        let mut actions = Vec::new();
-        for key in self.keys_of(source, door) {
-            let removed = self.removed.find(&key, now_ms);
-            // A grant that was given before the end of the removed one was part of it. One that was
-            // given in the same timer tick has the same time, and its event comes after the end's.
-            let is_newer = removed.is_some_and(|end_ns| end_ns <= at_ns);
-            if is_newer && now_ms < until_ms {
-                actions.push(self.restore(key, grant, at_ns, now_ms));
-            }
-        }
-        actions.extend(self.extend(source, grant, at_ns));
-        let opening = self.openings.get_mut(&(source, door));
-        if let Some(opening) = opening.filter(|opening| opening.until_ms == until_ms) {
-            opening.user = event.user;
-        }
-        actions
-    }
-
     pub(super) fn restore(
         &mut self,
         key: GrantKey,
@@ -205,25 +114,6 @@ impl Ledger {
     ) -> Action {
         self.restored.note(key, (given_ns, grant), now_ms);
         Action::Restore { key, grant }
-    }
-
-    /// Records that an entry that [`Action::Restore`] names was in the map: the kernel side ends it
-    /// itself.
-    pub fn not_missing(&mut self, key: &GrantKey) {
-        self.restored.forget(key);
-    }
-
-    /// Returns whether an event is so late that its opening was found in the map and has ended.
-    ///
-    /// An opening that ended by an event is older than every event that is read after that, also if
-    /// the times are equal, or if the clock of another CPU was behind.
-    pub(super) fn is_stale(&self, holder: Holder, event: &Event, now_ms: u64) -> bool {
-        !self.openings.contains_key(&holder)
-            && self.ended.find(&holder, now_ms).is_some_and(|end| {
-                !end.by_event
-                    && event.at_ns <= end.at_ns
-                    && (end.early || is_over(event.until_ms, now_ms))
-            })
     }
 
     /// Returns when a grant in the map was given, as far as its end shows.
@@ -286,6 +176,84 @@ impl Ledger {
         })
     }
 
+    pub(super) fn remove(
+        &mut self,
+        key: GrantKey,
+        grant: Grant,
+        end_ns: u64,
+        now_ms: u64,
+    ) -> Action {
+        self.removed.note(key, end_ns, now_ms);
+        Action::Remove { key, grant }
+    }
+
+    /// Removes entries that ended at `at_ns` from the openings that counted on them.
+    ///
+    /// An opening without entries is closed.
+    pub(super) fn revoke_entries(
+        &mut self,
+        keys: &[GrantKey],
+        at_ns: u64,
+        ending: Ending,
+        now_ms: u64,
+    ) -> Vec<Action> {
+        let Some(source) = keys.first().map(|key| key.source) else {
+            return Vec::new();
+        };
+        // An event may be older than the grant; a value of the map is not. The clock of the CPU
+        // that ended it may be behind that of the CPU that gave it.
+        let is_old_news = matches!(ending, Ending::Sequence { by: Some(_) } | Ending::Packet);
+        let latest_ns = at_ns.saturating_add(SKEW_MS * NANOS_PER_MILLI);
+        let mut actions = Vec::new();
+        for holder in self.holders(source) {
+            let Some(opening) = self.openings.get_mut(&holder) else {
+                continue;
+            };
+            let had_ended = opening.until_ms.saturating_mul(NANOS_PER_MILLI) <= at_ns;
+            if had_ended || (is_old_news && opening.given_ns > latest_ns) {
+                continue;
+            }
+            let count = opening.keys.len();
+            opening.keys.retain(|key| !keys.contains(key));
+            if opening.keys.is_empty() && count > 0 {
+                actions.extend(self.close(holder, at_ns, ending, now_ms));
+            }
+        }
+        actions
+    }
+
+    pub(super) fn close(
+        &mut self,
+        holder: Holder,
+        at_ns: u64,
+        ending: Ending,
+        now_ms: u64,
+    ) -> Option<Action> {
+        let opening = self.openings.remove(&holder)?;
+        self.deadlines.remove(&(opening.deadline_ms, holder));
+        let early = ending != Ending::Expired;
+        let end = End {
+            at_ns,
+            early,
+            by_event: matches!(ending, Ending::Sequence { by: Some(_) } | Ending::Packet),
+        };
+        self.ended.note(holder, end, now_ms);
+        let (source, door) = holder;
+        Some(Action::Closed {
+            source,
+            door,
+            ending,
+        })
+    }
+
+    /// Schedules a check of an entry at its end.
+    pub(super) fn recheck_later(&mut self, key: GrantKey, end_ms: u64) {
+        let entry: Entry = (key.source, key.port_group, key.target_id);
+        // A later sweep finds entries that had no room here.
+        if self.suspects.len() < ALLOW_MAX as usize {
+            self.suspects.insert((end_ms, entry));
+        }
+    }
     pub(super) fn has_door(&self, door: u16) -> bool {
         let door = self.doors.get(usize::from(door));
         door.is_some_and(|door| *door != DoorEntry::default())
