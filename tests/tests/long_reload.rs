@@ -53,7 +53,7 @@ fn a_long_reload_delays_no_interface_and_no_request() {
         daemon.wait_for_event(&json!({"event": "opened", "source": client.name()}));
 
         for (words, code, expected) in [
-            (&["status"][..], None, "process"),
+            (&["status"][..], None, UNDER_WAY),
             (&["list"], Some(0), "ssh"),
             (
                 &["grant", "203.0.113.9", "--door", "ssh"],

@@ -8,7 +8,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     fs,
     path::{Path, PathBuf},
-    sync::{Mutex, PoisonError, TryLockError},
+    sync::OnceLock,
 };
 
 use anyhow::{Context as _, Result};
@@ -20,7 +20,7 @@ use crate::{
     kernel::instance::Instance,
     sequences::{
         one_time,
-        state_directory::{boot, candidates, elsewhere, first_usable, lock},
+        state_directory::{boot, candidates, elsewhere, first_usable, lock, lock_soon},
     },
 };
 
@@ -85,7 +85,8 @@ pub struct Replay {
     instance: String,
     /// Whether the map `USED` of the previous process is still pinned.
     is_continued: bool,
-    opened: Mutex<Option<LoadedCache>>,
+    /// Reading waits for other instances; nobody else waits for that.
+    opened: OnceLock<LoadedCache>,
 }
 
 /// The result of reading the replay cache.
@@ -109,29 +110,26 @@ impl Replay {
         Self {
             instance: instance.to_owned(),
             is_continued,
-            opened: Mutex::new(None),
+            opened: OnceLock::new(),
         }
     }
 
     /// Reads the used sequences, and records that more may be used from now on. Only the first call
     /// does this.
     pub fn open(&self) -> LoadedCache {
-        let mut opened = self.opened.lock().unwrap_or_else(PoisonError::into_inner);
-        opened
-            .get_or_insert_with(|| {
-                let read = self.read();
-                if let Some(reason) = &read.volatile {
-                    tracing::warn!("{reason}");
-                }
-                read
-            })
-            .clone()
+        let opened = self.opened.get_or_init(|| {
+            let read = self.read();
+            if let Some(reason) = &read.volatile {
+                tracing::warn!("{reason}");
+            }
+            read
+        });
+        opened.clone()
     }
 
     /// Returns why what was used is forgotten at a reboot, if it is, with the cure.
     pub fn volatile(&self) -> Option<String> {
-        let opened = self.opened.lock().unwrap_or_else(PoisonError::into_inner);
-        opened.as_ref().and_then(|opened| opened.volatile.clone())
+        self.opened.get().and_then(|opened| opened.volatile.clone())
     }
 
     fn read(&self) -> LoadedCache {
@@ -221,16 +219,11 @@ impl Replay {
     /// # Errors
     /// The file can't be written: the record is lost for the next start.
     pub fn close(&self, used: &[(UsedKey, u64)], floor: Floor) -> Result<()> {
-        let opened = match self.opened.try_lock() {
-            Ok(opened) => opened,
-            Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
-            // A cancelled reload still waits for the lock of the file: nothing was used yet.
-            Err(TryLockError::WouldBlock) => return Ok(()),
-        };
-        let Some(path) = opened.as_ref().and_then(|opened| opened.path.as_ref()) else {
+        // While a cancelled reload still waits for the lock of the file, nothing was used yet.
+        let Some(path) = self.opened.get().and_then(|opened| opened.path.as_ref()) else {
             return Ok(());
         };
-        let _lock = lock(path)?;
+        let _lock = lock_soon(path)?;
         let mut state =
             CacheFile::read(path).with_context(|| format!("reading {}", path.display()))?;
         state.open.remove(&self.instance);

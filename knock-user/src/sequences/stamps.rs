@@ -10,7 +10,7 @@ use std::{
     fs,
     path::{Path, PathBuf},
     sync::{
-        Mutex, PoisonError,
+        Mutex, MutexGuard, OnceLock, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
     time::Duration,
@@ -26,7 +26,7 @@ use knock_sequence::duration::millis;
 pub use super::stamp_file::{FWKNOP_FRESH_MS, UsedStamps};
 use super::{
     stamp_file::{Lost, StampFile},
-    state_directory::{boot, candidates, elsewhere, first_usable, lock},
+    state_directory::{boot, candidates, elsewhere, first_usable, lock, lock_soon},
 };
 use crate::{host::clock, kernel::instance::Instance};
 
@@ -74,7 +74,8 @@ pub struct Stamps {
     is_continued: bool,
     /// Whether it was reported that users have to wait.
     is_reported: AtomicBool,
-    opened: Mutex<Option<OpenedStamps>>,
+    /// Reading waits for other instances; nobody else waits for that.
+    opened: OnceLock<Mutex<OpenedStamps>>,
 }
 
 /// What is known about stamps from before this process.
@@ -114,23 +115,21 @@ impl Stamps {
             instance: instance.to_owned(),
             is_continued,
             is_reported: AtomicBool::new(false),
-            opened: Mutex::new(None),
+            opened: OnceLock::new(),
         }
     }
 
     /// Reads the file, and records that more stamps may be used from now on. Only the first call
     /// does this. `window` is that of the configuration.
     pub fn open(&self, window: Duration) -> OpenedStamps {
-        let mut opened = self.opened.lock().unwrap_or_else(PoisonError::into_inner);
-        opened
-            .get_or_insert_with(|| {
-                let read = self.read(window);
-                if let Some(reason) = &read.volatile {
-                    tracing::warn!("{reason}");
-                }
-                read
-            })
-            .clone()
+        let opened = self.opened.get_or_init(|| {
+            let read = self.read(window);
+            if let Some(reason) = &read.volatile {
+                tracing::warn!("{reason}");
+            }
+            Mutex::new(read)
+        });
+        locked(opened).clone()
     }
 
     /// Returns whether it was not reported yet that users have to wait.
@@ -140,8 +139,8 @@ impl Stamps {
 
     /// Returns why what was used is forgotten at a reboot, if it is, with the cure.
     pub fn volatile(&self) -> Option<String> {
-        let opened = self.opened.lock().unwrap_or_else(PoisonError::into_inner);
-        opened.as_ref().and_then(|opened| opened.volatile.clone())
+        let opened = self.opened.get()?;
+        locked(opened).volatile.clone()
     }
 
     fn read(&self, window: Duration) -> OpenedStamps {
@@ -262,14 +261,14 @@ impl Stamps {
     }
 
     fn update(&self, change: impl FnOnce(&mut StampFile, StampFloor)) -> Result<()> {
-        let mut opened = self.opened.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some(opened) = opened.as_mut() else {
+        let Some(opened) = self.opened.get() else {
             return Ok(());
         };
+        let mut opened = locked(opened);
         let Some(path) = &opened.path else {
             return Ok(());
         };
-        let _lock = lock(path)?;
+        let _lock = lock_soon(path)?;
         let mut state =
             StampFile::read(path).with_context(|| format!("reading {}", path.display()))?;
         change(&mut state, opened.floor);
@@ -278,6 +277,10 @@ impl Stamps {
         opened.keys = keys.collect();
         Ok(())
     }
+}
+
+fn locked(opened: &Mutex<OpenedStamps>) -> MutexGuard<'_, OpenedStamps> {
+    opened.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Returns the greatest stamp that each key has used: from the files, and from `words`, those of

@@ -1,12 +1,15 @@
 //! The directory in which the daemon records what was used, for the time after a reboot.
 
 use std::{
-    env, fs,
+    env,
+    fs::{self, TryLockError},
     os::unix::fs::{MetadataExt as _, lchown},
     path::{Path, PathBuf},
+    thread,
+    time::{Duration, Instant},
 };
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, bail};
 use nix::unistd::{AccessFlags, Uid, User, access};
 
 use crate::{
@@ -16,6 +19,10 @@ use crate::{
 
 /// The directory without systemd, which names another one.
 const DIRECTORY: &str = "/var/lib/knock";
+/// How long the daemon's loop waits for a lock. Another process holds it while it writes a file.
+const PATIENCE: Duration = Duration::from_millis(100);
+/// The time between two attempts to lock.
+const POLL: Duration = Duration::from_millis(5);
 const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
 
 /// Returns the directory whose files outlive a reboot.
@@ -200,11 +207,39 @@ pub(super) fn boot() -> Result<String> {
     Ok(id.trim().to_owned())
 }
 
-/// Locks a file in the directory, since several instances may use it.
+/// Locks a file in the directory, since several instances may use it. Waits as long as another
+/// process holds the lock, so a loop that serves others must not call this.
+///
+/// # Errors
+/// The lock file can't be created.
 pub(super) fn lock(path: &Path) -> Result<fs::File> {
     let lock = path.with_extension("lock");
     let locked = private_files::open(&lock).and_then(|file| file.lock().map(|()| file));
     locked.with_context(|| format!("locking {}", lock.display()))
+}
+
+/// Does the same, but waits at most [`PATIENCE`].
+///
+/// # Errors
+/// As for [`lock`], or another process holds the lock for longer.
+pub(super) fn lock_soon(path: &Path) -> Result<fs::File> {
+    let lock = path.with_extension("lock");
+    let began = Instant::now();
+    loop {
+        let file =
+            private_files::open(&lock).with_context(|| format!("locking {}", lock.display()))?;
+        match file.try_lock() {
+            Ok(()) => return Ok(file),
+            Err(TryLockError::WouldBlock) if began.elapsed() < PATIENCE => thread::sleep(POLL),
+            Err(TryLockError::WouldBlock) => bail!(
+                "locking {}: another process holds the lock; `fuser {0}` names it: end it if it hangs",
+                lock.display()
+            ),
+            Err(TryLockError::Error(error)) => {
+                return Err(error).with_context(|| format!("locking {}", lock.display()));
+            }
+        }
+    }
 }
 
 #[cfg(test)]

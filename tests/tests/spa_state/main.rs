@@ -4,6 +4,7 @@
 
 mod changes;
 mod keys;
+mod locks;
 
 use std::{fs, path::Path, thread, time::Duration};
 
