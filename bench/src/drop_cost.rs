@@ -15,12 +15,12 @@ use crate::{
     generator::Generator,
     link::{one_queue, receive_on_one_cpu},
     plan::Plan,
-    receiver::{Kind, Receiver},
-    report::{Goal, Row, Section, Unit},
+    receiver::{Receiver, ReceiverKind},
+    report::{Goal, ReportSection, Row, Unit},
     scale::Scale,
     stream,
     timing::Samples,
-    xdp_filter::Features,
+    xdp_filter::FilterFeatures,
 };
 
 /// The title of the section.
@@ -48,14 +48,14 @@ const UNDER_INGRESS_LEAST: f64 = 3.0;
 
 /// A port of the server.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub struct Target {
+pub struct TargetPort {
     /// TCP or UDP.
     pub protocol: Protocol,
     /// Its number.
     pub port: u16,
 }
 
-impl FromStr for Target {
+impl FromStr for TargetPort {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
@@ -79,11 +79,11 @@ impl FromStr for Target {
 /// Returns a SYN to a TCP port of the server, and a plan that spoofs [`SOURCES`] sources.
 pub fn spoofed_syns(port: u16) -> (Vec<u8>, Plan) {
     let protocol = Protocol::Tcp;
-    spoofed(Target { protocol, port }, SOURCES)
+    spoofed(TargetPort { protocol, port }, SOURCES)
 }
 
 /// Returns the first packet of a connection to a port of the server, and a plan with this many sources.
-pub fn spoofed(target: Target, sources: u32) -> (Vec<u8>, Plan) {
+pub fn spoofed(target: TargetPort, sources: u32) -> (Vec<u8>, Plan) {
     let path = Path {
         from: [10, 0, 0, 0].into(),
         to: Family::V4.server(),
@@ -109,17 +109,20 @@ pub fn spoofed(target: Target, sources: u32) -> (Vec<u8>, Plan) {
 
 /// The measurements of a receiver.
 #[derive(Clone, Debug, Default)]
-struct Measured {
+struct DropCosts {
     nanos: Samples,
     rate: Samples,
 }
 
 /// Measures all receivers.
-pub fn measure(scale: Scale) -> Result<Section> {
+pub fn measure(scale: Scale) -> Result<ReportSection> {
     let net = one_queue();
     let mut generator = Generator::load()?;
-    let kinds: Vec<Kind> = [Kind::KnockUser].into_iter().chain(Kind::PEERS).collect();
-    let mut all = vec![Measured::default(); kinds.len()];
+    let kinds: Vec<ReceiverKind> = [ReceiverKind::KnockUser]
+        .into_iter()
+        .chain(ReceiverKind::PEERS)
+        .collect();
+    let mut all = vec![DropCosts::default(); kinds.len()];
     for _ in 0..scale.floods {
         for (kind, measured) in kinds.iter().zip(&mut all) {
             if kind.missing().is_none() {
@@ -129,26 +132,26 @@ pub fn measure(scale: Scale) -> Result<Section> {
     }
     // Only one network exists at a time.
     drop(net);
-    let figure = |wanted: Kind, of: fn(&Measured) -> f64| {
+    let figure = |wanted: ReceiverKind, of: fn(&DropCosts) -> f64| {
         let found = kinds.iter().zip(&all).find(|(kind, _)| **kind == wanted);
         found.map_or(f64::NAN, |(_, measured)| of(measured))
     };
     let nanos = |kind| figure(kind, |measured| measured.nanos.least());
     let rate = |kind| figure(kind, |measured| measured.rate.quantile(1.0) / 1e6);
-    let ours = nanos(Kind::KnockUser);
+    let ours = nanos(ReceiverKind::KnockUser);
     let mut cost = Row::new(
         "CPU for each dropped SYN, sent and received",
         ours,
         Unit::Nanos,
     )
     .goal(Goal::at_most(
-        ours - nanos(Kind::Empty),
+        ours - nanos(ReceiverKind::Empty),
         OVER_EMPTY_MOST,
         Unit::Nanos,
     ));
     for (kind, least) in [
-        (Kind::NftInput, UNDER_INPUT_LEAST),
-        (Kind::NftIngress, UNDER_INGRESS_LEAST),
+        (ReceiverKind::NftInput, UNDER_INPUT_LEAST),
+        (ReceiverKind::NftIngress, UNDER_INGRESS_LEAST),
     ] {
         if kind.missing().is_none() {
             cost = cost.goal(Goal::at_least(nanos(kind) / ours, least, Unit::Times));
@@ -156,10 +159,10 @@ pub fn measure(scale: Scale) -> Result<Section> {
     }
     let mut rates = Row::new(
         "packets a second on one CPU",
-        rate(Kind::KnockUser),
+        rate(ReceiverKind::KnockUser),
         Unit::Mpps,
     );
-    for kind in Kind::PEERS {
+    for kind in ReceiverKind::PEERS {
         let or = |figure| kind.missing().map_or(Ok(figure), Err);
         cost = cost.beside_or(kind.name(), or(nanos(kind)));
         rates = rates.beside_or(kind.name(), or(rate(kind)));
@@ -175,7 +178,7 @@ pub fn measure(scale: Scale) -> Result<Section> {
          the stream. What it loses is in comparison with itself without the flood.",
         scale.floods
     );
-    Ok(Section {
+    Ok(ReportSection {
         title: TITLE,
         method,
         rows,
@@ -184,7 +187,7 @@ pub fn measure(scale: Scale) -> Result<Section> {
 
 /// Measures what an honest stream loses during a flood, with each receiver.
 fn stream(scale: Scale) -> Result<Row> {
-    let lost = |kind: Kind| -> Result<f64> {
+    let lost = |kind: ReceiverKind| -> Result<f64> {
         let net = one_queue();
         let _receiver = Receiver::start(&net, kind)?;
         receive_on_one_cpu(&net)?;
@@ -199,11 +202,17 @@ fn stream(scale: Scale) -> Result<Row> {
         Ok((1.0 - flooded / alone) * 100.0)
     };
     let what = "goodput that a TCP stream loses, 1 M SYNs a second";
-    let mut row = Row::new(what, lost(Kind::KnockUser)?, Unit::Percent);
+    let mut row = Row::new(what, lost(ReceiverKind::KnockUser)?, Unit::Percent);
     // A program that drops everything drops the stream too.
-    let kinds = Kind::PEERS.into_iter().filter(|kind| *kind != Kind::Empty);
+    let kinds = ReceiverKind::PEERS
+        .into_iter()
+        .filter(|kind| *kind != ReceiverKind::Empty);
     // One receiver of each kind in a quick run.
-    const FEW: [Kind; 3] = [Kind::Filter(Features::Tcp), Kind::NftInput, Kind::Nothing];
+    const FEW: [ReceiverKind; 3] = [
+        ReceiverKind::Filter(FilterFeatures::Tcp),
+        ReceiverKind::NftInput,
+        ReceiverKind::Nothing,
+    ];
     for kind in kinds.filter(|kind| !scale.quick || FEW.contains(kind)) {
         let figure = match kind.missing() {
             Some(why) => Err(why),
@@ -214,22 +223,24 @@ fn stream(scale: Scale) -> Result<Row> {
     Ok(row)
 }
 
-impl Measured {
+impl DropCosts {
     fn add(
         &mut self,
         net: &Net,
         generator: &mut Generator,
-        kind: Kind,
+        kind: ReceiverKind,
         scale: Scale,
     ) -> Result<()> {
         let receiver = Receiver::start(net, kind)?;
         let (frame, plan) = spoofed_syns(22);
         // Slow receivers get fewer frames, so that each takes equally long.
         let count = match kind {
-            Kind::KnockUser | Kind::Empty | Kind::Filter(_) => scale.frames,
-            Kind::NftIngress | Kind::NftInput | Kind::NftRecipe => scale.frames / 4,
-            Kind::Nothing => scale.frames / 20,
-            Kind::Knockd | Kind::Fwknopd(_) => 0,
+            ReceiverKind::KnockUser | ReceiverKind::Empty | ReceiverKind::Filter(_) => scale.frames,
+            ReceiverKind::NftIngress | ReceiverKind::NftInput | ReceiverKind::NftRecipe => {
+                scale.frames / 4
+            }
+            ReceiverKind::Nothing => scale.frames / 20,
+            ReceiverKind::Knockd | ReceiverKind::Fwknopd(_) => 0,
         };
         let sent = generator.blast(net, CPU, &frame, plan, count)?;
         let received = receiver.received()?;

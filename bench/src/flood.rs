@@ -12,21 +12,21 @@ use clap::Args;
 use knock_tests::{daemon::Daemon, net::SERVER_LINK};
 
 use crate::{
-    drop_cost::{Target, spoofed},
-    generator::{Generator, Received},
+    drop_cost::{TargetPort, spoofed},
+    generator::{Generator, ReceivedFrames},
     link::one_queue,
     receiver::{CONFIG, ON_THE_LINK},
 };
 
 /// The packets of the flood, and the configuration of its target.
 #[derive(Args, Clone, Debug)]
-pub struct Options {
+pub struct FloodOptions {
     /// Send this many packets a second; 0 sends as many as possible
     #[arg(long, default_value_t = 1_000_000)]
     rate: u32,
     /// Send them to this port, such as tcp/22 or udp/8000
     #[arg(long, default_value = "tcp/22")]
-    port: Target,
+    port: TargetPort,
     /// Spoof this many sources; a power of two
     #[arg(long, default_value_t = 1 << 16, value_parser = power_of_two)]
     sources: u32,
@@ -47,7 +47,7 @@ fn power_of_two(text: &str) -> Result<u32, String> {
 }
 
 /// Floods, and prints the result each second.
-pub fn run(options: &Options) -> Result<()> {
+pub fn run(options: &FloodOptions) -> Result<()> {
     let config = match &options.config {
         Some(path) => {
             fs::read_to_string(path).with_context(|| format!("reading {}", path.display()))?
@@ -56,22 +56,22 @@ pub fn run(options: &Options) -> Result<()> {
     };
     let net = one_queue();
     let _daemon = Daemon::start_with(&net.server, &config, ON_THE_LINK);
-    let Target { protocol, port } = options.port;
+    let TargetPort { protocol, port } = options.port;
     println!(
         "flooding {}/{port} from {} sources in network namespaces of their own",
         protocol.name(),
         options.sources
     );
     let (frame, plan) = spoofed(options.port, options.sources);
-    let begun = Received::by(&net.server, SERVER_LINK);
+    let begun = ReceivedFrames::by(&net.server, SERVER_LINK);
     let flow = Generator::load()?.flow(&net, CPU, frame, plan, options.rate)?;
     let mut before = (Instant::now(), begun);
     for _ in 0..options.seconds {
         // The figures are per second.
         thread::sleep(Duration::from_secs(1));
-        let now = (Instant::now(), Received::by(&net.server, SERVER_LINK));
+        let now = (Instant::now(), ReceivedFrames::by(&net.server, SERVER_LINK));
         let seconds = (now.0 - before.0).as_secs_f64();
-        let Received { frames, dropped } = now.1.since(before.1);
+        let ReceivedFrames { frames, dropped } = now.1.since(before.1);
         println!(
             "{:>12.0} received a second, {:>12.0} of them dropped",
             frames as f64 / seconds,
@@ -80,7 +80,7 @@ pub fn run(options: &Options) -> Result<()> {
         before = now;
     }
     let sent = flow.stop()?;
-    let all = Received::by(&net.server, SERVER_LINK).since(begun);
+    let all = ReceivedFrames::by(&net.server, SERVER_LINK).since(begun);
     println!(
         "{} sent ({:.2} Mpps), {} received, {} dropped by the program",
         sent.frames,

@@ -21,7 +21,7 @@ pub const PORT: u16 = 62_201;
 
 /// Where it gets its packets from.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Mode {
+pub enum FwknopdMode {
     /// It sniffs, its default.
     Pcap,
     /// A UDP socket (`-U`).
@@ -43,7 +43,7 @@ pub struct Fwknopd {
 ///
 /// # Panics
 /// It does not listen.
-pub fn start(net: &Net, mode: Mode) -> Result<Fwknopd> {
+pub fn start(net: &Net, mode: FwknopdMode) -> Result<Fwknopd> {
     let directory = tempfile::tempdir().context("making a directory for fwknopd")?;
     let at = |name: &str| directory.path().join(name);
     let here = directory.path().display();
@@ -71,7 +71,7 @@ pub fn start(net: &Net, mode: Mode) -> Result<Fwknopd> {
         .arg(at("fwknopd.conf"))
         .arg("-a")
         .arg(at("access.conf"));
-    if mode == Mode::Udp {
+    if mode == FwknopdMode::Udp {
         command.arg("-U");
     }
     let process = Process::start(&net.server, &mut command);

@@ -41,7 +41,7 @@ pub struct Generator {
 
 /// The result of sending.
 #[derive(Clone, Copy, Debug)]
-pub struct Sent {
+pub struct SendResult {
     /// How many frames left.
     pub frames: u64,
     /// How long it took.
@@ -50,7 +50,7 @@ pub struct Sent {
     pub cpu: Duration,
 }
 
-impl Sent {
+impl SendResult {
     /// Frames a second.
     pub fn rate(&self) -> f64 {
         self.frames as f64 / self.wall.as_secs_f64()
@@ -82,7 +82,7 @@ impl Generator {
         frame: &[u8],
         plan: Plan,
         count: u32,
-    ) -> Result<Sent> {
+    ) -> Result<SendResult> {
         self.aim(net, plan)?;
         let before = self.baselines.sent()?;
         let program = self.baselines.program("flood")?;
@@ -95,7 +95,7 @@ impl Generator {
             Ok((began.0.elapsed(), own + (softirqs.time()? - began.2)))
         })?;
         let frames = self.baselines.sent()? - before;
-        Ok(Sent { frames, wall, cpu })
+        Ok(SendResult { frames, wall, cpu })
     }
 
     /// Sends this many frames a second from a CPU until it is stopped; 0 sends as fast as possible.
@@ -106,7 +106,7 @@ impl Generator {
         frame: Vec<u8>,
         plan: Plan,
         rate: u32,
-    ) -> Result<Flow> {
+    ) -> Result<FrameStream> {
         let burst = (rate / BURSTS).max(1);
         let gap_ns = 1_000_000_000 * u64::from(burst);
         let gap_ns = gap_ns.checked_div(rate.into()).unwrap_or(0);
@@ -123,7 +123,7 @@ impl Generator {
         let namespace = Path::new("/run/netns").join(net.client.name());
         let namespace =
             File::open(&namespace).with_context(|| format!("opening {}", namespace.display()))?;
-        let thread = thread::spawn(move || -> Result<Sent> {
+        let thread = thread::spawn(move || -> Result<SendResult> {
             setns(namespace, CloneFlags::CLONE_NEWNET)
                 .context("entering the client's namespace")?;
             timing::pin(cpu)?;
@@ -133,13 +133,13 @@ impl Generator {
             while !stopped.load(Ordering::Relaxed) {
                 send(self.baselines.program("flood")?, &frame, BETWEEN_LOOKS)?;
             }
-            Ok(Sent {
+            Ok(SendResult {
                 frames: self.baselines.sent()? - before,
                 wall: began.elapsed(),
                 cpu: timing::thread_time()? - cpu_before,
             })
         });
-        Ok(Flow {
+        Ok(FrameStream {
             stop,
             thread: Some(thread),
         })
@@ -156,26 +156,26 @@ impl Generator {
 
 /// Frames that are being sent.
 #[derive(Debug)]
-pub struct Flow {
+pub struct FrameStream {
     stop: Arc<AtomicBool>,
-    thread: Option<JoinHandle<Result<Sent>>>,
+    thread: Option<JoinHandle<Result<SendResult>>>,
 }
 
-impl Flow {
+impl FrameStream {
     /// Stops it, and returns what was sent.
-    pub fn stop(mut self) -> Result<Sent> {
+    pub fn stop(mut self) -> Result<SendResult> {
         self.end()
             .unwrap_or_else(|| Err(anyhow!("the flood was stopped before")))
     }
 
-    fn end(&mut self) -> Option<Result<Sent>> {
+    fn end(&mut self) -> Option<Result<SendResult>> {
         self.stop.store(true, Ordering::Relaxed);
         let sent = self.thread.take()?.join();
         Some(sent.unwrap_or_else(|_| Err(anyhow!("the thread that sends panicked"))))
     }
 }
 
-impl Drop for Flow {
+impl Drop for FrameStream {
     fn drop(&mut self) {
         if let Some(Err(error)) = self.end() {
             eprintln!("the flood had ended: {error:#}");
@@ -229,14 +229,14 @@ pub fn process_named(name: &str) -> Option<i32> {
 /// The frames that the server's end of the link took from its ring since it was created, and those
 /// of them that its XDP program dropped.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
-pub struct Received {
+pub struct ReceivedFrames {
     /// Frames that came out of the ring.
     pub frames: u64,
     /// Frames that an XDP program dropped.
     pub dropped: u64,
 }
 
-impl Received {
+impl ReceivedFrames {
     /// Reads the current counts of the server's link.
     pub fn by(server: &Namespace, link: &str) -> Self {
         let output = server.run("ethtool", &["-S", link]);

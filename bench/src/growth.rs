@@ -9,9 +9,9 @@ use knock_tests::{
 
 use crate::{
     doors::{self, KNOCKS, OPENS},
-    report::{Goal, Row, Section, Unit},
+    report::{Goal, ReportSection, Row, Unit},
     scale::Scale,
-    subject::{Packet, Subject},
+    subject::{PacketSeries, Subject},
     timing::{self, Samples},
 };
 
@@ -29,7 +29,7 @@ const GROWTH_MOST: f64 = 1.2;
 const SOURCE_ENDS_AT: u32 = 14 + 16;
 
 /// A kind of packet.
-struct Case {
+struct GrowthCase {
     what: &'static str,
     packet: fn(Frame) -> Frame,
     /// The packets that each source sends before it.
@@ -65,8 +65,8 @@ fn data(frame: Frame) -> Frame {
     frame.tcp(40_000, OPENS, ACK)
 }
 
-const CASES: &[Case] = &[
-    Case {
+const CASES: &[GrowthCase] = &[
+    GrowthCase {
         what: "SYN, unused port",
         packet: other_port,
         before: &[],
@@ -74,7 +74,7 @@ const CASES: &[Case] = &[
         is_change: false,
         grows: Some("other sources"),
     },
-    Case {
+    GrowthCase {
         what: "SYN, protected port, no grant",
         packet: syn,
         before: &[],
@@ -82,7 +82,7 @@ const CASES: &[Case] = &[
         is_change: false,
         grows: Some("other sources"),
     },
-    Case {
+    GrowthCase {
         what: "SYN, protected port, grant",
         packet: syn,
         before: &[first, second, third],
@@ -90,7 +90,7 @@ const CASES: &[Case] = &[
         is_change: false,
         grows: Some("grants"),
     },
-    Case {
+    GrowthCase {
         what: "data, protected port, established flow",
         packet: data,
         before: &[first, second, third, data],
@@ -98,7 +98,7 @@ const CASES: &[Case] = &[
         is_change: false,
         grows: Some("flows"),
     },
-    Case {
+    GrowthCase {
         what: "first knock",
         packet: first,
         before: &[other_port],
@@ -106,7 +106,7 @@ const CASES: &[Case] = &[
         is_change: true,
         grows: None,
     },
-    Case {
+    GrowthCase {
         what: "middle knock",
         packet: second,
         before: &[other_port, first],
@@ -114,7 +114,7 @@ const CASES: &[Case] = &[
         is_change: true,
         grows: None,
     },
-    Case {
+    GrowthCase {
         what: "last knock",
         packet: third,
         before: &[other_port, first, second],
@@ -122,7 +122,7 @@ const CASES: &[Case] = &[
         is_change: true,
         grows: None,
     },
-    Case {
+    GrowthCase {
         what: "duplicate of a middle knock",
         packet: second,
         before: &[first, second],
@@ -135,16 +135,16 @@ const CASES: &[Case] = &[
 /// The number of alternating sources, whose entries stay in the cache.
 const WARM: u32 = 1 << 10;
 
-impl Case {
+impl GrowthCase {
     fn send(&self, subject: &mut Subject, packet: fn(Frame) -> Frame, sources: u32) -> Result<f64> {
         let mut packet = self.packet(packet, sources);
         packet.plan.shuffled = 1;
         subject.each(&packet)
     }
 
-    fn packet(&self, packet: fn(Frame) -> Frame, sources: u32) -> Packet {
+    fn packet(&self, packet: fn(Frame) -> Frame, sources: u32) -> PacketSeries {
         let frame = packet(eth().ip4("10.0.0.0", "192.0.2.2")).bytes();
-        Packet::each(frame, SOURCE_ENDS_AT, sources)
+        PacketSeries::each(frame, SOURCE_ENDS_AT, sources)
     }
 
     fn prepare(&self, subject: &mut Subject, sources: u32) -> Result<()> {
@@ -181,20 +181,20 @@ impl Case {
 
 /// The measurements for one number of doors, sources or grants.
 #[derive(Clone, Debug, Default)]
-struct Measured {
+struct SizeCosts {
     hot: Samples,
     cold: Samples,
 }
 
 /// The empty program: alone, and behind the programs that generate packets of few and of many sources.
 #[derive(Clone, Debug, Default)]
-struct Empty {
+struct EmptyCosts {
     alone: Samples,
     warm: Samples,
     cold: Samples,
 }
 
-impl Empty {
+impl EmptyCosts {
     fn measure(&mut self, subject: &mut Subject, times: u32) -> Result<()> {
         let frame = CASES[0].packet(syn, 1).frame;
         let alone = timing::run(subject.empty()?, &frame, times)?;
@@ -214,13 +214,13 @@ impl Empty {
 }
 
 /// Measures both kinds of growth.
-pub fn measure(scale: Scale) -> Result<Section> {
-    let mut empty = Empty::default();
+pub fn measure(scale: Scale) -> Result<ReportSection> {
+    let mut empty = EmptyCosts::default();
     let by_doors = measure_doors(scale, &mut empty)?;
     let by_sources = measure_sources(scale, &mut empty)?;
     let mut rows = Vec::new();
     for (case, measured) in CASES.iter().zip(&by_doors) {
-        let made = |measured: &Measured| match case.is_change {
+        let made = |measured: &SizeCosts| match case.is_change {
             true => empty.net(measured.hot.least(), &empty.warm),
             false => measured.hot.least(),
         };
@@ -247,7 +247,7 @@ pub fn measure(scale: Scale) -> Result<Section> {
         SOURCES[2],
         empty.alone.least(),
     );
-    Ok(Section {
+    Ok(ReportSection {
         title: TITLE,
         method,
         rows,
@@ -265,8 +265,8 @@ fn grown(what: &str, numbers: &[u32; 3], of: &str, figures: &[f64]) -> Row {
         .beside(numbers[1].to_string(), some)
 }
 
-fn measure_doors(scale: Scale, empty: &mut Empty) -> Result<Vec<[Measured; 3]>> {
-    let mut all = vec![<[Measured; 3]>::default(); CASES.len()];
+fn measure_doors(scale: Scale, empty: &mut EmptyCosts) -> Result<Vec<[SizeCosts; 3]>> {
+    let mut all = vec![<[SizeCosts; 3]>::default(); CASES.len()];
     let tables = DOORS.map(|count| compile(&doors::many(count)));
     for _ in 0..scale.loads {
         for (index, tables) in tables.iter().enumerate() {
@@ -300,9 +300,9 @@ fn measure_doors(scale: Scale, empty: &mut Empty) -> Result<Vec<[Measured; 3]>> 
 }
 
 /// Each case with the name of the growing entries, and its measurements for each number of sources.
-type BySources = Vec<(&'static Case, &'static str, [Measured; 3])>;
+type BySources = Vec<(&'static GrowthCase, &'static str, [SizeCosts; 3])>;
 
-fn measure_sources(scale: Scale, empty: &mut Empty) -> Result<BySources> {
+fn measure_sources(scale: Scale, empty: &mut EmptyCosts) -> Result<BySources> {
     let cases = CASES.iter().filter_map(|case| Some((case, case.grows?)));
     let mut all: BySources = cases
         .map(|(case, grows)| (case, grows, Default::default()))

@@ -8,14 +8,14 @@ use nix::sys::utsname::uname;
 
 /// The machine and the time of a measurement.
 #[derive(Clone, Debug)]
-pub struct Machine {
+pub struct MachineInfo {
     cpu: String,
     cpus: usize,
     kernel: String,
     date: String,
 }
 
-impl Machine {
+impl MachineInfo {
     /// Describes this machine at this moment.
     ///
     /// # Errors
@@ -44,7 +44,7 @@ impl Machine {
     }
 }
 
-impl fmt::Display for Machine {
+impl fmt::Display for MachineInfo {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self {
             cpu,

@@ -17,9 +17,9 @@ use anyhow::{Context as _, Result, ensure};
 use clap::{Parser, Subcommand};
 use knock_bench::{
     drop_cost, flood, growth,
-    machine::Machine,
+    machine::MachineInfo,
     open, packet, plots,
-    report::{Report, Section},
+    report::{BenchReport, ReportSection},
     scale::Scale,
     spa, survive, user,
 };
@@ -35,7 +35,7 @@ use nix::unistd::Uid;
 )]
 struct Cli {
     #[command(subcommand)]
-    instead: Option<Instead>,
+    instead: Option<OtherCommand>,
     /// Take less than two minutes
     #[arg(long)]
     quick: bool,
@@ -49,18 +49,18 @@ struct Cli {
 
 /// Subcommands that measure nothing.
 #[derive(Subcommand)]
-enum Instead {
+enum OtherCommand {
     /// Send spoofed packets to a knock-user, both in namespaces of their own
     #[command(
         name = "flood",
         display_name = "cargo xtask flood",
         bin_name = "cargo xtask flood"
     )]
-    Flood(flood::Options),
+    Flood(flood::FloodOptions),
 }
 
 /// A function that measures a section.
-type Measure = fn(Scale) -> Result<Section>;
+type Measure = fn(Scale) -> Result<ReportSection>;
 
 /// The sections, by the names that choose them.
 const SECTIONS: [(&str, Measure); 7] = [
@@ -92,11 +92,11 @@ fn run(cli: &Cli) -> Result<()> {
         Uid::effective().is_root(),
         "measuring needs root, as do the tests: `sudo --preserve-env env \"PATH=$PATH\" cargo xtask bench`"
     );
-    if let Some(Instead::Flood(options)) = &cli.instead {
+    if let Some(OtherCommand::Flood(options)) = &cli.instead {
         return flood::run(options);
     }
     let scale = Scale::new(cli.quick);
-    let mut report = Report::default();
+    let mut report = BenchReport::default();
     for (name, measure) in SECTIONS {
         let chosen = cli.filter.as_ref().is_none_or(|filter| filter == name);
         if chosen {
@@ -106,9 +106,9 @@ fn run(cli: &Cli) -> Result<()> {
             report.sections.push(section);
         }
     }
-    let machine = Machine::here()?;
+    let machine = MachineInfo::here()?;
     let (met, goals) = report.goals();
-    let conditions = format!("{machine}\n\nSpectre: {}\n", Machine::mitigation());
+    let conditions = format!("{machine}\n\nSpectre: {}\n", MachineInfo::mitigation());
     print!(
         "{conditions}{}\n{met} of {goals} goals are met\n",
         report.table()

@@ -16,8 +16,8 @@ use knock_tests::{
 use nix::unistd::gettid;
 
 use crate::{
-    receiver::{Kind, Receiver},
-    report::{Goal, Row, Section, Unit},
+    receiver::{Receiver, ReceiverKind},
+    report::{Goal, ReportSection, Row, Unit},
     scale::Scale,
     timing::{self, Samples},
 };
@@ -40,7 +40,7 @@ const PATIENCE: Duration = Duration::from_millis(800);
 
 /// The measurements of a kind of receiver.
 #[derive(Clone, Debug, Default)]
-struct Measured {
+struct OpeningTimes {
     micros: Samples,
     at_once: u32,
     never: u32,
@@ -48,15 +48,15 @@ struct Measured {
     held_up: u32,
 }
 
-impl Measured {
+impl OpeningTimes {
     fn tries(&self) -> u32 {
         self.micros.count() as u32 + self.never
     }
 }
 
 /// Measures every receiver that admits a client after knocks.
-pub fn measure(scale: Scale) -> Result<Section> {
-    let ours = try_often(Kind::KnockUser, scale.openings)?;
+pub fn measure(scale: Scale) -> Result<ReportSection> {
+    let ours = try_often(ReceiverKind::KnockUser, scale.openings)?;
     let mut at_once = Row::new(
         format!(
             "of {} SYNs sent right behind the last knock, answered",
@@ -75,7 +75,7 @@ pub fn measure(scale: Scale) -> Result<Section> {
         let what = format!("last knock to the first SYN that is answered, {which} within");
         Row::new(what, ours.micros.quantile(share), Unit::Micros)
     });
-    for kind in Kind::DOORS {
+    for kind in ReceiverKind::DOORS {
         let theirs = match kind.missing() {
             Some(why) => Err(why),
             None => Ok(try_often(kind, scale.openings)?),
@@ -103,14 +103,14 @@ pub fn measure(scale: Scale) -> Result<Section> {
         scale.openings,
         GAP.as_micros()
     );
-    Ok(Section {
+    Ok(ReportSection {
         title: TITLE,
         method,
         rows: [at_once].into_iter().chain(rows).collect(),
     })
 }
 
-fn try_often(kind: Kind, openings: u32) -> Result<Measured> {
+fn try_often(kind: ReceiverKind, openings: u32) -> Result<OpeningTimes> {
     let net = Net::new();
     let _server = Server::tcp(&net.server, &[PORT]);
     let receiver = Receiver::start(&net, kind)?;
@@ -119,7 +119,7 @@ fn try_often(kind: Kind, openings: u32) -> Result<Measured> {
     if let Some(process) = receiver.process() {
         timing::pin_thread(i32::try_from(process.id())?, SERVER_CPU)?;
     }
-    let mut measured = Measured::default();
+    let mut measured = OpeningTimes::default();
     while measured.tries() < openings {
         let source = net.new_source(Family::V4);
         let knocks = receiver.knocks(&source)?;

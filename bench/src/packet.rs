@@ -8,16 +8,16 @@ use knock_common::Reason;
 use knock_tests::{frame::Frame, kernel::compile, namespace::Namespace};
 
 use self::cases::{
-    CASES, Case, Class, WITH_GRANT, WITHOUT_GRANT, Wrap, data, first, second, syn, third,
+    CASES, Class, PacketCase, WITH_GRANT, WITHOUT_GRANT, Wrap, data, first, second, syn, third,
 };
 use crate::{
     baselines::Baselines,
     receiver,
-    report::{Goal, Row, Section, Unit},
+    report::{Goal, ReportSection, Row, Unit},
     scale::Scale,
     subject::Subject,
     timing::{self, Samples},
-    xdp_filter::{self, Features},
+    xdp_filter::{self, FilterFeatures},
 };
 
 /// The title of the section.
@@ -42,7 +42,7 @@ const VARIATION_MOST: f64 = 5.0;
 
 /// The measurements of a case.
 #[derive(Clone, Debug, Default)]
-struct Measured {
+struct CaseCosts {
     ours: Samples,
     deny: Samples,
     filters: [Samples; 2],
@@ -50,7 +50,7 @@ struct Measured {
 
 /// The empty programs.
 #[derive(Clone, Debug, Default)]
-struct Empty {
+struct EmptyCosts {
     alone: Samples,
     /// The empty program behind the tail call that also leads to `xdp-filter`.
     jump: Samples,
@@ -59,21 +59,21 @@ struct Empty {
 }
 
 /// All measurements.
-struct Measurement {
-    cases: Vec<(&'static Case, Wrap, Measured)>,
-    empty: Empty,
+struct PacketCosts {
+    cases: Vec<(&'static PacketCase, Wrap, CaseCosts)>,
+    empty: EmptyCosts,
 }
 
 /// Measures all cases.
-pub fn measure(scale: Scale) -> Result<Section> {
+pub fn measure(scale: Scale) -> Result<ReportSection> {
     let cases = Wrap::ALL.iter().flat_map(|&wrap| {
         CASES
             .iter()
-            .map(move |case| (case, wrap, Measured::default()))
+            .map(move |case| (case, wrap, CaseCosts::default()))
     });
-    let mut all = Measurement {
+    let mut all = PacketCosts {
         cases: cases.collect(),
-        empty: Empty::default(),
+        empty: EmptyCosts::default(),
     };
     let filters = Filters::start()?;
     let tables = compile(CONFIG)?;
@@ -106,7 +106,7 @@ fn open_door(subject: &mut Subject) -> Result<()> {
     Ok(())
 }
 
-impl Measurement {
+impl PacketCosts {
     /// Measures each case once, with the programs that it is compared with.
     fn round(
         &mut self,
@@ -155,10 +155,10 @@ impl Measurement {
         Ok(())
     }
 
-    fn section(&self, scale: Scale, filters: &Filters) -> Section {
+    fn section(&self, scale: Scale, filters: &Filters) -> ReportSection {
         let empty = self.empty.alone.least();
         let jump = self.empty.jump.least() - empty;
-        let net = |measured: &Measured, case: &Case, wrap: Wrap| {
+        let net = |measured: &CaseCosts, case: &PacketCase, wrap: Wrap| {
             let index = Wrap::ALL
                 .iter()
                 .position(|other| *other == wrap)
@@ -168,7 +168,7 @@ impl Measurement {
                 false => measured.ours.least() - self.empty.each[index].least() + empty,
             }
         };
-        let plain = |case: &Case| {
+        let plain = |case: &PacketCase| {
             let found = self
                 .cases
                 .iter()
@@ -189,7 +189,7 @@ impl Measurement {
             row = row.beside("empty", empty);
             if case.is_stateless() {
                 row = row.beside("parse and one port", measured.deny.least());
-                for (features, samples) in Features::EACH.into_iter().zip(&measured.filters) {
+                for (features, samples) in FilterFeatures::EACH.into_iter().zip(&measured.filters) {
                     let figure = match filters.programs.is_empty() {
                         true => Err("not installed".to_owned()),
                         false => Ok(samples.least() - jump),
@@ -209,7 +209,7 @@ impl Measurement {
             scale.loads,
             self.empty.each[0].least() - empty,
         );
-        Section {
+        ReportSection {
             title: TITLE,
             method,
             rows: rows.collect(),
@@ -218,7 +218,13 @@ impl Measurement {
 }
 
 /// Measures a packet from each source of a group, after their preparing packets.
-fn each(subject: &mut Subject, case: &Case, wrap: Wrap, round: u32, what: &str) -> Result<f64> {
+fn each(
+    subject: &mut Subject,
+    case: &PacketCase,
+    wrap: Wrap,
+    round: u32,
+    what: &str,
+) -> Result<f64> {
     let group = |again| match case.needs_new_sources() {
         // Sources that no other wrapping has used.
         true => 1 + (round * 2 + again) * Wrap::ALL.len() as u32 + wrap.index() as u32,
@@ -251,7 +257,7 @@ impl Filters {
         if !receiver::is_installed("xdp-filter") {
             return Ok(filters);
         }
-        for features in Features::EACH {
+        for features in FilterFeatures::EACH {
             let namespace = Namespace::new("filter");
             namespace.ip("link add f0 type veth peer name f1");
             xdp_filter::deny_ssh(&namespace, "f0", features);

@@ -10,9 +10,9 @@ use plotters::{
 
 use crate::{
     drop_cost, growth,
-    machine::Machine,
+    machine::MachineInfo,
     open, packet,
-    report::{Report, Row, Unit},
+    report::{BenchReport, Row, Unit},
 };
 
 const WIDTH: u32 = 820;
@@ -54,16 +54,16 @@ impl Bar {
 
 /// The relation of the length of a bar to its value.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-enum Scale {
+enum BarScale {
     Linear,
     Logarithmic,
 }
 
 /// The contents of a bar chart.
-struct Picture<'a> {
+struct Chart<'a> {
     title: &'a str,
     unit: Unit,
-    scale: Scale,
+    scale: BarScale,
     bars: Vec<Bar>,
 }
 
@@ -71,10 +71,10 @@ struct Picture<'a> {
 ///
 /// # Errors
 /// A file can't be written.
-pub fn draw(report: &Report, machine: &Machine, directory: &Path) -> Result<Vec<String>> {
+pub fn draw(report: &BenchReport, machine: &MachineInfo, directory: &Path) -> Result<Vec<String>> {
     fs::create_dir_all(directory).with_context(|| format!("making {}", directory.display()))?;
     let mut drawn = Vec::new();
-    let mut bars = |name: &str, picture: Option<Picture<'_>>| -> Result<()> {
+    let mut bars = |name: &str, picture: Option<Chart<'_>>| -> Result<()> {
         if let Some(picture) = picture {
             draw_bars(&directory.join(name), &picture, machine)?;
             drawn.push(name.to_owned());
@@ -105,30 +105,30 @@ fn beside(row: &Row, ours: &str) -> Vec<Bar> {
     bars
 }
 
-fn flood(report: &Report) -> Option<Picture<'static>> {
+fn flood(report: &BenchReport) -> Option<Chart<'static>> {
     let row = report.row(drop_cost::TITLE, "CPU for each dropped")?;
-    Some(Picture {
+    Some(Chart {
         title: "A SYN flood: CPU time for each dropped packet",
         unit: Unit::Nanos,
-        scale: Scale::Linear,
+        scale: BarScale::Linear,
         bars: beside(row, "knock-user"),
     })
 }
 
-fn opening(report: &Report) -> Option<Picture<'static>> {
+fn opening(report: &BenchReport) -> Option<Chart<'static>> {
     let row = report.row(
         open::TITLE,
         "last knock to the first SYN that is answered, half",
     )?;
-    Some(Picture {
+    Some(Chart {
         title: "From the last knock to an open port (median, logarithmic)",
         unit: Unit::Micros,
-        scale: Scale::Logarithmic,
+        scale: BarScale::Logarithmic,
         bars: beside(row, "knock-user"),
     })
 }
 
-fn packets(report: &Report) -> Option<Picture<'static>> {
+fn packets(report: &BenchReport) -> Option<Chart<'static>> {
     const ROWS: [&str; 8] = [
         "TCP data, unused port",
         "SYN, unused port",
@@ -146,18 +146,18 @@ fn packets(report: &Report) -> Option<Picture<'static>> {
         .iter()
         .filter_map(|what| report.row(packet::TITLE, what));
     bars.extend(rows.map(|row| Bar::ours(&row.what, row.ours)));
-    Some(Picture {
+    Some(Chart {
         title: "What a packet costs at the driver (grey: an empty program, and peers)",
         unit: Unit::Nanos,
-        scale: Scale::Linear,
+        scale: BarScale::Linear,
         bars,
     })
 }
 
 /// A named line: its points are a number of doors and the figure for it.
-type Line = (String, Vec<(f64, f64)>);
+type Curve = (String, Vec<(f64, f64)>);
 
-fn growing(report: &Report) -> Option<Vec<Line>> {
+fn growing(report: &BenchReport) -> Option<Vec<Curve>> {
     const ROWS: [&str; 5] = [
         "middle knock",
         "first knock",
@@ -185,7 +185,7 @@ fn growing(report: &Report) -> Option<Vec<Line>> {
     Some(ROWS.iter().filter_map(of_doors).collect())
 }
 
-fn draw_bars(path: &Path, picture: &Picture<'_>, machine: &Machine) -> Result<()> {
+fn draw_bars(path: &Path, picture: &Chart<'_>, machine: &MachineInfo) -> Result<()> {
     let bars = i32::try_from(picture.bars.len())?;
     let height = u32::try_from(TOP + bars * BAR + 16)?;
     let root = SVGBackend::new(path, (WIDTH, height)).into_drawing_area();
@@ -197,9 +197,11 @@ fn draw_bars(path: &Path, picture: &Picture<'_>, machine: &Machine) -> Result<()
         let most = values().fold(0.0, f64::max);
         let least = values().fold(f64::INFINITY, f64::min);
         let length = |value: f64| match picture.scale {
-            Scale::Linear => value / most * width,
+            BarScale::Linear => value / most * width,
             // The shortest bar is a tenth of a decade.
-            Scale::Logarithmic => (value / least * 1.26).ln() / (most / least * 1.26).ln() * width,
+            BarScale::Logarithmic => {
+                (value / least * 1.26).ln() / (most / least * 1.26).ln() * width
+            }
         };
         for (index, bar) in (0..).zip(&picture.bars) {
             let y = TOP + index * BAR;
@@ -225,7 +227,7 @@ fn draw_bars(path: &Path, picture: &Picture<'_>, machine: &Machine) -> Result<()
 type Area<'a> = DrawingArea<SVGBackend<'a>, plotters::coord::Shift>;
 type Drawn = Result<(), DrawingAreaErrorKind<std::io::Error>>;
 
-fn head(root: &Area<'_>, title: &str, machine: &Machine) -> Drawn {
+fn head(root: &Area<'_>, title: &str, machine: &MachineInfo) -> Drawn {
     root.draw(&Text::new(
         title.to_owned(),
         (16, 20),
@@ -240,7 +242,7 @@ fn text(size: i32, colour: &RGBColor, horizontal: HPos) -> TextStyle<'_> {
     style.color(colour).pos(Pos::new(horizontal, VPos::Center))
 }
 
-fn draw_lines(path: &Path, lines: &[Line], machine: &Machine) -> Result<()> {
+fn draw_lines(path: &Path, lines: &[Curve], machine: &MachineInfo) -> Result<()> {
     let root = SVGBackend::new(path, (WIDTH, 420)).into_drawing_area();
     let drawn = (|| -> Result<(), Box<dyn std::error::Error + '_>> {
         root.fill(&WHITE)?;

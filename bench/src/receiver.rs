@@ -14,10 +14,10 @@ use serde_json::Value;
 use crate::{
     baselines::Baselines,
     fwknop::{self, Fwknopd},
-    generator::Received,
+    generator::ReceivedFrames,
     knockd::{self, Knockd},
     usage,
-    xdp_filter::{self, Features},
+    xdp_filter::{self, FilterFeatures},
 };
 
 /// The door of the README.
@@ -36,13 +36,13 @@ const ALLOWED: u32 = 1000;
 
 /// A kind of receiver.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Kind {
+pub enum ReceiverKind {
     /// `knock-user`, started as its users start it.
     KnockUser,
     /// An XDP program that drops everything.
     Empty,
     /// `xdp-filter`.
-    Filter(Features),
+    Filter(FilterFeatures),
     /// nftables at the device: a set of allowed sources.
     NftIngress,
     /// nftables in the input hook: a set of allowed sources.
@@ -54,23 +54,23 @@ pub enum Kind {
     /// knockd, which adds to a set of nftables in the input hook.
     Knockd,
     /// fwknopd, which does the same.
-    Fwknopd(fwknop::Mode),
+    Fwknopd(fwknop::FwknopdMode),
 }
 
-impl Kind {
+impl ReceiverKind {
     /// The peers that admit a client after knocks.
     pub const DOORS: [Self; 4] = [
         Self::NftRecipe,
         Self::Knockd,
-        Self::Fwknopd(fwknop::Mode::Udp),
-        Self::Fwknopd(fwknop::Mode::Pcap),
+        Self::Fwknopd(fwknop::FwknopdMode::Udp),
+        Self::Fwknopd(fwknop::FwknopdMode::Pcap),
     ];
 
     /// The receivers beside `knock-user` that are flooded.
     pub const PEERS: [Self; 7] = [
         Self::Empty,
-        Self::Filter(Features::Tcp),
-        Self::Filter(Features::All),
+        Self::Filter(FilterFeatures::Tcp),
+        Self::Filter(FilterFeatures::All),
         Self::NftIngress,
         Self::NftInput,
         Self::NftRecipe,
@@ -88,8 +88,8 @@ impl Kind {
             Self::NftRecipe => "nft recipe",
             Self::Nothing => "no filter",
             Self::Knockd => "knockd",
-            Self::Fwknopd(fwknop::Mode::Pcap) => "fwknopd",
-            Self::Fwknopd(fwknop::Mode::Udp) => "fwknopd -U",
+            Self::Fwknopd(fwknop::FwknopdMode::Pcap) => "fwknopd",
+            Self::Fwknopd(fwknop::FwknopdMode::Udp) => "fwknopd -U",
         }
     }
 
@@ -115,9 +115,9 @@ pub fn is_installed(program: &str) -> bool {
 
 /// A receiver that is in place until it is dropped.
 pub struct Receiver<'n> {
-    kind: Kind,
+    kind: ReceiverKind,
     net: &'n Net,
-    before: Received,
+    before: ReceivedFrames,
     in_place: InPlace,
 }
 
@@ -133,30 +133,30 @@ enum InPlace {
 
 impl<'n> Receiver<'n> {
     /// Installs a receiver in front of the server.
-    pub fn start(net: &'n Net, kind: Kind) -> Result<Self> {
+    pub fn start(net: &'n Net, kind: ReceiverKind) -> Result<Self> {
         let in_place = match kind {
-            Kind::KnockUser => {
+            ReceiverKind::KnockUser => {
                 InPlace::Daemon(Daemon::start_with(&net.server, CONFIG, ON_THE_LINK))
             }
-            Kind::Empty => InPlace::Empty(attach_empty(net)?),
-            Kind::Filter(features) => {
+            ReceiverKind::Empty => InPlace::Empty(attach_empty(net)?),
+            ReceiverKind::Filter(features) => {
                 xdp_filter::deny_ssh(&net.server, SERVER_LINK, features);
                 InPlace::Filter
             }
-            Kind::NftIngress => rules(net, &ingress()),
-            Kind::NftInput => rules(net, &input()),
-            Kind::NftRecipe => rules(net, &recipe()),
-            Kind::Nothing => InPlace::Nothing,
-            Kind::Knockd => {
+            ReceiverKind::NftIngress => rules(net, &ingress()),
+            ReceiverKind::NftInput => rules(net, &input()),
+            ReceiverKind::NftRecipe => rules(net, &recipe()),
+            ReceiverKind::Nothing => InPlace::Nothing,
+            ReceiverKind::Knockd => {
                 rules(net, &clients());
                 InPlace::Knockd(knockd::start(net)?)
             }
-            Kind::Fwknopd(mode) => {
+            ReceiverKind::Fwknopd(mode) => {
                 rules(net, &clients());
                 InPlace::Fwknopd(fwknop::start(net, mode)?)
             }
         };
-        let before = Received::by(&net.server, SERVER_LINK);
+        let before = ReceivedFrames::by(&net.server, SERVER_LINK);
         Ok(Self {
             kind,
             net,
@@ -167,19 +167,19 @@ impl<'n> Receiver<'n> {
 
     /// The frames taken from the ring since it was installed, and those that were dropped. The program that
     /// drops counts them, so that a rule that matches nothing does not look fast.
-    pub fn received(&self) -> Result<Received> {
-        let Received { frames, dropped } =
-            Received::by(&self.net.server, SERVER_LINK).since(self.before);
+    pub fn received(&self) -> Result<ReceivedFrames> {
+        let ReceivedFrames { frames, dropped } =
+            ReceivedFrames::by(&self.net.server, SERVER_LINK).since(self.before);
         let dropped = match self.in_place {
             InPlace::Rules | InPlace::Knockd(_) | InPlace::Fwknopd(_) => counted(self.net)?,
             InPlace::Daemon(_) | InPlace::Empty(_) | InPlace::Filter => dropped,
             InPlace::Nothing => frames,
         };
-        Ok(Received { frames, dropped })
+        Ok(ReceivedFrames { frames, dropped })
     }
 
     /// Its kind.
-    pub fn kind(&self) -> Kind {
+    pub fn kind(&self) -> ReceiverKind {
         self.kind
     }
 

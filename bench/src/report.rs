@@ -8,7 +8,7 @@ pub use self::goal::{Goal, Unit};
 
 /// The figure of a peer for the same measurement.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Beside {
+pub struct PeerFigure {
     /// The name of the peer.
     pub whose: String,
     /// The figure, or the reason for its absence.
@@ -27,7 +27,7 @@ pub struct Row {
     /// The goals for the figure.
     pub goals: Vec<Goal>,
     /// The figures of peers.
-    pub beside: Vec<Beside>,
+    pub beside: Vec<PeerFigure>,
 }
 
 impl Row {
@@ -58,7 +58,7 @@ impl Row {
     /// Adds the figure of a peer, or the reason for its absence.
     #[must_use]
     pub fn beside_or(mut self, whose: impl Into<String>, figure: Result<f64, String>) -> Self {
-        self.beside.push(Beside {
+        self.beside.push(PeerFigure {
             whose: whose.into(),
             figure,
         });
@@ -99,7 +99,7 @@ impl Row {
 
 /// Rows that were measured in the same way.
 #[derive(Clone, Debug)]
-pub struct Section {
+pub struct ReportSection {
     /// The title.
     pub title: &'static str,
     /// The method of measurement.
@@ -108,7 +108,7 @@ pub struct Section {
     pub rows: Vec<Row>,
 }
 
-impl Section {
+impl ReportSection {
     fn page(&self) -> String {
         let mut peers: Vec<&str> = Vec::new();
         for beside in self.rows.iter().flat_map(|row| &row.beside) {
@@ -158,12 +158,12 @@ fn wrapped(text: &str) -> String {
 
 /// The results of a run.
 #[derive(Clone, Debug, Default)]
-pub struct Report {
+pub struct BenchReport {
     /// The sections.
-    pub sections: Vec<Section>,
+    pub sections: Vec<ReportSection>,
 }
 
-impl Report {
+impl BenchReport {
     /// Returns the row of a section whose name begins with a text.
     pub fn row(&self, title: &str, what: &str) -> Option<&Row> {
         let section = self
@@ -184,7 +184,7 @@ impl Report {
     /// Returns the sections for docs/performance/figures.md: the figures of each peer in a column,
     /// without goals.
     pub fn page(&self) -> String {
-        self.sections.iter().map(Section::page).collect()
+        self.sections.iter().map(ReportSection::page).collect()
     }
 
     /// Returns all figures with their goals, in Markdown that also reads well in a terminal.
@@ -246,8 +246,8 @@ mod tests {
             .goal(Goal::at_most(1.3, 1.4, Unit::Times))
             .beside("empty", 21.5)
             .beside_or("knockd", Err("not installed".into()));
-        let report = Report {
-            sections: vec![Section {
+        let report = BenchReport {
+            sections: vec![ReportSection {
                 title: "per packet",
                 method: "How.".into(),
                 rows: vec![row],
@@ -273,8 +273,8 @@ mod tests {
                 .beside_or("knockd", Err("not installed".into())),
             Row::new("another", 3.0, Unit::Nanos),
         ];
-        let report = Report {
-            sections: vec![Section {
+        let report = BenchReport {
+            sections: vec![ReportSection {
                 title: "packets",
                 method: "word ".repeat(30).trim_end().to_owned(),
                 rows,

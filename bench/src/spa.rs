@@ -17,7 +17,7 @@ use knock_tests::{
 };
 
 use crate::{
-    report::{Goal, Row, Section, Unit},
+    report::{Goal, ReportSection, Row, Unit},
     scale::Scale,
     subject::Subject,
     timing::{self, Samples},
@@ -41,7 +41,7 @@ const RIGHT: u32 = 500;
 const ORDINARY_MOST: f64 = 1.0;
 
 /// Measures all cases.
-pub fn measure(scale: Scale) -> Result<Section> {
+pub fn measure(scale: Scale) -> Result<ReportSection> {
     let without = compile(CONFIG)?;
     let mut with = without.clone();
     spa::add_port(&mut with, PORT, spa::port(Otherwise::Drop));
@@ -100,7 +100,7 @@ pub fn measure(scale: Scale) -> Result<Section> {
             .goal(Goal::at_most(after - before, ORDINARY_MOST, Unit::Nanos))
             .beside("without users", before),
     );
-    Ok(Section {
+    Ok(ReportSection {
         title: TITLE,
         method: format!(
             "`BPF_PROG_TEST_RUN`, the least of {} interleaved rounds over {} loads. Right packets are run one by one, \
@@ -114,7 +114,7 @@ pub fn measure(scale: Scale) -> Result<Section> {
 }
 
 /// A packet that is refused each time.
-struct Case {
+struct SpaCase {
     what: &'static str,
     reason: Reason,
     /// The most that it may cost beside the empty program, in nanoseconds.
@@ -122,14 +122,14 @@ struct Case {
     packet: fn(Sealer, Content) -> Vec<u8>,
 }
 
-const CASES: [Case; 4] = [
-    Case {
+const CASES: [SpaCase; 4] = [
+    SpaCase {
         what: "noise",
         reason: Reason::SpaNoise,
         most: 60.0,
         packet: |_, _| vec![0x5a; 120],
     },
-    Case {
+    SpaCase {
         what: "a stale packet",
         reason: Reason::SpaStale,
         most: 200.0,
@@ -138,13 +138,13 @@ const CASES: [Case; 4] = [
             client.seal(&Content { stamp, ..content }).into()
         },
     },
-    Case {
+    SpaCase {
         what: "a replay",
         reason: Reason::SpaReplayed,
         most: 200.0,
         packet: |client, content| client.seal(&content).into(),
     },
-    Case {
+    SpaCase {
         what: "a forgery with the host's public key",
         reason: Reason::SpaForged,
         most: 800.0,
@@ -158,7 +158,7 @@ const CASES: [Case; 4] = [
     },
 ];
 
-impl Case {
+impl SpaCase {
     /// The frame, after whatever makes it be refused for its reason.
     fn frame(&self, subject: &mut Subject) -> Result<Vec<u8>> {
         let content = spa::content(spa::door("ssh"))?;

@@ -9,7 +9,7 @@ use knock_user::{compile::Tables, kernel::program::LoadOptions};
 use crate::{
     baselines::Baselines,
     plan::Plan,
-    timing::{self, Timed},
+    timing::{self, TimedRun},
 };
 
 /// The ring buffer, which is not read meanwhile, has room for the events of this many packets.
@@ -17,14 +17,14 @@ const AT_ONCE: u32 = 4096;
 
 /// A packet from each of many sources.
 #[derive(Clone, Debug)]
-pub struct Packet {
+pub struct PacketSeries {
     /// The frame, parts of which the plan changes.
     pub frame: Vec<u8>,
     /// The plan; its `next` is the first number.
     pub plan: Plan,
 }
 
-impl Packet {
+impl PacketSeries {
     /// A packet from each of `sources` sources, a power of two. The source address ends at offset `ends_at`.
     pub fn each(frame: Vec<u8>, ends_at: u32, sources: u32) -> Self {
         let plan = Plan {
@@ -73,25 +73,25 @@ impl Subject {
     }
 
     /// Lets the program judge a frame this many times.
-    pub fn same(&mut self, frame: &[u8], times: u32) -> Result<Timed> {
+    pub fn same(&mut self, frame: &[u8], times: u32) -> Result<TimedRun> {
         timing::run(self.kernel.program().xdp()?, frame, times)
     }
 
     /// Has the program judge a packet from each source, and returns nanoseconds per packet. They include the
     /// generation of packets; see [`Self::each_empty`].
-    pub fn each(&mut self, packet: &Packet) -> Result<f64> {
-        self.run(packet, Behind::Program)
+    pub fn each(&mut self, packet: &PacketSeries) -> Result<f64> {
+        self.run(packet, TestedProgram::Program)
     }
 
     /// Returns the time of the empty program for the same packets.
-    pub fn each_empty(&mut self, packet: &Packet) -> Result<f64> {
-        self.run(packet, Behind::Empty)
+    pub fn each_empty(&mut self, packet: &PacketSeries) -> Result<f64> {
+        self.run(packet, TestedProgram::Empty)
     }
 
-    fn run(&mut self, packet: &Packet, behind: Behind) -> Result<f64> {
+    fn run(&mut self, packet: &PacketSeries, behind: TestedProgram) -> Result<f64> {
         let programs = match behind {
-            Behind::Program => &mut self.source,
-            Behind::Empty => &mut self.empty,
+            TestedProgram::Program => &mut self.source,
+            TestedProgram::Empty => &mut self.empty,
         };
         programs.plan(packet.plan)?;
         let sources = packet.plan.sources + 1;
@@ -130,7 +130,7 @@ impl Subject {
 }
 
 #[derive(Clone, Copy)]
-enum Behind {
+enum TestedProgram {
     Program,
     Empty,
 }

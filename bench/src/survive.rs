@@ -15,10 +15,10 @@ use knock_tests::{
 
 use crate::{
     drop_cost::spoofed_syns,
-    generator::{Flow, Generator, Received},
+    generator::{FrameStream, Generator, ReceivedFrames},
     link::{SERVER_CPU, one_queue, receive_on_one_cpu},
-    receiver::{Kind, Receiver},
-    report::{Goal, Row, Section, Unit},
+    receiver::{Receiver, ReceiverKind},
+    report::{Goal, ReportSection, Row, Unit},
     scale::Scale,
     timing,
 };
@@ -61,11 +61,11 @@ const FLOODS: &[Option<Flood>] = &[
 ];
 
 /// Measures every receiver during each flood.
-pub fn measure(scale: Scale) -> Result<Section> {
+pub fn measure(scale: Scale) -> Result<ReportSection> {
     let patience = scale.patience;
     let mut rows = Vec::new();
     for flood in FLOODS {
-        let ours = succeed(Kind::KnockUser, *flood, patience)?;
+        let ours = succeed(ReceiverKind::KnockUser, *flood, patience)?;
         let what = flood.map_or("no flood", |flood| flood.name);
         let mut row = Row::new(
             format!("of {SEQUENCES} sequences, successful: {what}"),
@@ -73,7 +73,7 @@ pub fn measure(scale: Scale) -> Result<Section> {
             Unit::Count,
         )
         .goal(Goal::at_least(ours.into(), SEQUENCES.into(), Unit::Count));
-        for kind in Kind::DOORS {
+        for kind in ReceiverKind::DOORS {
             // A receiver that loses every try takes longer.
             if scale.quick && is_one_packet(kind) {
                 row = row.beside_or(kind.name(), Err("not with --quick".to_owned()));
@@ -102,19 +102,19 @@ pub fn measure(scale: Scale) -> Result<Section> {
         ATTEMPT.as_millis(),
         patience.as_secs_f64()
     );
-    Ok(Section {
+    Ok(ReportSection {
         title: TITLE,
         method,
         rows,
     })
 }
 
-fn is_one_packet(kind: Kind) -> bool {
-    matches!(kind, Kind::Fwknopd(_))
+fn is_one_packet(kind: ReceiverKind) -> bool {
+    matches!(kind, ReceiverKind::Fwknopd(_))
 }
 
 /// Returns the number of sequences that succeed.
-fn succeed(kind: Kind, flood: Option<Flood>, patience: Duration) -> Result<u32> {
+fn succeed(kind: ReceiverKind, flood: Option<Flood>, patience: Duration) -> Result<u32> {
     let net = one_queue();
     let _server = Server::tcp(&net.server, &[PORT]);
     let receiver = Receiver::start(&net, kind)?;
@@ -146,12 +146,12 @@ fn succeed(kind: Kind, flood: Option<Flood>, patience: Duration) -> Result<u32> 
     Ok(successes)
 }
 
-fn start(net: &Net, flood: Flood) -> Result<Flow> {
+fn start(net: &Net, flood: Flood) -> Result<FrameStream> {
     let (frame, plan) = spoofed_syns(flood.port);
-    let before = Received::by(&net.server, SERVER_LINK);
+    let before = ReceivedFrames::by(&net.server, SERVER_LINK);
     let flow = Generator::load()?.flow(net, CLIENT_CPU, frame, plan, flood.rate)?;
     wait::until("the flood arrives", || {
-        let received = Received::by(&net.server, SERVER_LINK).since(before);
+        let received = ReceivedFrames::by(&net.server, SERVER_LINK).since(before);
         received.frames > u64::from(flood.rate / 100)
     });
     Ok(flow)

@@ -16,7 +16,7 @@ const MANY: u32 = 50_000;
 
 /// One run of a program.
 #[derive(Clone, Copy, Debug)]
-pub struct Timed {
+pub struct TimedRun {
     /// The return value.
     pub verdict: u32,
     /// Nanoseconds per packet.
@@ -27,7 +27,7 @@ pub struct Timed {
 ///
 /// # Errors
 /// The kernel refuses the run.
-pub fn run(program: &Xdp, frame: &[u8], times: u32) -> Result<Timed> {
+pub fn run(program: &Xdp, frame: &[u8], times: u32) -> Result<TimedRun> {
     let before = thread_time()?;
     let run = program
         .test_run(TestRunOptions {
@@ -43,7 +43,7 @@ pub fn run(program: &Xdp, frame: &[u8], times: u32) -> Result<Timed> {
         // It is rounded down, so half a nanosecond is missing on average.
         nanos(run.duration) + 0.5
     };
-    Ok(Timed {
+    Ok(TimedRun {
         verdict: run.return_value,
         nanos,
     })

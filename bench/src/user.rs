@@ -26,8 +26,8 @@ use crate::{
     generator::Generator,
     link::{one_queue, receive_on_one_cpu},
     plan::Plan,
-    receiver::{CONFIG, Kind, ON_THE_LINK, Receiver},
-    report::{Goal, Row, Section, Unit},
+    receiver::{CONFIG, ON_THE_LINK, Receiver, ReceiverKind},
+    report::{Goal, ReportSection, Row, Unit},
     scale::Scale,
     timing::Samples,
     usage,
@@ -53,7 +53,7 @@ const CPU: usize = 0;
 const FLOOD: u32 = 1_000_000;
 
 /// Measures knock-user and its peers.
-pub fn measure(scale: Scale) -> Result<Section> {
+pub fn measure(scale: Scale) -> Result<ReportSection> {
     let mut rows = starts(scale)?;
     rows.push(reload(scale)?);
     rows.extend(idle_and_flooded(scale)?);
@@ -67,7 +67,7 @@ pub fn measure(scale: Scale) -> Result<Section> {
         scale.starts,
         scale.idle.as_secs()
     );
-    Ok(Section {
+    Ok(ReportSection {
         title: TITLE,
         method,
         rows,
@@ -75,13 +75,13 @@ pub fn measure(scale: Scale) -> Result<Section> {
 }
 
 /// A running knock-user with its configuration file.
-struct Running {
+struct RunningDaemon {
     process: Process,
     config: NamedTempFile,
 }
 
 /// Starts it, waits until it protects, and returns how long that took.
-fn start(net: &Net, config: &str) -> Result<(Running, Duration)> {
+fn start(net: &Net, config: &str) -> Result<(RunningDaemon, Duration)> {
     let config = config_file(config.as_bytes());
     let mut command = daemon::command(&config);
     command.arg("--json").args(ON_THE_LINK);
@@ -101,7 +101,7 @@ fn start(net: &Net, config: &str) -> Result<(Running, Duration)> {
         thread::sleep(Duration::from_micros(200));
     }
     let took = began.elapsed();
-    Ok((Running { process, config }, took))
+    Ok((RunningDaemon { process, config }, took))
 }
 
 fn millis(duration: Duration) -> f64 {
@@ -135,7 +135,7 @@ fn starts(scale: Scale) -> Result<Vec<Row>> {
     first = first
         .clone()
         .goal(Goal::at_most(first.ours, START_MOST_MS, Unit::Millis));
-    for kind in Kind::DOORS {
+    for kind in ReceiverKind::DOORS {
         let figure = match kind.missing() {
             Some(why) => Err(why),
             None => {
@@ -186,7 +186,7 @@ fn ask(net: &Net, words: &[&str]) -> Result<Value> {
 
 /// Measures memory and CPU time, idle and during a flood.
 fn idle_and_flooded(scale: Scale) -> Result<Vec<Row>> {
-    let ours = Taken::of(Kind::KnockUser, scale)?;
+    let ours = ProcessCosts::of(ReceiverKind::KnockUser, scale)?;
     let most = |value: f64, most: f64, unit| Goal::at_most(value, most, unit);
     let mut rows = [
         Row::new("resident memory, idle", ours.memory, Unit::MiB).goal(most(
@@ -211,15 +211,15 @@ fn idle_and_flooded(scale: Scale) -> Result<Vec<Row>> {
             Unit::Percent,
         ),
     ];
-    for kind in Kind::DOORS {
-        if kind == Kind::NftRecipe {
+    for kind in ReceiverKind::DOORS {
+        if kind == ReceiverKind::NftRecipe {
             continue;
         }
         let theirs = match kind.missing() {
             Some(why) => Err(why),
-            None => Ok(Taken::of(kind, scale)?),
+            None => Ok(ProcessCosts::of(kind, scale)?),
         };
-        let figures: [fn(&Taken) -> f64; 4] = [
+        let figures: [fn(&ProcessCosts) -> f64; 4] = [
             |taken| taken.memory,
             |taken| taken.flooded_memory,
             |taken| taken.cpu,
@@ -239,15 +239,15 @@ fn idle_and_flooded(scale: Scale) -> Result<Vec<Row>> {
 
 /// The memory and CPU time of a process.
 #[derive(Clone, Debug)]
-struct Taken {
+struct ProcessCosts {
     memory: f64,
     cpu: f64,
     flooded_memory: f64,
     flooded_cpu: f64,
 }
 
-impl Taken {
-    fn of(kind: Kind, scale: Scale) -> Result<Self> {
+impl ProcessCosts {
+    fn of(kind: ReceiverKind, scale: Scale) -> Result<Self> {
         let net = one_queue();
         let receiver = Receiver::start(&net, kind)?;
         receive_on_one_cpu(&net)?;

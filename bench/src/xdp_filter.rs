@@ -6,14 +6,14 @@ use knock_tests::{namespace::Namespace, pins::attached_programs};
 
 /// What it is loaded with.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Features {
+pub enum FilterFeatures {
     /// Ports of TCP.
     Tcp,
     /// Everything that it can do, its default.
     All,
 }
 
-impl Features {
+impl FilterFeatures {
     /// Both.
     pub const EACH: [Self; 2] = [Self::Tcp, Self::All];
 
@@ -37,7 +37,7 @@ impl Features {
 ///
 /// # Panics
 /// It fails; the error has its output.
-pub fn deny_ssh(namespace: &Namespace, link: &str, features: Features) {
+pub fn deny_ssh(namespace: &Namespace, link: &str, features: FilterFeatures) {
     let flags = features.flags();
     // It keeps its maps below /sys/fs/bpf: this mount is its own and goes away with the shell.
     let script = format!(

@@ -16,7 +16,7 @@ use knock_common::{
 use knock_user::{
     config,
     console::{Console, DoorText, LinePrefix, Style},
-    ledger::{Action, Ledger, Lookup},
+    ledger::{Ledger, LedgerAction, Lookup},
 };
 
 use crate::{input::Input, text::assert_harmless};
@@ -165,13 +165,15 @@ impl Consoles {
         self.reported += 1;
     }
 
-    fn act(&mut self, action: &Action, event: Option<&Event>, at_ns: u64) {
+    fn act(&mut self, action: &LedgerAction, event: Option<&Event>, at_ns: u64) {
         for console in self.all() {
             console.action(action, event, at_ns);
         }
         let is_reported = matches!(
             action,
-            Action::Opened { .. } | Action::Refreshed { .. } | Action::Closed { .. }
+            LedgerAction::Opened { .. }
+                | LedgerAction::Refreshed { .. }
+                | LedgerAction::Closed { .. }
         );
         self.reported += usize::from(is_reported);
     }
@@ -257,19 +259,19 @@ impl Daemon {
         self.follow(&actions, None, consoles);
     }
 
-    fn follow(&mut self, actions: &[Action], event: Option<&Event>, consoles: &mut Consoles) {
+    fn follow(&mut self, actions: &[LedgerAction], event: Option<&Event>, consoles: &mut Consoles) {
         for action in actions {
             match *action {
-                Action::Opened { source, door, .. } => {
+                LedgerAction::Opened { source, door, .. } => {
                     assert!(self.open.insert((source, door)), "opened twice: {action:?}");
                 }
-                Action::Refreshed { source, door, .. } => {
+                LedgerAction::Refreshed { source, door, .. } => {
                     assert!(self.open.contains(&(source, door)), "not open: {action:?}");
                 }
-                Action::Closed { source, door, .. } => {
+                LedgerAction::Closed { source, door, .. } => {
                     assert!(self.open.remove(&(source, door)), "not open: {action:?}");
                 }
-                Action::Remove { key, grant } => {
+                LedgerAction::Remove { key, grant } => {
                     let key = (key.source, key.port_group);
                     let is_same = self.map.get(&key) == Some(&grant);
                     let removed = is_same.then(|| self.map.remove(&key)).flatten();
@@ -281,7 +283,7 @@ impl Daemon {
                         "a valid grant is removed: {removed:?}"
                     );
                 }
-                Action::Restore { key, grant } => {
+                LedgerAction::Restore { key, grant } => {
                     self.map
                         .entry((key.source, key.port_group))
                         .or_insert(grant);

@@ -4,10 +4,10 @@
 use bytemuck::Zeroable as _;
 use knock_common::{
     fwknop::{
-        self, Native, Passphrase, Scratch,
+        self, FwknopNative, FwknopScratch, Passphrase,
         text::{MessageKind, NO_PORT, PORTS_MAX, Request},
     },
-    hmac_sha256::Key,
+    hmac_sha256::HmacKey,
     layout::PORT_RULES,
 };
 
@@ -39,7 +39,7 @@ fn read(mut request: Request, bytes: &[u8]) -> Request {
 }
 
 fn judge(bytes: &[u8]) {
-    let mut scratch = Scratch::zeroed();
+    let mut scratch = FwknopScratch::zeroed();
     if !scratch.expect(bytes.len()) {
         return;
     }
@@ -47,10 +47,10 @@ fn judge(bytes: &[u8]) {
     if !scratch.begin() {
         return;
     }
-    let is_authentic = scratch.is_authentic(&Native, &Key::new(b"a key that nobody has"));
+    let is_authentic = scratch.is_authentic(&FwknopNative, &HmacKey::new(b"a key that nobody has"));
     assert!(!is_authentic, "forged: {bytes:?}");
     // Only authentic packets are opened; these must not panic either.
     if let Some(passphrase) = Passphrase::new(b"0123456789abcdefghijklmnopqrstuv") {
-        let _kind = fwknop::open(&Native, &mut scratch, &passphrase);
+        let _kind = fwknop::open(&FwknopNative, &mut scratch, &passphrase);
     }
 }

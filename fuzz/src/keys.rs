@@ -2,7 +2,7 @@
 //! an answer of a host that made none.
 
 use knock_sequence::spa::{
-    Action, Channel, DoorId, PrivateKey, PublicKey, Request, WeakKey, read_private_key,
+    Channel, DoorAction, DoorId, PrivateKey, PublicKey, Request, WeakKey, read_private_key,
 };
 
 use crate::text::assert_harmless;
@@ -65,7 +65,7 @@ fn check_channel(own: &PrivateKey, host: &PublicKey, bytes: &[u8]) {
         source: None,
         door: DoorId::FIRST,
         seconds: 0,
-        action: Action::Open,
+        action: DoorAction::Open,
         answer: true,
     });
     assert!(channel.open_answer(&packet, bytes).is_err(), "{bytes:02x?}");

@@ -140,7 +140,10 @@ pub trait Env: Sized {
     fn with_spa_scratch<T>(&self, judge: impl FnOnce(&mut SpaScratch) -> T) -> Option<T>;
 
     /// Calls a function with memory for the judgement of a packet of fwknop; `None` if there is none.
-    fn with_fwknop_scratch<T>(&self, judge: impl FnOnce(&mut fwknop::Scratch) -> T) -> Option<T>;
+    fn with_fwknop_scratch<T>(
+        &self,
+        judge: impl FnOnce(&mut fwknop::FwknopScratch) -> T,
+    ) -> Option<T>;
 
     /// The entry of a fwknop user, by index below [`crate::spa::layout::FWKNOP_KEYS_MAX`].
     fn fwknop_key(&self, index: u32) -> Option<&FwknopKey>;

@@ -4,7 +4,7 @@
 
 use bytemuck::{Pod, Zeroable};
 
-use crate::sha1::{BLOCK_BYTES, BLOCK_WORDS, DIGEST_BYTES, DIGEST_WORDS, START, Work};
+use crate::sha1::{BLOCK_BYTES, BLOCK_WORDS, DIGEST_BYTES, DIGEST_WORDS, START, Sha1Work};
 
 /// The capacity of a text: two blocks.
 const TEXT_BYTES: usize = 2 * BLOCK_BYTES;
@@ -72,7 +72,7 @@ impl HashInput {
 /// The memory for a digest: 432 bytes, too many for the kernel's stack.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Pod, Zeroable)]
-pub struct Scratch {
+pub struct HmacScratch {
     /// The key, of at most [`KEY_MOST`] bytes.
     pub key: HashInput,
     /// The message, of at most [`MESSAGE_MOST`] bytes.
@@ -81,10 +81,10 @@ pub struct Scratch {
     key_block: [u32; BLOCK_WORDS],
     /// The inner digest.
     inner: [u32; DIGEST_WORDS],
-    work: Work,
+    work: Sha1Work,
 }
 
-impl Scratch {
+impl HmacScratch {
     /// Memory without key and message.
     pub fn empty() -> Self {
         Self::zeroed()
@@ -94,7 +94,7 @@ impl Scratch {
     ///
     /// `compress` is [`crate::sha1::compress`], which the kernel side calls as a subprogram.
     #[inline(always)]
-    pub fn digest(&mut self, compress: impl Fn(&mut Work)) -> &[u32; DIGEST_WORDS] {
+    pub fn digest(&mut self, compress: impl Fn(&mut Sha1Work)) -> &[u32; DIGEST_WORDS] {
         let Self {
             key,
             message,
@@ -137,7 +137,7 @@ impl Scratch {
 
 /// Starts a digest, whose first block is the key XOR a mask.
 #[inline(never)]
-fn begin(work: &mut Work, key_block: &[u32; BLOCK_WORDS], mask: u32) {
+fn begin(work: &mut Sha1Work, key_block: &[u32; BLOCK_WORDS], mask: u32) {
     work.state = START;
     for (word, key) in work.block.iter_mut().zip(key_block) {
         *word = key ^ mask;

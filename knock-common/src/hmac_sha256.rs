@@ -3,7 +3,7 @@
 use bytemuck::{Pod, Zeroable};
 
 use crate::sha256::{
-    self, BLOCK_BYTES, BLOCK_WORDS, DIGEST_BYTES, DIGEST_WORDS, END, START, Work, to_block,
+    self, BLOCK_BYTES, BLOCK_WORDS, DIGEST_BYTES, DIGEST_WORDS, END, START, Sha256Work, to_block,
 };
 
 const INNER: u32 = 0x3636_3636;
@@ -15,7 +15,7 @@ const OUTER_BITS: u32 = 8 * (BLOCK_BYTES + DIGEST_BYTES) as u32;
 /// The states after the two blocks that the key makes. Nothing else of the key is needed.
 #[repr(C)]
 #[derive(Clone, Copy, Default, PartialEq, Eq, Pod, Zeroable)]
-pub struct Key {
+pub struct HmacKey {
     /// After the key XOR the inner mask.
     pub inner: [u32; DIGEST_WORDS],
     /// After the key XOR the outer mask.
@@ -23,13 +23,13 @@ pub struct Key {
 }
 
 /// The key is never printed.
-impl core::fmt::Debug for Key {
+impl core::fmt::Debug for HmacKey {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
-        f.write_str("Key(…)")
+        f.write_str("HmacKey(…)")
     }
 }
 
-impl Key {
+impl HmacKey {
     /// Derives the midstates of a key of any length. User space does this.
     pub fn new(key: &[u8]) -> Self {
         let hashed;
@@ -45,7 +45,7 @@ impl Key {
         }
         let block = to_block(&padded);
         let masked = |mask| {
-            let mut work = Work {
+            let mut work = Sha256Work {
                 state: START,
                 block: block.map(|word| word ^ mask),
             };
@@ -60,7 +60,7 @@ impl Key {
 
     /// Starts a digest: the caller then compresses the padded text, block by block.
     #[inline(always)]
-    pub const fn begin(&self, work: &mut Work) {
+    pub const fn begin(&self, work: &mut Sha256Work) {
         work.state = self.inner;
     }
 
@@ -68,7 +68,7 @@ impl Key {
     ///
     /// `compress` is [`sha256::compress`], which the kernel side calls as a subprogram.
     #[inline(always)]
-    pub fn finish(&self, work: &mut Work, compress: impl Fn(&mut Work)) {
+    pub fn finish(&self, work: &mut Sha256Work, compress: impl Fn(&mut Sha256Work)) {
         work.block = [0; BLOCK_WORDS];
         for (word, digest) in work.block.iter_mut().zip(work.state) {
             *word = digest;
@@ -106,8 +106,8 @@ mod tests {
 
     /// The HMAC of whole blocks, as the kernel side computes it.
     fn of(key: &[u8], text: &[u8]) -> [u8; DIGEST_BYTES] {
-        let key = Key::new(key);
-        let mut work = Work::default();
+        let key = HmacKey::new(key);
+        let mut work = Sha256Work::default();
         key.begin(&mut work);
         let mut padded = text.to_vec();
         padded.push(0x80);

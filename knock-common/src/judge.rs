@@ -30,7 +30,7 @@ pub struct Judgement {
 
 /// What the kernel side does with a frame.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Action {
+pub enum FrameAction {
     /// Passes it to the network stack.
     Pass,
     /// Drops it.
@@ -43,14 +43,14 @@ impl Judgement {
     /// What the kernel side does with the frame: the verdict, unless the configuration is a dry run. With answers in
     /// use, a complete sequence may have left one too, and so may a SPA packet.
     #[inline(always)]
-    pub const fn action(self, features: Features) -> Action {
+    pub const fn action(self, features: Features) -> FrameAction {
         let passes = matches!(self.verdict(), Verdict::Pass) || features.has(Features::DRY_RUN);
         let may_be_answered = features.has(Features::ANSWERS)
             || features.has(Features::SPA) && answer::is_for_clients(self.reason);
         match (passes, may_be_answered) {
-            (true, _) => Action::Pass,
-            (false, true) => Action::Answer,
-            (false, false) => Action::Drop,
+            (true, _) => FrameAction::Pass,
+            (false, true) => FrameAction::Answer,
+            (false, false) => FrameAction::Drop,
         }
     }
 

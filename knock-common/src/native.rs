@@ -12,7 +12,7 @@ use crate::{
     grant::{Completed, Grant, GrantChange},
     grant_prefix::GrantPrefix,
     handshake,
-    hmac::Scratch,
+    hmac::HmacScratch,
     knock, lockout, otp,
     packet::Segment,
     packet_info::PacketInfo,
@@ -22,7 +22,7 @@ use crate::{
 };
 
 /// An environment whose [`Subprograms`] are ordinary functions.
-pub trait Native: Env {
+pub trait NativeEnv: Env {
     /// See [`claim::take`]. A test that explores all orders of accesses tries less often.
     fn take_claim(&self, slot: u32) -> bool {
         claim::take(self, slot) != 0
@@ -34,9 +34,9 @@ pub trait Native: Env {
     }
 }
 
-impl<E: Native> NativeSteps for E {}
+impl<E: NativeEnv> NativeSteps for E {}
 
-impl<E: Native> Subprograms for E {
+impl<E: NativeEnv> Subprograms for E {
     fn cookie(&self, connection: &Connection, epoch: u32) -> u32 {
         cookie::in_epoch(self, connection, epoch)
     }
@@ -138,21 +138,21 @@ impl<E: Native> Subprograms for E {
         spa::judge::allow(self, scratch)
     }
 
-    fn find_fwknop_key(&self, scratch: &mut fwknop::Scratch) -> u32 {
+    fn find_fwknop_key(&self, scratch: &mut fwknop::FwknopScratch) -> u32 {
         fwknop::judge::find_key(self, scratch)
     }
 
-    fn refuse_fwknop(&self, scratch: &mut fwknop::Scratch) -> SpaStep {
+    fn refuse_fwknop(&self, scratch: &mut fwknop::FwknopScratch) -> SpaStep {
         fwknop::judge::refuse_unknown(self, scratch)
     }
 
-    fn decide_fwknop(&self, scratch: &mut fwknop::Scratch, key: u32) -> SpaStep {
+    fn decide_fwknop(&self, scratch: &mut fwknop::FwknopScratch, key: u32) -> SpaStep {
         fwknop::judge::decide(self, scratch, key)
     }
 
     fn find_fwknop_door(
         &self,
-        scratch: &mut fwknop::Scratch,
+        scratch: &mut fwknop::FwknopScratch,
         index: u32,
         user: u16,
         left_ms: u64,
@@ -160,16 +160,22 @@ impl<E: Native> Subprograms for E {
         fwknop::judge::find_door(self, scratch, index, user, left_ms)
     }
 
-    fn open_fwknop_door(&self, scratch: &fwknop::Scratch, index: u32) -> Reason {
+    fn open_fwknop_door(&self, scratch: &fwknop::FwknopScratch, index: u32) -> Reason {
         fwknop::judge::open_door(self, scratch, index)
     }
 
-    fn open_fwknop(&self, scratch: &mut fwknop::Scratch) -> Reason {
+    fn open_fwknop(&self, scratch: &mut fwknop::FwknopScratch) -> Reason {
         fwknop::judge::open_doors(self, scratch)
     }
 
     fn source_knocks(&self, info: &PacketInfo, position: OtpPosition) -> SourceKnocks {
-        otp::source_knocks(self, info, position, &mut Scratch::empty(), sha1::compress)
+        otp::source_knocks(
+            self,
+            info,
+            position,
+            &mut HmacScratch::empty(),
+            sha1::compress,
+        )
     }
 
     fn advance(&self, info: &PacketInfo, first: u32, source_knocks: SourceKnocks) -> Decision {
@@ -203,12 +209,12 @@ impl FrameSubprograms for [u8] {
         segment: &Segment,
         env: &E,
         port: SpaPort,
-        scratch: &mut fwknop::Scratch,
+        scratch: &mut fwknop::FwknopScratch,
     ) -> SpaStep {
         fwknop::judge::copy(self, segment, env, port, scratch)
     }
 
-    fn load(&self, offset: usize, scratch: &mut fwknop::Scratch) -> bool {
+    fn load(&self, offset: usize, scratch: &mut fwknop::FwknopScratch) -> bool {
         let mut places = scratch.room().iter_mut().zip(offset..);
         places.all(|(place, at)| self.u8(at).map(|byte| *place = byte).is_some())
     }

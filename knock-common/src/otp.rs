@@ -6,12 +6,12 @@
 
 use crate::{
     Address, Env,
-    hmac::{HashInput, KEY_MOST, MESSAGE_MOST, Scratch},
+    hmac::{HashInput, HmacScratch, KEY_MOST, MESSAGE_MOST},
     layout::Symbol,
     packet::Protocol,
     packet_info::PacketInfo,
     secret::{SECRET_MOST, Secret},
-    sha1::{DIGEST_BYTES, DIGEST_WORDS, Work, compress},
+    sha1::{DIGEST_BYTES, DIGEST_WORDS, Sha1Work, compress},
     source_knocks::{OtpPosition, SourceKnocks},
 };
 
@@ -40,7 +40,7 @@ pub struct Octets([u32; DIGEST_WORDS]);
 impl Octets {
     /// Computes the octets of a period; with a source, those of the half that depends on it.
     pub fn of(secret: &Secret, source: Option<Address>, period: u64) -> Self {
-        let mut scratch = Scratch::empty();
+        let mut scratch = HmacScratch::empty();
         Self(*digest(&mut scratch, secret, source, period, compress))
     }
 
@@ -58,11 +58,11 @@ impl Octets {
 /// The digest with the octets of a half.
 #[inline(always)]
 fn digest<'s>(
-    scratch: &'s mut Scratch,
+    scratch: &'s mut HmacScratch,
     secret: &Secret,
     source: Option<Address>,
     period: u64,
-    compress: impl Fn(&mut Work),
+    compress: impl Fn(&mut Sha1Work),
 ) -> &'s [u32; DIGEST_WORDS] {
     scratch.key.clear();
     scratch.message.clear();
@@ -95,8 +95,8 @@ pub fn source_knocks<E: Env>(
     env: &E,
     info: &PacketInfo,
     position: OtpPosition,
-    scratch: &mut Scratch,
-    compress: impl Fn(&mut Work),
+    scratch: &mut HmacScratch,
+    compress: impl Fn(&mut Sha1Work),
 ) -> SourceKnocks {
     let Some(door) = env.door(position.sequence.wrapping_sub(1).into()) else {
         return SourceKnocks::NONE;

@@ -1,7 +1,7 @@
 //! Records for user space: whether frames reach the program, and whether it can judge them.
 //!
 //! A driver can lose the program while the kernel still reports it as attached. User space therefore compares
-//! what the kernel counts as received with [`Seen`]. A frame costs a load and a comparison; only the first one
+//! what the kernel counts as received with [`FramesSeen`]. A frame costs a load and a comparison; only the first one
 //! since user space looked costs a store, so CPUs don't contend for the cache line.
 
 use bytemuck::{Pod, Zeroable};
@@ -17,7 +17,7 @@ const ETHERTYPE_MIN: u16 = 0x0600;
 /// What the program saw on the interfaces of a slot since user space last cleared it.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, Eq, Pod, PartialEq, Zeroable)]
-pub struct Seen {
+pub struct FramesSeen {
     /// Not 0 if a frame reached the program.
     pub arrived: u64,
     /// Frames of types that the program can't judge and that may carry IP: their number << 16, and the type of the
@@ -25,7 +25,7 @@ pub struct Seen {
     pub foreign: u64,
 }
 
-impl Seen {
+impl FramesSeen {
     /// Number of these frames.
     pub const fn foreign_frames(&self) -> u64 {
         self.foreign >> 16
@@ -36,7 +36,7 @@ impl Seen {
         self.foreign as u16
     }
 
-    /// The word [`Seen::foreign`] after one more frame.
+    /// The word [`FramesSeen::foreign`] after one more frame.
     #[inline(always)]
     pub const fn and_foreign(word: u64, ethertype: u16) -> u64 {
         (word >> 16).wrapping_add(1) << 16 | ethertype as u64
@@ -129,8 +129,8 @@ mod tests {
     fn the_word_counts_foreign_frames_and_keeps_the_last_type() {
         let mut word = 0;
         for (ethertype, frames) in [(0x8864, 1), (0x8864, 2), (0xffff, 3), (0x8847, 4)] {
-            word = Seen::and_foreign(word, ethertype);
-            let seen = Seen {
+            word = FramesSeen::and_foreign(word, ethertype);
+            let seen = FramesSeen {
                 arrived: 1,
                 foreign: word,
             };
@@ -139,18 +139,18 @@ mod tests {
                 (frames, ethertype)
             );
         }
-        let one = Seen {
+        let one = FramesSeen {
             arrived: 0,
             foreign: word,
         };
-        let other = Seen {
+        let other = FramesSeen {
             arrived: 1,
             foreign: 0,
         };
         for (both, name) in [(one.and(other), "left"), (other.and(one), "right")] {
             assert_eq!(
                 both,
-                Seen {
+                FramesSeen {
                     arrived: 1,
                     foreign: word
                 },

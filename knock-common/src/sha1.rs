@@ -28,7 +28,7 @@ const ROUNDS: usize = 80;
 /// A state and the next block.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, Pod, Zeroable)]
-pub struct Work {
+pub struct Sha1Work {
     /// The digest of the blocks so far.
     pub state: [u32; DIGEST_WORDS],
     /// The next block, as numbers.
@@ -37,8 +37,8 @@ pub struct Work {
 
 /// Adds the block to the state, and overwrites the block.
 #[inline(always)]
-pub fn compress(work: &mut Work) {
-    let Work { state, block } = work;
+pub fn compress(work: &mut Sha1Work) {
+    let Sha1Work { state, block } = work;
     let [mut a, mut b, mut c, mut d, mut e] = *state;
     for round in 0..ROUNDS {
         let (mix, constant) = match round {

@@ -52,7 +52,7 @@ static CONSTANTS: [u32; ROUNDS] = [
 /// A state and the next block.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, Pod, Zeroable)]
-pub struct Work {
+pub struct Sha256Work {
     /// The digest of the blocks so far.
     pub state: [u32; DIGEST_WORDS],
     /// The next block, as numbers.
@@ -61,8 +61,8 @@ pub struct Work {
 
 /// Adds the block to the state, and overwrites the block.
 #[inline(always)]
-pub fn compress(work: &mut Work) {
-    let Work { state, block } = work;
+pub fn compress(work: &mut Sha256Work) {
+    let Sha256Work { state, block } = work;
     let [mut a, mut b, mut c, mut d, mut e, mut f, mut g, mut h] = *state;
     let mut first = 0_usize;
     while first < ROUNDS {
@@ -107,7 +107,7 @@ pub fn compress(work: &mut Work) {
 
 /// Returns the digest of a text. It is for user space; the verifier accepts no text of unknown length.
 pub fn digest(text: &[u8]) -> [u32; DIGEST_WORDS] {
-    let mut work = Work {
+    let mut work = Sha256Work {
         state: START,
         block: [0; BLOCK_WORDS],
     };

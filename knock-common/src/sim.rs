@@ -13,7 +13,7 @@ use std::{
 use bytemuck::{Pod, Zeroable as _};
 
 use self::tables::cells;
-pub use self::tables::{Cells, Chain, Words};
+pub use self::tables::{Cells, Chain, WordMap};
 
 use crate::{
     Address, Env, Stat,
@@ -25,7 +25,7 @@ use crate::{
         Config, DoorEntry, EdgeKey, Features, FlowKey, GrantKey, Node, OtpEntry, PortRule,
         ProgressKey, UsedKey, WAYS,
     },
-    native::Native,
+    native::NativeEnv,
     reason::Reporting,
     spa::layout::{
         AnswerWords, FwknopKey, Gate, SpaKey, SpaKeyId, SpaKeyName, SpaMay, SpaMayKey, SpaScratch,
@@ -50,7 +50,7 @@ impl Default for LockoutKey {
 
 /// Maps below an environment in memory, by their names in [`crate::layout::MAPS`]. The environment reads each entry
 /// once, when it is first used.
-pub trait Below {
+pub trait BackingMaps {
     /// An element of an array; `None` if there is none.
     fn element<V: Pod>(&self, map: &'static str, index: u32) -> Option<V>;
 
@@ -63,9 +63,9 @@ pub trait Below {
 
 /// No maps: the environment has only the entries that were added to it.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Nothing;
+pub struct NoMaps;
 
-impl Below for Nothing {
+impl BackingMaps for NoMaps {
     fn element<V: Pod>(&self, _map: &'static str, _index: u32) -> Option<V> {
         None
     }
@@ -80,7 +80,7 @@ impl Below for Nothing {
 }
 
 /// Maps in memory, and a clock that is set by hand.
-pub type Sim = Overlay<Nothing>;
+pub type Sim = Overlay<NoMaps>;
 
 /// An environment in memory over other maps, which it never changes.
 #[derive(Debug, Default)]
@@ -120,17 +120,17 @@ pub struct Overlay<B> {
     /// Claims by slot.
     pub claims: RefCell<HashMap<u32, Rc<Cell<u64>>>>,
     /// See [`Env::progress`].
-    pub progress: Words<ProgressKey>,
+    pub progress: WordMap<ProgressKey>,
     /// See [`Env::allow`].
-    pub allow: Words<GrantKey>,
+    pub allow: WordMap<GrantKey>,
     /// See [`Env::flows`].
-    pub flows: Words<FlowKey>,
+    pub flows: WordMap<FlowKey>,
     /// See [`Env::lockouts`].
     pub lockouts: RefCell<HashMap<u32, Cells>>,
     /// See [`Env::lockout_key`].
     pub lockout_key: LockoutKey,
     /// See [`Env::used`].
-    pub used: Words<UsedKey>,
+    pub used: WordMap<UsedKey>,
     /// See [`Env::wall_clock`].
     pub wall_clock: Cell<u64>,
     /// Gates by index.
@@ -140,9 +140,9 @@ pub struct Overlay<B> {
     /// See [`Env::spa_may`].
     pub spa_may: HashMap<SpaMayKey, SpaMay>,
     /// See [`Env::spa_last`].
-    pub spa_last: Words<SpaKeyId>,
+    pub spa_last: WordMap<SpaKeyId>,
     /// See [`Env::spa_seen`].
-    pub spa_seen: Words<SpaTag>,
+    pub spa_seen: WordMap<SpaTag>,
     /// See [`Env::spa_other`].
     pub spa_other: Cell<Address>,
     /// Keys of fwknop users by index.
@@ -178,7 +178,7 @@ impl<B> Overlay<B> {
     }
 }
 
-impl<B: Below> Env for Overlay<B> {
+impl<B: BackingMaps> Env for Overlay<B> {
     type Word = Rc<Cell<u64>>;
 
     fn now(&self) -> Moment {
@@ -336,8 +336,11 @@ impl<B: Below> Env for Overlay<B> {
         Some(result)
     }
 
-    fn with_fwknop_scratch<T>(&self, judge: impl FnOnce(&mut fwknop::Scratch) -> T) -> Option<T> {
-        Some(judge(&mut fwknop::Scratch::zeroed()))
+    fn with_fwknop_scratch<T>(
+        &self,
+        judge: impl FnOnce(&mut fwknop::FwknopScratch) -> T,
+    ) -> Option<T> {
+        Some(judge(&mut fwknop::FwknopScratch::zeroed()))
     }
 
     fn fwknop_key(&self, index: u32) -> Option<&FwknopKey> {
@@ -371,12 +374,12 @@ impl<B: Below> Env for Overlay<B> {
     }
 }
 
-impl<B: Below> Native for Overlay<B> {}
+impl<B: BackingMaps> NativeEnv for Overlay<B> {}
 
 /// The tables of an overlay, each by the type of its keys.
 macro_rules! tables {
     ($($key:ty: $words:ident, $map:literal;)+) => {
-        $(impl<B: Below> Table<$key> for Overlay<B> {
+        $(impl<B: BackingMaps> Table<$key> for Overlay<B> {
             type Word = Rc<Cell<u64>>;
 
             fn find(&self, key: &$key) -> Option<Self::Word> {
@@ -421,7 +424,7 @@ mod tests {
         }
     }
 
-    impl Below for Zeros {
+    impl BackingMaps for Zeros {
         fn element<V: Pod>(&self, _map: &'static str, _index: u32) -> Option<V> {
             self.read()
         }

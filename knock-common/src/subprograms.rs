@@ -99,28 +99,28 @@ pub trait Subprograms: Env + Steps {
     fn allow_spa(&self, scratch: &mut SpaScratch) -> SpaStep;
 
     /// See [`crate::fwknop::judge::find_key`].
-    fn find_fwknop_key(&self, scratch: &mut fwknop::Scratch) -> u32;
+    fn find_fwknop_key(&self, scratch: &mut fwknop::FwknopScratch) -> u32;
 
     /// See [`crate::fwknop::judge::refuse_unknown`].
-    fn refuse_fwknop(&self, scratch: &mut fwknop::Scratch) -> SpaStep;
+    fn refuse_fwknop(&self, scratch: &mut fwknop::FwknopScratch) -> SpaStep;
 
     /// See [`crate::fwknop::judge::decide`].
-    fn decide_fwknop(&self, scratch: &mut fwknop::Scratch, key: u32) -> SpaStep;
+    fn decide_fwknop(&self, scratch: &mut fwknop::FwknopScratch, key: u32) -> SpaStep;
 
     /// See [`crate::fwknop::judge::find_door`].
     fn find_fwknop_door(
         &self,
-        scratch: &mut fwknop::Scratch,
+        scratch: &mut fwknop::FwknopScratch,
         index: u32,
         user: u16,
         left_ms: u64,
     ) -> bool;
 
     /// See [`crate::fwknop::judge::open_door`].
-    fn open_fwknop_door(&self, scratch: &fwknop::Scratch, index: u32) -> Reason;
+    fn open_fwknop_door(&self, scratch: &fwknop::FwknopScratch, index: u32) -> Reason;
 
     /// See [`crate::fwknop::judge::open_doors`].
-    fn open_fwknop(&self, scratch: &mut fwknop::Scratch) -> Reason;
+    fn open_fwknop(&self, scratch: &mut fwknop::FwknopScratch) -> Reason;
 
     /// See [`crate::otp::source_knocks`].
     fn source_knocks(&self, info: &PacketInfo, position: OtpPosition) -> SourceKnocks;
@@ -156,9 +156,9 @@ pub trait FrameSubprograms: Bytes {
         segment: &Segment,
         env: &E,
         port: SpaPort,
-        scratch: &mut fwknop::Scratch,
+        scratch: &mut fwknop::FwknopScratch,
     ) -> SpaStep;
 
-    /// Copies the bytes at `offset` to [`crate::fwknop::Scratch::room`]. Returns whether the packet has as many.
-    fn load(&self, offset: usize, scratch: &mut fwknop::Scratch) -> bool;
+    /// Copies the bytes at `offset` to [`crate::fwknop::FwknopScratch::room`]. Returns whether the packet has as many.
+    fn load(&self, offset: usize, scratch: &mut fwknop::FwknopScratch) -> bool;
 }

@@ -7,11 +7,11 @@ use bytemuck::Zeroable as _;
 use knock_common::{
     Address,
     fwknop::{
-        self, Native, PACKET_MAX, PREFIX, Passphrase, Scratch,
+        self, FwknopNative, FwknopScratch, PACKET_MAX, PREFIX, Passphrase,
         base64::character,
         text::{MessageKind, NO_PORT, Request, username_hash},
     },
-    hmac_sha256::Key,
+    hmac_sha256::HmacKey,
     layout::port_index,
     packet::Protocol::{Tcp, Udp},
     spa::layout::SourcePrefix,
@@ -424,15 +424,16 @@ proptest! {
 
 /// What a packet is, judged with a stanza's keys; `None` if it is not authentic.
 fn open(passphrase: &[u8], hmac_key: &[u8], packet: &[u8]) -> Option<(MessageKind, Request)> {
-    let mut scratch = Scratch::zeroed();
+    let mut scratch = FwknopScratch::zeroed();
     if !scratch.expect(packet.len()) {
         return None;
     }
     scratch.room().copy_from_slice(packet);
-    let is_authentic = scratch.begin() && scratch.is_authentic(&Native, &Key::new(hmac_key));
+    let is_authentic =
+        scratch.begin() && scratch.is_authentic(&FwknopNative, &HmacKey::new(hmac_key));
     is_authentic.then(|| {
         let passphrase = Passphrase::new(passphrase).unwrap();
-        let kind = fwknop::open(&Native, &mut scratch, &passphrase);
+        let kind = fwknop::open(&FwknopNative, &mut scratch, &passphrase);
         (kind, scratch.request)
     })
 }

@@ -32,7 +32,7 @@ use knock_common::{
         PortRule, ProgressKey, Symbol, UsedKey, WAYS, port_index,
     },
     lockout,
-    native::Native,
+    native::NativeEnv,
     packet::{
         Protocol::{Tcp, Udp},
         flag::{ACK, SYN},
@@ -458,8 +458,11 @@ impl Env for Cpu {
         Some(judge(&mut SpaScratch::zeroed()))
     }
 
-    fn with_fwknop_scratch<T>(&self, judge: impl FnOnce(&mut fwknop::Scratch) -> T) -> Option<T> {
-        Some(judge(&mut fwknop::Scratch::zeroed()))
+    fn with_fwknop_scratch<T>(
+        &self,
+        judge: impl FnOnce(&mut fwknop::FwknopScratch) -> T,
+    ) -> Option<T> {
+        Some(judge(&mut fwknop::FwknopScratch::zeroed()))
     }
 
     fn fwknop_key(&self, _index: u32) -> Option<&FwknopKey> {
@@ -485,7 +488,7 @@ impl Env for Cpu {
     }
 }
 
-impl Native for Cpu {
+impl NativeEnv for Cpu {
     /// Gives up after one try, so that `loom` explores that too.
     fn take_claim(&self, slot: u32) -> bool {
         !self.claims || claim::take_slot(self, slot, 1) != 0
@@ -637,7 +640,7 @@ fn spa_frame(later: u64, action: u8) -> Vec<u8> {
     let mut body = [0; 32];
     body[28] = action;
     let header = [0, STAMP + later].map(u64::to_le_bytes).concat();
-    let key = hmac_sha256::Key::default();
+    let key = hmac_sha256::HmacKey::default();
     for (octet, mask) in body.iter_mut().zip(hmac(&key, &header)) {
         *octet ^= mask;
     }
@@ -657,11 +660,11 @@ fn spa_frame(later: u64, action: u8) -> Vec<u8> {
 }
 
 /// The HMAC of a text that takes one block.
-fn hmac(key: &hmac_sha256::Key, text: &[u8]) -> [u8; 32] {
+fn hmac(key: &hmac_sha256::HmacKey, text: &[u8]) -> [u8; 32] {
     let mut block = [0; 64];
     block[..text.len()].copy_from_slice(text);
     block[text.len()] = 0x80;
-    let mut work = sha256::Work::default();
+    let mut work = sha256::Sha256Work::default();
     key.begin(&mut work);
     let (words, _) = block.as_chunks();
     for (word, octets) in work.block.iter_mut().zip(words) {

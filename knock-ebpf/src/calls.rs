@@ -5,9 +5,9 @@ use knock_common::{
     connection::{Connection, HandshakeStep},
     decision::Decision,
     event::EventHead,
-    fwknop::{Passphrase, Scratch, Steps, aes, md5, text::Request},
+    fwknop::{FwknopScratch, Passphrase, Steps, aes, md5, text::Request},
     grant::{Completed, Grant, GrantChange},
-    hmac_sha256::Key,
+    hmac_sha256::HmacKey,
     layout::Features,
     packet::Segment,
     packet_info::PacketInfo,
@@ -165,32 +165,38 @@ impl Subprograms for Maps {
     }
 
     #[inline(always)]
-    fn find_fwknop_key(&self, scratch: &mut Scratch) -> u32 {
+    fn find_fwknop_key(&self, scratch: &mut FwknopScratch) -> u32 {
         fwknop::find_fwknop_key(scratch) as u32
     }
 
     #[inline(always)]
-    fn refuse_fwknop(&self, scratch: &mut Scratch) -> SpaStep {
+    fn refuse_fwknop(&self, scratch: &mut FwknopScratch) -> SpaStep {
         SpaStep::from_word(fwknop::refuse_fwknop(scratch))
     }
 
     #[inline(always)]
-    fn decide_fwknop(&self, scratch: &mut Scratch, key: u32) -> SpaStep {
+    fn decide_fwknop(&self, scratch: &mut FwknopScratch, key: u32) -> SpaStep {
         SpaStep::from_word(fwknop::decide_fwknop(scratch, key))
     }
 
     #[inline(always)]
-    fn find_fwknop_door(&self, scratch: &mut Scratch, index: u32, user: u16, left_ms: u64) -> bool {
+    fn find_fwknop_door(
+        &self,
+        scratch: &mut FwknopScratch,
+        index: u32,
+        user: u16,
+        left_ms: u64,
+    ) -> bool {
         fwknop::find_fwknop_door(scratch, index, user.into(), left_ms) != 0
     }
 
     #[inline(always)]
-    fn open_fwknop_door(&self, scratch: &Scratch, index: u32) -> Reason {
+    fn open_fwknop_door(&self, scratch: &FwknopScratch, index: u32) -> Reason {
         reason(fwknop::open_fwknop_door(scratch, index))
     }
 
     #[inline(always)]
-    fn open_fwknop(&self, scratch: &mut Scratch) -> Reason {
+    fn open_fwknop(&self, scratch: &mut FwknopScratch) -> Reason {
         reason(fwknop::open_fwknop(scratch))
     }
 
@@ -246,7 +252,7 @@ impl FrameSubprograms for Frame {
         segment: &Segment,
         _env: &E,
         port: SpaPort,
-        scratch: &mut Scratch,
+        scratch: &mut FwknopScratch,
     ) -> SpaStep {
         let (word, port_number) = segment.to_words();
         let port = port.to_bits().into();
@@ -260,29 +266,29 @@ impl FrameSubprograms for Frame {
     }
 
     #[inline(always)]
-    fn load(&self, offset: usize, scratch: &mut Scratch) -> bool {
+    fn load(&self, offset: usize, scratch: &mut FwknopScratch) -> bool {
         fwknop::load_fwknop(self.context, scratch, offset as u32) != 0
     }
 }
 
 impl Steps for Maps {
     #[inline(always)]
-    fn compress_sha256(&self, work: &mut sha256::Work) {
+    fn compress_sha256(&self, work: &mut sha256::Sha256Work) {
         subprograms::compress_sha256(work);
     }
 
     #[inline(always)]
-    fn compress_md5(&self, work: &mut md5::Work) {
+    fn compress_md5(&self, work: &mut md5::Md5Work) {
         fwknop::compress_md5(work);
     }
 
     #[inline(always)]
-    fn expand_key(&self, work: &mut aes::Work) {
+    fn expand_key(&self, work: &mut aes::AesWork) {
         fwknop::expand_key(work);
     }
 
     #[inline(always)]
-    fn decrypt_block(&self, work: &mut aes::Work) {
+    fn decrypt_block(&self, work: &mut aes::AesWork) {
         fwknop::decrypt_block(work);
     }
 
@@ -297,42 +303,42 @@ impl Steps for Maps {
     }
 
     #[inline(always)]
-    fn begin(&self, scratch: &mut Scratch) -> bool {
+    fn begin(&self, scratch: &mut FwknopScratch) -> bool {
         fwknop::begin_fwknop(scratch) != 0
     }
 
     #[inline(always)]
-    fn is_authentic(&self, scratch: &mut Scratch, key: &Key) -> bool {
+    fn is_authentic(&self, scratch: &mut FwknopScratch, key: &HmacKey) -> bool {
         fwknop::is_authentic(scratch, key) != 0
     }
 
     #[inline(always)]
-    fn decode(&self, scratch: &mut Scratch) -> bool {
+    fn decode(&self, scratch: &mut FwknopScratch) -> bool {
         fwknop::decode(scratch) != 0
     }
 
     #[inline(always)]
-    fn derive_key(&self, scratch: &mut Scratch, passphrase: &Passphrase) {
+    fn derive_key(&self, scratch: &mut FwknopScratch, passphrase: &Passphrase) {
         fwknop::derive_key(scratch, passphrase);
     }
 
     #[inline(always)]
-    fn begins_with_digits(&self, scratch: &mut Scratch) -> bool {
+    fn begins_with_digits(&self, scratch: &mut FwknopScratch) -> bool {
         fwknop::begins_with_digits(scratch) != 0
     }
 
     #[inline(always)]
-    fn decrypt(&self, scratch: &mut Scratch) {
+    fn decrypt(&self, scratch: &mut FwknopScratch) {
         fwknop::decrypt(scratch);
     }
 
     #[inline(always)]
-    fn unpad(&self, scratch: &mut Scratch) -> bool {
+    fn unpad(&self, scratch: &mut FwknopScratch) -> bool {
         fwknop::unpad(scratch) != 0
     }
 
     #[inline(always)]
-    fn read(&self, scratch: &mut Scratch) {
+    fn read(&self, scratch: &mut FwknopScratch) {
         fwknop::read_text(scratch);
     }
 }

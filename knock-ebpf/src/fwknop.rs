@@ -4,8 +4,8 @@
 use aya_ebpf::{bindings::xdp_md, helpers::bpf_xdp_load_bytes, programs::XdpContext};
 use knock_common::{
     Address, Reason,
-    fwknop::{Passphrase, Scratch, aes, judge, md5, text::Request},
-    hmac_sha256::Key,
+    fwknop::{FwknopScratch, Passphrase, aes, judge, md5, text::Request},
+    hmac_sha256::HmacKey,
     packet::Segment,
     spa::{layout::FwknopKey, port::SpaPort, step::SpaStep},
 };
@@ -17,12 +17,12 @@ use crate::{frame::Frame, maps::Maps};
 #[inline(never)]
 pub(crate) extern "C" fn copy_fwknop(
     context: *mut xdp_md,
-    scratch: *mut Scratch,
+    scratch: *mut FwknopScratch,
     segment: u64,
     port_number: u32,
     port: u32,
 ) -> u64 {
-    // SAFETY: the caller's `Scratch`, which only this function uses during the call, or null.
+    // SAFETY: the caller's `FwknopScratch`, which only this function uses during the call, or null.
     let Some(scratch) = (unsafe { scratch.as_mut() }) else {
         return SpaStep::NotSpa.to_word();
     };
@@ -37,7 +37,7 @@ pub(crate) extern "C" fn copy_fwknop(
 #[inline(never)]
 pub(crate) extern "C" fn load_fwknop(
     context: *mut xdp_md,
-    scratch: *mut Scratch,
+    scratch: *mut FwknopScratch,
     offset: u32,
 ) -> u64 {
     // SAFETY: as in `copy_fwknop`.
@@ -71,7 +71,7 @@ pub(crate) extern "C" fn admits(key: *const FwknopKey, source: *const Address) -
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub(crate) extern "C" fn find_fwknop_door(
-    scratch: *mut Scratch,
+    scratch: *mut FwknopScratch,
     index: u32,
     user: u32,
     left_ms: u64,
@@ -86,7 +86,7 @@ pub(crate) extern "C" fn find_fwknop_door(
 
 #[unsafe(no_mangle)]
 #[inline(never)]
-pub(crate) extern "C" fn open_fwknop_door(scratch: *const Scratch, index: u32) -> u64 {
+pub(crate) extern "C" fn open_fwknop_door(scratch: *const FwknopScratch, index: u32) -> u64 {
     // SAFETY: as in `copy_fwknop`.
     let scratch = unsafe { scratch.as_ref() };
     let reason = scratch.map(|scratch| judge::open_door(&Maps::new(), scratch, index));
@@ -111,23 +111,23 @@ macro_rules! subprograms {
 }
 
 subprograms! {
-    find_fwknop_key(scratch: Scratch) judge::find_key(&Maps::new(), scratch);
-    refuse_fwknop(scratch: Scratch) judge::refuse_unknown(&Maps::new(), scratch).to_word();
-    decide_fwknop(scratch: Scratch, key: u32) judge::decide(&Maps::new(), scratch, key).to_word();
-    open_fwknop(scratch: Scratch) judge::open_doors(&Maps::new(), scratch) as u64;
-    compress_md5(work: md5::Work) { md5::compress(work); 0_u64 };
-    expand_key(work: aes::Work) { aes::expand(work); 0_u64 };
-    decrypt_block(work: aes::Work) { aes::decrypt(work); 0_u64 };
+    find_fwknop_key(scratch: FwknopScratch) judge::find_key(&Maps::new(), scratch);
+    refuse_fwknop(scratch: FwknopScratch) judge::refuse_unknown(&Maps::new(), scratch).to_word();
+    decide_fwknop(scratch: FwknopScratch, key: u32) judge::decide(&Maps::new(), scratch, key).to_word();
+    open_fwknop(scratch: FwknopScratch) judge::open_doors(&Maps::new(), scratch) as u64;
+    compress_md5(work: md5::Md5Work) { md5::compress(work); 0_u64 };
+    expand_key(work: aes::AesWork) { aes::expand(work); 0_u64 };
+    decrypt_block(work: aes::AesWork) { aes::decrypt(work); 0_u64 };
     // An argument of eight bits has no bounds for the verifier.
     read_character(request: Request, character: u32) { request.read(character as u8); 0_u64 };
-    begin_fwknop(scratch: Scratch) scratch.begin();
-    is_authentic(scratch: Scratch, key: *const Key) {
+    begin_fwknop(scratch: FwknopScratch) scratch.begin();
+    is_authentic(scratch: FwknopScratch, key: *const HmacKey) {
         // SAFETY: a key in a map, which lives during the call, or null.
         let key = unsafe { key.as_ref() };
         key.is_some_and(|key| scratch.is_authentic(&Maps::new(), key))
     };
-    decode(scratch: Scratch) scratch.decode();
-    derive_key(scratch: Scratch, passphrase: *const Passphrase) {
+    decode(scratch: FwknopScratch) scratch.decode();
+    derive_key(scratch: FwknopScratch, passphrase: *const Passphrase) {
         // SAFETY: a passphrase in a map, which lives during the call, or null.
         let passphrase = unsafe { passphrase.as_ref() };
         if let Some(passphrase) = passphrase {
@@ -135,8 +135,8 @@ subprograms! {
         }
         0_u64
     };
-    begins_with_digits(scratch: Scratch) scratch.begins_with_digits(&Maps::new());
-    decrypt(scratch: Scratch) { scratch.decrypt(&Maps::new()); 0_u64 };
-    unpad(scratch: Scratch) scratch.unpad();
-    read_text(scratch: Scratch) { scratch.read(&Maps::new()); 0_u64 };
+    begins_with_digits(scratch: FwknopScratch) scratch.begins_with_digits(&Maps::new());
+    decrypt(scratch: FwknopScratch) { scratch.decrypt(&Maps::new()); 0_u64 };
+    unpad(scratch: FwknopScratch) scratch.unpad();
+    read_text(scratch: FwknopScratch) { scratch.read(&Maps::new()); 0_u64 };
 }

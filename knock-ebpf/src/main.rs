@@ -19,7 +19,7 @@ use aya_ebpf::{
     macros::{classifier, xdp},
     programs::{TcContext, XdpContext},
 };
-use knock_common::{Bytes as _, Env as _, decide, judge::Action, layout::Features};
+use knock_common::{Bytes as _, Env as _, decide, judge::FrameAction, layout::Features};
 
 use crate::{frame::Frame, maps::Maps};
 
@@ -37,9 +37,9 @@ fn knock(context: XdpContext) -> u32 {
         subprograms::log_reason(reason as u32);
     }
     match judgement.action(maps.features()) {
-        Action::Pass => xdp_action::XDP_PASS,
-        Action::Drop => xdp_action::XDP_DROP,
-        Action::Answer => subprograms::answer(context.as_ptr().cast()),
+        FrameAction::Pass => xdp_action::XDP_PASS,
+        FrameAction::Drop => xdp_action::XDP_DROP,
+        FrameAction::Answer => subprograms::answer(context.as_ptr().cast()),
     }
 }
 

@@ -18,7 +18,7 @@ use knock_common::{
     env::{Bucket, Table, Word},
     event::Event,
     fwknop,
-    hmac::Scratch,
+    hmac::HmacScratch,
     layout::{
         ALLOW_MAX, BUCKETS, CLAIMS as CLAIM_SLOTS, Config, DOOR_ENTRIES_MAX, DOORS_MAX, DoorEntry,
         EVENTS_BYTES, EdgeKey, FLOWS_MAX, Features, FlowKey, GrantKey, LOCKOUT_BUCKETS,
@@ -26,7 +26,7 @@ use knock_common::{
         PortRule, ProgressKey, TARGETS_MAX, TRUST_MAX, USED_MAX, UsedKey, WAYS,
     },
     reason::{COUNTERS_MAX, Reporting},
-    seen::{self, Seen},
+    seen::{self, FramesSeen},
     spa::layout::{
         AnswerWords, FWKNOP_KEYS_MAX, FwknopKey, GATES, Gate, KEYS_MAX, LAST_MAX, MAY_MAX,
         SEEN_MAX, SpaKey, SpaKeyId, SpaKeyName, SpaMay, SpaMayKey, SpaScratch, SpaTag,
@@ -76,7 +76,7 @@ static FLOWS: LruHashMap<FlowKey, u64, { FLOWS_MAX as usize }> = LruHashMap::new
 static LOCKOUTS: Array<[u64; WAYS], { LOCKOUTS_MAX as usize }> = Array::new();
 /// Keys are slots of interfaces.
 #[btf_map]
-static FRAMES_SEEN: Array<Seen, { seen::SLOTS as usize }> = Array::new();
+static FRAMES_SEEN: Array<FramesSeen, { seen::SLOTS as usize }> = Array::new();
 #[btf_map]
 static USED: HashMap<UsedKey, u64, { USED_MAX as usize }, GROWING> = HashMap::new();
 #[btf_map]
@@ -91,7 +91,7 @@ static EVENTS: RingBuf<Event, { EVENTS_BYTES as usize }> = RingBuf::new();
 static CLOCK: PerCpuArray<[u64; 2], 1> = PerCpuArray::new();
 /// Memory for the computation of HMACs.
 #[btf_map]
-static SCRATCH: PerCpuArray<Scratch, 1> = PerCpuArray::new();
+static SCRATCH: PerCpuArray<HmacScratch, 1> = PerCpuArray::new();
 
 /// Realtime minus time since boot, in nanoseconds; user space writes it each second.
 #[btf_map]
@@ -116,7 +116,7 @@ static SPA_OTHER: PerCpuArray<Address, 1> = PerCpuArray::new();
 static SPA_SCRATCH: PerCpuArray<SpaScratch, 1> = PerCpuArray::new();
 /// Memory for the judgement of a packet of fwknop.
 #[btf_map]
-static FWKNOP_SCRATCH: PerCpuArray<fwknop::Scratch, 1> = PerCpuArray::new();
+static FWKNOP_SCRATCH: PerCpuArray<fwknop::FwknopScratch, 1> = PerCpuArray::new();
 
 /// The answer to the current packet, as words; 0 is none.
 #[btf_map]
@@ -204,7 +204,7 @@ fn spa_scratch() -> Option<&'static mut SpaScratch> {
 
 /// This CPU's memory for the judgement of a packet of fwknop.
 #[inline(always)]
-fn fwknop_scratch() -> Option<&'static mut fwknop::Scratch> {
+fn fwknop_scratch() -> Option<&'static mut fwknop::FwknopScratch> {
     let scratch = FWKNOP_SCRATCH.get_ptr_mut(0)?;
     // SAFETY: as in `spa_scratch`.
     unsafe { scratch.as_mut() }
@@ -218,7 +218,7 @@ pub(crate) fn spa_answer() -> Option<&'static AnswerWords> {
 
 /// This CPU's memory for the computation of HMACs.
 #[inline(always)]
-pub(crate) fn scratch() -> Option<&'static mut Scratch> {
+pub(crate) fn scratch() -> Option<&'static mut HmacScratch> {
     let scratch = SCRATCH.get_ptr_mut(0)?;
     // SAFETY: a CPU judges one packet at a time, and only `subprograms::source_knocks` uses it.
     unsafe { scratch.as_mut() }
@@ -249,7 +249,7 @@ pub(crate) fn note_foreign(interface: u32, ethertype: u16) {
     let seen = FRAMES_SEEN.get_ptr_mut(seen::slot(interface));
     let word = seen.and_then(|seen| Slot::new(seen.cast::<u64>().wrapping_add(1)));
     if let Some(word) = word {
-        word.store(Seen::and_foreign(word.load(), ethertype));
+        word.store(FramesSeen::and_foreign(word.load(), ethertype));
     }
 }
 
@@ -466,7 +466,10 @@ impl Env for Maps {
     }
 
     #[inline(always)]
-    fn with_fwknop_scratch<T>(&self, judge: impl FnOnce(&mut fwknop::Scratch) -> T) -> Option<T> {
+    fn with_fwknop_scratch<T>(
+        &self,
+        judge: impl FnOnce(&mut fwknop::FwknopScratch) -> T,
+    ) -> Option<T> {
         fwknop_scratch().map(judge)
     }
 

@@ -22,7 +22,7 @@ use knock_common::{
     presence,
     reason::Reporting,
     seen,
-    sha1::{self, Work},
+    sha1::{self, Sha1Work},
     sha256,
     source_knocks::{OtpPosition, SourceKnocks},
     spa::{self, gate, layout::SpaScratch, port::SpaPort, step::SpaStep},
@@ -180,8 +180,8 @@ pub(crate) extern "C" fn use_door(
 
 #[unsafe(no_mangle)]
 #[inline(never)]
-pub(crate) extern "C" fn compress(work: *mut Work) -> u64 {
-    // SAFETY: the caller's `Work`, which only this function uses during the call, or null.
+pub(crate) extern "C" fn compress(work: *mut Sha1Work) -> u64 {
+    // SAFETY: the caller's `Sha1Work`, which only this function uses during the call, or null.
     if let Some(work) = unsafe { work.as_mut() } {
         sha1::compress(work);
     }
@@ -190,8 +190,8 @@ pub(crate) extern "C" fn compress(work: *mut Work) -> u64 {
 
 #[unsafe(no_mangle)]
 #[inline(never)]
-pub(crate) extern "C" fn compress_sha256(work: *mut sha256::Work) -> u64 {
-    // SAFETY: the caller's `Work`, which only this function uses during the call, or null.
+pub(crate) extern "C" fn compress_sha256(work: *mut sha256::Sha256Work) -> u64 {
+    // SAFETY: the caller's `Sha1Work`, which only this function uses during the call, or null.
     if let Some(work) = unsafe { work.as_mut() } {
         sha256::compress(work);
     }
@@ -209,7 +209,7 @@ pub(crate) extern "C" fn source_knocks(info: *const PacketInfo, position: u64) -
     let Some(scratch) = maps::scratch() else {
         return none;
     };
-    let compress = |work: &mut Work| {
+    let compress = |work: &mut Sha1Work| {
         compress(work);
     };
     let position = OtpPosition::from_word(position);
@@ -294,7 +294,7 @@ pub(crate) extern "C" fn open_spa(scratch: *mut SpaScratch) -> u64 {
     let Some(scratch) = (unsafe { scratch.as_mut() }) else {
         return SpaStep::NotSpa.to_word();
     };
-    let compress = |work: &mut sha256::Work| {
+    let compress = |work: &mut sha256::Sha256Work| {
         compress_sha256(work);
     };
     spa::judge::open(&Maps::new(), scratch, compress).to_word()
@@ -339,7 +339,7 @@ pub(crate) extern "C" fn write_spa_answer(scratch: *mut SpaScratch, code: u32) -
     let Some(scratch) = (unsafe { scratch.as_mut() }) else {
         return 0;
     };
-    let compress = |work: &mut sha256::Work| {
+    let compress = |work: &mut sha256::Sha256Work| {
         compress_sha256(work);
     };
     let reason = reason(code.into());
@@ -349,7 +349,7 @@ pub(crate) extern "C" fn write_spa_answer(scratch: *mut SpaScratch, code: u32) -
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub(crate) extern "C" fn seal_spa_answer(scratch: *mut SpaScratch) -> u64 {
-    let compress = |work: &mut sha256::Work| {
+    let compress = |work: &mut sha256::Sha256Work| {
         compress_sha256(work);
     };
     // SAFETY: as in `pass_gate`.

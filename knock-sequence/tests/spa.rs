@@ -4,7 +4,7 @@
 
 use knock_common::reason::Reason;
 use knock_sequence::spa::{
-    Action, Answer, Channel, DoorId, PACKET_LENGTH, PrivateKey, Request, WANT_ANSWER,
+    Answer, Channel, DoorAction, DoorId, PACKET_LENGTH, PrivateKey, Request, WANT_ANSWER,
 };
 
 /// See the file for its columns.
@@ -40,8 +40,8 @@ fn packets_are_those_of_an_independent_client() {
             },
             seconds: seconds.parse().unwrap(),
             action: match action & !WANT_ANSWER {
-                0 => Action::Open,
-                _ => Action::Close,
+                0 => DoorAction::Open,
+                _ => DoorAction::Close,
             },
             answer: action & WANT_ANSWER != 0,
         };
@@ -130,7 +130,7 @@ fn packets_of_a_key(count: u64) -> Vec<[u8; PACKET_LENGTH]> {
             source: Some([203, 0, 113, 7].into()),
             door: DoorId::of_name("ssh"),
             seconds: 30,
-            action: Action::Open,
+            action: DoorAction::Open,
             answer: true,
         })
     };

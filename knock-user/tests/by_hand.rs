@@ -9,7 +9,7 @@ use knock_common::{
     layout::{DoorEntry, GrantKey, PORT_GROUPS_PER_DOOR},
     time::SKEW_MS,
 };
-use knock_user::ledger::{Action, Ending, Ledger, Lookup, Revocation};
+use knock_user::ledger::{Ending, Ledger, LedgerAction, Lookup, Revocation};
 
 /// Opens port group 1.
 const SSH: u16 = 0;
@@ -159,10 +159,10 @@ fn openings_follow_the_prefix_of_their_door() {
         world.knock_and_receive(other, SSH);
         let doors = Env::doors(after);
         let actions = world.ledger.set_doors(doors, world.now_ms);
-        let is_narrowed = |action: &&Action| {
+        let is_narrowed = |action: &&LedgerAction| {
             matches!(
                 action,
-                Action::Closed {
+                LedgerAction::Closed {
                     ending: Ending::Narrowed,
                     ..
                 }
@@ -333,7 +333,7 @@ impl Env {
         }
     }
 
-    fn grant(&mut self, source: Address, door: u16, lasts_ms: u64) -> Vec<Action> {
+    fn grant(&mut self, source: Address, door: u16, lasts_ms: u64) -> Vec<LedgerAction> {
         let until_ms = self.now_ms + lasts_ms;
         let grant = Grant { until_ms, door };
         for key in self.ledger.entries_of(source, door) {
@@ -342,7 +342,7 @@ impl Env {
         self.ledger.granted(source, grant, ROOT, self.now_ms)
     }
 
-    fn revoke(&mut self, source: Address, door: Option<u16>) -> (Revocation, Vec<Action>) {
+    fn revoke(&mut self, source: Address, door: Option<u16>) -> (Revocation, Vec<LedgerAction>) {
         let entries: Vec<_> = self
             .allow
             .iter()
@@ -372,17 +372,17 @@ impl Env {
         }
     }
 
-    fn receive(&mut self, event: &Event) -> Vec<Action> {
+    fn receive(&mut self, event: &Event) -> Vec<LedgerAction> {
         self.ledger.receive(event, self.now_ms)
     }
 
-    fn knock_and_receive(&mut self, source: Address, door: u16) -> Vec<Action> {
+    fn knock_and_receive(&mut self, source: Address, door: u16) -> Vec<LedgerAction> {
         let event = self.knock(source, door);
         self.receive(&event)
     }
 
     /// The time passes, and what is due is done.
-    fn wait(&mut self, millis: u64) -> Vec<Action> {
+    fn wait(&mut self, millis: u64) -> Vec<LedgerAction> {
         self.now_ms += millis;
         let allow = &self.allow;
         let look = |key: &GrantKey| {
@@ -392,7 +392,7 @@ impl Env {
         };
         let actions = self.ledger.due(self.now_ms, look);
         for action in &actions {
-            if let Action::Remove { key, grant } = action {
+            if let LedgerAction::Remove { key, grant } = action {
                 assert_eq!(self.allow.remove(key), Some(*grant));
             }
         }
@@ -412,21 +412,23 @@ impl Env {
 }
 
 /// The reported openings and endings, in short.
-fn summary(actions: &[Action]) -> String {
+fn summary(actions: &[LedgerAction]) -> String {
     let name = |door| ["ssh", "both", "shut", "none"][usize::from(door)];
     let words: Vec<String> = actions
         .iter()
         .filter_map(|action| match *action {
-            Action::Opened { door, by, .. } => Some(format!("opened {} {by:?}", name(door))),
-            Action::Refreshed { door, by, .. } => Some(format!("refreshed {} {by:?}", name(door))),
-            Action::Closed { door, ending, .. } => Some(match ending {
+            LedgerAction::Opened { door, by, .. } => Some(format!("opened {} {by:?}", name(door))),
+            LedgerAction::Refreshed { door, by, .. } => {
+                Some(format!("refreshed {} {by:?}", name(door)))
+            }
+            LedgerAction::Closed { door, ending, .. } => Some(match ending {
                 Ending::Revoked { by } => format!("revoked {} {by}", name(door)),
                 Ending::Expired => format!("expired {}", name(door)),
                 Ending::Sequence { .. } | Ending::Packet | Ending::Removed | Ending::Narrowed => {
                     format!("closed {}", name(door))
                 }
             }),
-            Action::Remove { .. } | Action::Restore { .. } => None,
+            LedgerAction::Remove { .. } | LedgerAction::Restore { .. } => None,
         })
         .collect();
     words.join(", ")

@@ -25,7 +25,7 @@ use knock_sequence::{Knock, Ports};
 use knock_user::{
     commands::{Job, Occasion},
     console::{AttachMode, Console, DoorText, LinePrefix, Style, watch::Form},
-    ledger::{Action, Ending},
+    ledger::{Ending, LedgerAction},
     model::settings::{Command, Door, Effect, Prefix, Verify},
 };
 
@@ -96,7 +96,7 @@ fn a_line_says_where_the_packet_arrived() {
         assert_eq!(object["interface"].as_str(), interface, "{name}");
         assert_eq!(object["destination"].as_str(), to, "{name}");
     }
-    let opened = Action::Opened {
+    let opened = LedgerAction::Opened {
         source: V4.parse::<IpAddr>().unwrap().into(),
         door: 0,
         until_ms: 7_231_123,
@@ -211,7 +211,7 @@ fn too_many_lines_of_a_kind_are_summed_up() {
         for number in 0..1_000_u32 {
             let source: IpAddr = Ipv4Addr::from_bits(0x0a00_0000 + (number << 8)).into();
             let source = source.into();
-            let opened = Action::Opened {
+            let opened = LedgerAction::Opened {
                 source,
                 door: 0,
                 until_ms,
@@ -222,7 +222,7 @@ fn too_many_lines_of_a_kind_are_summed_up() {
         let source = V4.parse::<IpAddr>().unwrap().into();
         let ending = Ending::Expired;
         for door in [1, 0] {
-            let opened = Action::Opened {
+            let opened = LedgerAction::Opened {
                 source,
                 door,
                 until_ms,
@@ -230,7 +230,7 @@ fn too_many_lines_of_a_kind_are_summed_up() {
             };
             console.action(&opened, None, at_ns);
             console.action(
-                &Action::Closed {
+                &LedgerAction::Closed {
                     source,
                     door,
                     ending,
@@ -297,7 +297,7 @@ fn in_a_dry_run_packets_would_be_dropped() {
 #[test]
 fn actions_of_the_ledger_are_written_as_lines() {
     let source = V4.parse::<IpAddr>().unwrap().into();
-    let closed = |door, ending| Action::Closed {
+    let closed = |door, ending| LedgerAction::Closed {
         source,
         door,
         ending,
@@ -310,10 +310,10 @@ fn actions_of_the_ledger_are_written_as_lines() {
     let until_ms = 7_291_123;
     #[rustfmt::skip]
     let rows = [
-        ("opened", Action::Opened { source, door: 0, until_ms, by: None }, "12:00:01.123 opened  203.0.113.9  ssh  tcp/22 for 1m30s\n"),
-        ("opened by hand", Action::Opened { source, door: 0, until_ms, by: Some(0) }, "12:00:01.123 opened  203.0.113.9  ssh  tcp/22 for 1m30s granted by uid 0\n"),
-        ("refreshed", Action::Refreshed { source, door: 0, until_ms, by: None }, "12:00:01.123 refreshed  203.0.113.9  ssh  tcp/22 for 1m30s\n"),
-        ("refreshed by hand", Action::Refreshed { source, door: 0, until_ms, by: Some(1000) }, "12:00:01.123 refreshed  203.0.113.9  ssh  tcp/22 for 1m30s granted by uid 1000\n"),
+        ("opened", LedgerAction::Opened { source, door: 0, until_ms, by: None }, "12:00:01.123 opened  203.0.113.9  ssh  tcp/22 for 1m30s\n"),
+        ("opened by hand", LedgerAction::Opened { source, door: 0, until_ms, by: Some(0) }, "12:00:01.123 opened  203.0.113.9  ssh  tcp/22 for 1m30s granted by uid 0\n"),
+        ("refreshed", LedgerAction::Refreshed { source, door: 0, until_ms, by: None }, "12:00:01.123 refreshed  203.0.113.9  ssh  tcp/22 for 1m30s\n"),
+        ("refreshed by hand", LedgerAction::Refreshed { source, door: 0, until_ms, by: Some(1000) }, "12:00:01.123 refreshed  203.0.113.9  ssh  tcp/22 for 1m30s granted by uid 1000\n"),
         ("expired", closed(0, Ending::Expired), "12:00:01.123 closed  203.0.113.9  ssh  tcp/22 expired\n"),
         ("by a sequence", closed(0, Ending::Sequence { by: Some(2) }), "12:00:01.123 closed  203.0.113.9  ssh  tcp/22 by the closing sequence shut\n"),
         ("by a packet", closed(0, Ending::Packet), "12:00:01.123 closed  203.0.113.9  ssh  tcp/22 by a SPA packet\n"),
@@ -321,7 +321,7 @@ fn actions_of_the_ledger_are_written_as_lines() {
         ("by hand", closed(0, Ending::Revoked { by: 0 }), "12:00:01.123 closed  203.0.113.9  ssh  tcp/22 revoked by uid 0\n"),
         ("no longer configured", closed(0, Ending::Removed), "12:00:01.123 closed  203.0.113.9  ssh  tcp/22 removed from the configuration\n"),
         ("narrowed", closed(0, Ending::Narrowed), "12:00:01.123 closed  203.0.113.9  ssh  tcp/22 narrowed by the configuration\n"),
-        ("a removal", Action::Remove { key, grant: Grant { until_ms, door: 0 } }, ""),
+        ("a removal", LedgerAction::Remove { key, grant: Grant { until_ms, door: 0 } }, ""),
     ];
     for (name, action, line) in rows {
         let at_ns = 7_201 * SECOND + 123_000_000;
@@ -464,9 +464,9 @@ fn with_json_a_line_is_an_object() {
     type Tell<'a> = Box<dyn Fn(&mut Console<Vec<u8>>) + 'a>;
     #[rustfmt::skip]
     let rows: [(&str, bool, Tell<'_>, &str); 14] = [
-        ("opened by hand", false, Box::new(|c| c.action(&Action::Opened { source, door: 0, until_ms: 31_000, by: Some(0) }, None, SECOND)),
+        ("opened by hand", false, Box::new(|c| c.action(&LedgerAction::Opened { source, door: 0, until_ms: 31_000, by: Some(0) }, None, SECOND)),
             r#"{"time":"2026-03-01T08:00:01.000Z","event":"opened","source":"2001:db8::9","door":"ssh","reason":"granted","by":"uid 0","until":"2026-03-01T08:00:31.000Z","seconds":30.0,"ports":["tcp/22"]}"#),
-        ("closed by hand", false, Box::new(|c| c.action(&Action::Closed { source, door: 0, ending: Ending::Revoked { by: 1000 } }, None, SECOND)),
+        ("closed by hand", false, Box::new(|c| c.action(&LedgerAction::Closed { source, door: 0, ending: Ending::Revoked { by: 1000 } }, None, SECOND)),
             r#"{"time":"2026-03-01T08:00:01.000Z","event":"closed","source":"2001:db8::9","door":"ssh","reason":"revoked","by":"uid 1000","ports":["tcp/22"]}"#),
         ("opened", false, Box::new(|c| c.event(&event(V4, Reason::Opened, 0, 3, Tcp, 9000))),
             r#"{"time":"2026-03-01T10:00:01.123Z","event":"opened","source":"203.0.113.9","door":"ssh","protocol":"tcp","port":9000,"source_port":40000,"stage":3,"stages":3,"reason":"opened","until":"2026-03-01T10:00:31.123Z","seconds":30.0,"ports":["tcp/22"]}"#),
@@ -474,7 +474,7 @@ fn with_json_a_line_is_an_object() {
             r#"{"time":"2026-03-01T10:00:01.123Z","event":"denied","source":"2001:db8::9","protocol":"tcp","port":22,"source_port":40000,"reason":"no-grant","dry_run":true}"#),
         ("unreadable", false, Box::new(|c| c.event(&Event { source: Default::default(), ..event(V4, Reason::BadHeader, NO_DOOR, 0, Tcp, 0) })),
             r#"{"time":"2026-03-01T10:00:01.123Z","event":"dropped","reason":"bad-header"}"#),
-        ("closed", false, Box::new(|c| c.action(&Action::Closed { source, door: 0, ending: Ending::Sequence { by: Some(2) } }, None, SECOND)),
+        ("closed", false, Box::new(|c| c.action(&LedgerAction::Closed { source, door: 0, ending: Ending::Sequence { by: Some(2) } }, None, SECOND)),
             r#"{"time":"2026-03-01T08:00:01.000Z","event":"closed","source":"2001:db8::9","door":"ssh","reason":"sequence","by":"shut","ports":["tcp/22"]}"#),
         ("flow", false, Box::new(|c| c.flow_closed(&flow, Duration::from_millis(1_500), SECOND)),
             r#"{"time":"2026-03-01T08:00:01.000Z","event":"closed","source":"2001:db8::9","protocol":"udp","port":53,"source_port":40000,"reason":"idle","seconds":1.5}"#),
@@ -555,12 +555,12 @@ fn events_are_written_in_knockds_format() {
     ] {
         console.event(&event(V4, reason, 0, stage, Tcp, 7000));
     }
-    let (until_ms, closed) = (7_291_123, |ending| Action::Closed {
+    let (until_ms, closed) = (7_291_123, |ending| LedgerAction::Closed {
         source,
         door: 0,
         ending,
     });
-    let opened = |by| Action::Opened {
+    let opened = |by| LedgerAction::Opened {
         source,
         door: 0,
         until_ms,

@@ -12,7 +12,7 @@ use knock_common::{
     layout::{ALLOW_MAX, DoorEntry, GrantKey, PORT_GROUPS_PER_DOOR},
     time::SKEW_MS,
 };
-use knock_user::ledger::{Action, Ending, Ledger, Lookup};
+use knock_user::ledger::{Ending, Ledger, LedgerAction, Lookup};
 use proptest::prelude::*;
 
 const SSH: u16 = 0;
@@ -162,7 +162,7 @@ fn sources_and_targets_are_kept_apart() {
     let ending = Ending::Sequence { by };
     assert_eq!(
         actions,
-        [Action::Closed {
+        [LedgerAction::Closed {
             source: source(1),
             door: 1,
             ending
@@ -199,7 +199,7 @@ fn invalid_events_change_nothing() {
     let actions = ledger.due(83, |_| Lookup::Found(stray));
     assert_eq!(
         actions,
-        [Action::Remove {
+        [LedgerAction::Remove {
             key: key(source(1), 1),
             grant: stray
         }]
@@ -369,7 +369,7 @@ struct Host {
     ring: VecDeque<Event>,
     ledger: Ledger,
     log: Vec<String>,
-    actions: Vec<Action>,
+    actions: Vec<LedgerAction>,
     /// The map as it would be if nothing were ever removed.
     ideal: BTreeMap<(Address, u16), Grant>,
     /// Whether entries change between their comparison and their removal.
@@ -469,12 +469,12 @@ impl Host {
         self.carry_out(actions);
     }
 
-    fn carry_out(&mut self, actions: Vec<Action>) {
+    fn carry_out(&mut self, actions: Vec<LedgerAction>) {
         for action in actions {
             self.log.push(show(&action));
             self.actions.push(action);
             match action {
-                Action::Remove { key, grant } => {
+                LedgerAction::Remove { key, grant } => {
                     let key = (key.source, key.port_group);
                     let Some(&was) = self.map.get(&key) else {
                         continue;
@@ -487,14 +487,16 @@ impl Host {
                         self.struck.push(self.now_ms);
                     }
                 }
-                Action::Restore { key, grant } => {
+                LedgerAction::Restore { key, grant } => {
                     let held = self.map.entry((key.source, key.port_group));
                     if let Entry::Occupied(_) = held {
                         self.ledger.not_missing(&key);
                     }
                     held.or_insert(grant);
                 }
-                Action::Opened { .. } | Action::Refreshed { .. } | Action::Closed { .. } => {}
+                LedgerAction::Opened { .. }
+                | LedgerAction::Refreshed { .. }
+                | LedgerAction::Closed { .. } => {}
             }
         }
     }
@@ -550,12 +552,14 @@ fn key(source: Address, port_group: u16) -> GrantKey {
     }
 }
 
-fn show(action: &Action) -> String {
+fn show(action: &LedgerAction) -> String {
     let name = |door: u16| NAMES[usize::from(door)];
     match *action {
-        Action::Opened { door, until_ms, .. } => format!("opened {} {until_ms}", name(door)),
-        Action::Refreshed { door, until_ms, .. } => format!("refreshed {} {until_ms}", name(door)),
-        Action::Closed { door, ending, .. } => {
+        LedgerAction::Opened { door, until_ms, .. } => format!("opened {} {until_ms}", name(door)),
+        LedgerAction::Refreshed { door, until_ms, .. } => {
+            format!("refreshed {} {until_ms}", name(door))
+        }
+        LedgerAction::Closed { door, ending, .. } => {
             let why = match ending {
                 Ending::Expired => "expired".to_owned(),
                 Ending::Sequence { by: Some(by) } => format!("by {}", name(by)),
@@ -567,8 +571,8 @@ fn show(action: &Action) -> String {
             };
             format!("closed {} {why}", name(door))
         }
-        Action::Remove { key, .. } => format!("remove {}", key.port_group),
-        Action::Restore { key, grant } => {
+        LedgerAction::Remove { key, .. } => format!("remove {}", key.port_group),
+        LedgerAction::Restore { key, grant } => {
             format!(
                 "restore {} {} {}",
                 key.port_group,
@@ -606,10 +610,10 @@ fn check(
     open: &mut HashMap<(Address, u16), u64>,
     map: &BTreeMap<(Address, u16), Grant>,
     now_ms: u64,
-    action: Action,
+    action: LedgerAction,
 ) -> Result<(), TestCaseError> {
     match action {
-        Action::Opened {
+        LedgerAction::Opened {
             source,
             door,
             until_ms,
@@ -618,7 +622,7 @@ fn check(
             let old = open.insert((source, door), until_ms);
             prop_assert_eq!(old, None, "opened twice");
         }
-        Action::Refreshed {
+        LedgerAction::Refreshed {
             source,
             door,
             until_ms,
@@ -627,7 +631,7 @@ fn check(
             let old = open.insert((source, door), until_ms);
             prop_assert!(old.is_some_and(|old| old < until_ms), "refreshed {:?}", old);
         }
-        Action::Closed {
+        LedgerAction::Closed {
             source,
             door,
             ending,
@@ -642,7 +646,7 @@ fn check(
                 prop_assert!(!is_still_open, "closed while the map says open");
             }
         }
-        Action::Remove { .. } | Action::Restore { .. } => {}
+        LedgerAction::Remove { .. } | LedgerAction::Restore { .. } => {}
     }
     Ok(())
 }

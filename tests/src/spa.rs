@@ -3,7 +3,7 @@
 use anyhow::Result;
 use knock_common::{
     Address,
-    hmac_sha256::Key,
+    hmac_sha256::HmacKey,
     layout::{Features, PortRule},
     packet::Protocol,
     spa::{
@@ -49,8 +49,8 @@ pub fn door(name: &str) -> SpaDoorId {
 pub fn client(user: u16) -> Sealer {
     Sealer {
         gate: GATE,
-        mac: Key::new(&[b"mac", &user.to_le_bytes()[..]].concat()),
-        cipher: Key::new(&[b"cipher", &user.to_le_bytes()[..]].concat()),
+        mac: HmacKey::new(&[b"mac", &user.to_le_bytes()[..]].concat()),
+        cipher: HmacKey::new(&[b"cipher", &user.to_le_bytes()[..]].concat()),
         id: SpaKeyId(user.into()),
     }
 }

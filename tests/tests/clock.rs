@@ -15,7 +15,7 @@ use std::{
 };
 
 use jiff::Timestamp;
-use knock_sequence::spa::{Action, Channel, DoorId, PORT, PrivateKey, Request};
+use knock_sequence::spa::{Channel, DoorAction, DoorId, PORT, PrivateKey, Request};
 use knock_tests::{
     daemon::Daemon,
     net::{self, Family},
@@ -208,7 +208,7 @@ fn packet(channel: &Channel, now: Duration) -> Vec<u8> {
         source: None,
         door: DoorId::FIRST,
         seconds: 0,
-        action: Action::Open,
+        action: DoorAction::Open,
         answer: false,
     };
     channel.seal(&request).to_vec()

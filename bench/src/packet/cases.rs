@@ -4,7 +4,7 @@ use knock_common::Reason;
 use knock_tests::frame::{ACK, Frame, SYN, eth};
 
 use super::WARM;
-use crate::subject::Packet;
+use crate::subject::PacketSeries;
 
 /// The headers around a packet.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -78,7 +78,7 @@ impl Class {
 }
 
 /// A kind of packet.
-pub(super) struct Case {
+pub(super) struct PacketCase {
     pub(super) what: &'static str,
     pub(super) class: Class,
     pub(super) who: u8,
@@ -116,8 +116,8 @@ pub(super) fn data(frame: Frame) -> Frame {
     frame.tcp(40_000, 22, ACK)
 }
 
-pub(super) const CASES: &[Case] = &[
-    Case {
+pub(super) const CASES: &[PacketCase] = &[
+    PacketCase {
         what: "TCP data, unused port",
         class: Class::Ordinary,
         who: WITHOUT_GRANT,
@@ -125,7 +125,7 @@ pub(super) const CASES: &[Case] = &[
         before: &[],
         reasons: &[Reason::Ordinary],
     },
-    Case {
+    PacketCase {
         what: "SYN, unused port",
         class: Class::Ordinary,
         who: WITHOUT_GRANT,
@@ -133,7 +133,7 @@ pub(super) const CASES: &[Case] = &[
         before: &[],
         reasons: &[Reason::Ordinary],
     },
-    Case {
+    PacketCase {
         what: "UDP, unused port",
         class: Class::Ordinary,
         who: WITHOUT_GRANT,
@@ -141,7 +141,7 @@ pub(super) const CASES: &[Case] = &[
         before: &[],
         reasons: &[Reason::Ordinary],
     },
-    Case {
+    PacketCase {
         what: "SYN, protected port, no grant",
         class: Class::Denied,
         who: WITHOUT_GRANT,
@@ -149,7 +149,7 @@ pub(super) const CASES: &[Case] = &[
         before: &[],
         reasons: &[Reason::NoGrant],
     },
-    Case {
+    PacketCase {
         what: "data, protected port, no grant",
         class: Class::Denied,
         who: WITHOUT_GRANT,
@@ -157,7 +157,7 @@ pub(super) const CASES: &[Case] = &[
         before: &[],
         reasons: &[Reason::NoGrant],
     },
-    Case {
+    PacketCase {
         what: "SYN, protected port, grant",
         class: Class::Admitted,
         who: WITH_GRANT,
@@ -165,7 +165,7 @@ pub(super) const CASES: &[Case] = &[
         before: &[],
         reasons: &[Reason::Granted],
     },
-    Case {
+    PacketCase {
         what: "data, protected port, established flow",
         class: Class::Admitted,
         who: WITH_GRANT,
@@ -173,7 +173,7 @@ pub(super) const CASES: &[Case] = &[
         before: &[],
         reasons: &[Reason::Flow],
     },
-    Case {
+    PacketCase {
         what: "first knock",
         class: Class::Knock,
         who: WITHOUT_GRANT,
@@ -181,7 +181,7 @@ pub(super) const CASES: &[Case] = &[
         before: &[other_port],
         reasons: &[Reason::FirstKnock],
     },
-    Case {
+    PacketCase {
         what: "middle knock",
         class: Class::Knock,
         who: WITHOUT_GRANT,
@@ -189,7 +189,7 @@ pub(super) const CASES: &[Case] = &[
         before: &[other_port, first],
         reasons: &[Reason::NextKnock],
     },
-    Case {
+    PacketCase {
         what: "last knock, opens",
         class: Class::Knock,
         who: WITHOUT_GRANT,
@@ -197,7 +197,7 @@ pub(super) const CASES: &[Case] = &[
         before: &[first, second],
         reasons: &[Reason::Opened],
     },
-    Case {
+    PacketCase {
         what: "last knock, again",
         class: Class::Knock,
         who: WITHOUT_GRANT,
@@ -205,7 +205,7 @@ pub(super) const CASES: &[Case] = &[
         before: &[other_port, first, second],
         reasons: &[Reason::Refreshed, Reason::Opened],
     },
-    Case {
+    PacketCase {
         what: "wrong knock, of an attempt",
         class: Class::Knock,
         who: WITHOUT_GRANT,
@@ -213,7 +213,7 @@ pub(super) const CASES: &[Case] = &[
         before: &[other_port, first],
         reasons: &[Reason::WrongKnock],
     },
-    Case {
+    PacketCase {
         what: "wrong knock, no attempt",
         class: Class::Knock,
         who: WITHOUT_GRANT,
@@ -221,7 +221,7 @@ pub(super) const CASES: &[Case] = &[
         before: &[],
         reasons: &[Reason::OutOfSequence],
     },
-    Case {
+    PacketCase {
         what: "duplicate knock",
         class: Class::Knock,
         who: WITH_GRANT,
@@ -229,7 +229,7 @@ pub(super) const CASES: &[Case] = &[
         before: &[],
         reasons: &[Reason::Duplicate],
     },
-    Case {
+    PacketCase {
         what: "decoy, of an attempt",
         class: Class::Knock,
         who: WITHOUT_GRANT,
@@ -237,7 +237,7 @@ pub(super) const CASES: &[Case] = &[
         before: &[other_port, first],
         reasons: &[Reason::Decoy],
     },
-    Case {
+    PacketCase {
         what: "decoy, no attempt",
         class: Class::Knock,
         who: WITHOUT_GRANT,
@@ -247,7 +247,7 @@ pub(super) const CASES: &[Case] = &[
     },
 ];
 
-impl Case {
+impl PacketCase {
     pub(super) fn is_stateless(&self) -> bool {
         self.before.is_empty()
     }
@@ -259,10 +259,10 @@ impl Case {
 
     /// Returns the preparing packets and the packet, from each source of a group; groups share no
     /// source.
-    pub(super) fn packets(&self, wrap: Wrap, group: u32) -> (Vec<Packet>, Packet) {
+    pub(super) fn packets(&self, wrap: Wrap, group: u32) -> (Vec<PacketSeries>, PacketSeries) {
         let packet = |packet: fn(Frame) -> Frame| {
             let frame = packet(wrap.from(self.who)).bytes();
-            let mut packet = Packet::each(frame, wrap.source_ends_at(), WARM);
+            let mut packet = PacketSeries::each(frame, wrap.source_ends_at(), WARM);
             packet.plan.first += group * WARM;
             packet
         };

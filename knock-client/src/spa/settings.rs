@@ -5,7 +5,7 @@ use super::words::{DoorName, GrantTime, HostPublicKey, PacketPort};
 use crate::target::Target;
 use clap::Args;
 use knock_sequence::Invalid;
-use knock_sequence::spa::{Action, Channel, PublicKey, WeakKey};
+use knock_sequence::spa::{Channel, DoorAction, PublicKey, WeakKey};
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -124,7 +124,7 @@ pub struct CheckedSpa {
     /// Requested seconds; 0 for the door's `open_for`.
     pub(super) seconds: u32,
     /// What to do with the door.
-    pub(super) action: Action,
+    pub(super) action: DoorAction,
     /// The port of the packet.
     pub(super) port: PacketPort,
     /// Whether an answer is wanted.
@@ -210,9 +210,9 @@ impl SpaSettings {
             door: self.door,
             seconds: self.time.map_or(0, GrantTime::seconds),
             action: if self.close {
-                Action::Close
+                DoorAction::Close
             } else {
-                Action::Open
+                DoorAction::Open
             },
             port: self.port.unwrap_or_default(),
             answer: !self.no_answer,
@@ -260,8 +260,8 @@ impl CheckedSpa {
     /// Returns what the packet does with the door: `open` or `close`.
     pub(crate) fn action_text(&self) -> &'static str {
         match self.action {
-            Action::Open => "open",
-            Action::Close => "close",
+            DoorAction::Open => "open",
+            DoorAction::Close => "close",
         }
     }
 
@@ -306,7 +306,7 @@ mod tests {
             channel: Channel::new(&own, host.public()).expect("keys"),
             door: None,
             seconds: 0,
-            action: Action::Open,
+            action: DoorAction::Open,
             port: PacketPort::default(),
             answer: true,
             answer_timeout: ANSWER_TIMEOUT,

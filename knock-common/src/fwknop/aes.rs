@@ -19,7 +19,7 @@ const KEYS: usize = 64;
 /// A key and a block.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Pod, Zeroable)]
-pub struct Work {
+pub struct AesWork {
     /// The key in the first eight words, then, after [`expand`], the keys of the rounds.
     pub keys: [u32; KEYS],
     /// The block, as numbers.
@@ -148,7 +148,7 @@ fn substitute(word: u32) -> u32 {
 
 /// Expands the key, for decryption with the equivalent inverse cipher.
 #[inline(always)]
-pub fn expand(work: &mut Work) {
+pub fn expand(work: &mut AesWork) {
     let keys = &mut work.keys;
     let mut constant = 1_u32 << 24;
     let mut index = KEY_WORDS;
@@ -184,8 +184,8 @@ pub fn expand(work: &mut Work) {
 
 /// Decrypts the block with an expanded key.
 #[inline(always)]
-pub fn decrypt(work: &mut Work) {
-    let Work { keys, block } = work;
+pub fn decrypt(work: &mut AesWork) {
+    let AesWork { keys, block } = work;
     let mut round = ROUND_KEY_WORDS - BLOCK_WORDS;
     let [mut a, mut b, mut c, mut d] = *block;
     a ^= key(keys, round);

@@ -9,7 +9,7 @@ use crate::{
     event::EventHead,
     fwknop::{
         open::open,
-        scratch::{Door, Scratch},
+        scratch::{FwknopScratch, RequestedDoor},
         text::{MessageKind, PORTS_MAX},
     },
     packet::Segment,
@@ -38,7 +38,7 @@ pub fn judge<B: FrameSubprograms + ?Sized, E: Subprograms>(
     segment: &Segment,
     env: &E,
     port: SpaPort,
-    scratch: &mut Scratch,
+    scratch: &mut FwknopScratch,
 ) -> SpaStep {
     let mut step = bytes.copy_fwknop(segment, env, port, scratch);
     if step == SpaStep::Noise {
@@ -63,7 +63,7 @@ pub fn copy<B: FrameSubprograms + ?Sized, E: Subprograms>(
     segment: &Segment,
     env: &E,
     port: SpaPort,
-    scratch: &mut Scratch,
+    scratch: &mut FwknopScratch,
 ) -> SpaStep {
     let is_reported = port.otherwise == Otherwise::Drop;
     let is_copied = segment.payload(bytes).is_some_and(|(offset, length)| {
@@ -90,7 +90,7 @@ pub fn copy<B: FrameSubprograms + ?Sized, E: Subprograms>(
 
 /// Returns the index of the key with which the packet is authentic, or [`NO_KEY`].
 #[inline(always)]
-pub fn find_key<E: Subprograms>(env: &E, scratch: &mut Scratch) -> u32 {
+pub fn find_key<E: Subprograms>(env: &E, scratch: &mut FwknopScratch) -> u32 {
     for index in 0..FWKNOP_KEYS_MAX {
         let Some(key) = env.fwknop_key(index).filter(|key| key.passphrase.is_set()) else {
             break;
@@ -105,7 +105,7 @@ pub fn find_key<E: Subprograms>(env: &E, scratch: &mut Scratch) -> u32 {
 /// Refuses a packet that no key authenticates. One that a key decrypts has a reason of its own if its event limit
 /// admits a report.
 #[inline(always)]
-pub fn refuse_unknown<E: Subprograms>(env: &E, scratch: &mut Scratch) -> SpaStep {
+pub fn refuse_unknown<E: Subprograms>(env: &E, scratch: &mut FwknopScratch) -> SpaStep {
     let mut reason = match scratch.may_have_tag() {
         true => Reason::SpaForged,
         false => Reason::SpaNoise,
@@ -121,7 +121,7 @@ pub fn refuse_unknown<E: Subprograms>(env: &E, scratch: &mut Scratch) -> SpaStep
 
 /// Whether the key of a user decrypts a packet that none authenticates.
 #[inline(always)]
-fn is_unsigned<E: Subprograms>(env: &E, scratch: &mut Scratch) -> bool {
+fn is_unsigned<E: Subprograms>(env: &E, scratch: &mut FwknopScratch) -> bool {
     // How long the encrypted text is depends on the HMAC behind it; its first blocks do not.
     env.decode(scratch);
     for index in 0..FWKNOP_KEYS_MAX {
@@ -141,7 +141,7 @@ fn is_unsigned<E: Subprograms>(env: &E, scratch: &mut Scratch) -> bool {
 
 /// Judges a packet that is authentic with the key at an index.
 #[inline(always)]
-pub fn decide<E: Subprograms>(env: &E, scratch: &mut Scratch, key: u32) -> SpaStep {
+pub fn decide<E: Subprograms>(env: &E, scratch: &mut FwknopScratch, key: u32) -> SpaStep {
     let Some(key) = env.fwknop_key(key) else {
         return refuse(env, scratch, 0, Reason::SpaForged, 0);
     };
@@ -189,7 +189,7 @@ pub fn decide<E: Subprograms>(env: &E, scratch: &mut Scratch, key: u32) -> SpaSt
 fn find_refusal<E: Subprograms>(
     env: &E,
     key: &FwknopKey,
-    scratch: &mut Scratch,
+    scratch: &mut FwknopScratch,
     wall_ns: u64,
 ) -> Option<Reason> {
     scratch.refused_port = 0;
@@ -212,7 +212,7 @@ fn find_refusal<E: Subprograms>(
 /// Gives the grants of the doors that [`decide`] has found. Returns the reason that matters most: no room, then a new
 /// grant.
 #[inline(always)]
-pub fn open_doors<E: Subprograms>(env: &E, scratch: &Scratch) -> Reason {
+pub fn open_doors<E: Subprograms>(env: &E, scratch: &FwknopScratch) -> Reason {
     let mut outcome = Reason::SpaNotAllowed;
     for index in 0..PORTS_MAX as u32 {
         if index >= scratch.door_count {
@@ -229,7 +229,7 @@ pub fn open_doors<E: Subprograms>(env: &E, scratch: &Scratch) -> Reason {
 
 /// Gives the grants of one of the doors that [`decide`] has found.
 #[inline(always)]
-pub fn open_door<E: Subprograms>(env: &E, scratch: &Scratch, index: u32) -> Reason {
+pub fn open_door<E: Subprograms>(env: &E, scratch: &FwknopScratch, index: u32) -> Reason {
     let Some(door) = scratch.doors.get(index as usize & (PORTS_MAX - 1)) else {
         return Reason::SpaNotAllowed;
     };
@@ -240,7 +240,12 @@ pub fn open_door<E: Subprograms>(env: &E, scratch: &Scratch, index: u32) -> Reas
 
 /// Finds the doors of the ports that a packet asks for, each once. Returns whether the user may open all of them.
 #[inline(always)]
-fn find_doors<E: Subprograms>(env: &E, user: u16, left_ms: u64, scratch: &mut Scratch) -> bool {
+fn find_doors<E: Subprograms>(
+    env: &E,
+    user: u16,
+    left_ms: u64,
+    scratch: &mut FwknopScratch,
+) -> bool {
     scratch.door_count = 0;
     for index in 0..PORTS_MAX as u32 {
         if index >= scratch.request.port_count {
@@ -258,12 +263,12 @@ fn find_doors<E: Subprograms>(env: &E, user: u16, left_ms: u64, scratch: &mut Sc
 #[inline(always)]
 pub fn find_door<E: Subprograms>(
     env: &E,
-    scratch: &mut Scratch,
+    scratch: &mut FwknopScratch,
     index: u32,
     user: u16,
     left_ms: u64,
 ) -> bool {
-    let Scratch {
+    let FwknopScratch {
         request,
         doors,
         door_count,
@@ -294,7 +299,7 @@ pub fn find_door<E: Subprograms>(
         0 => may.open_for_ms,
         seconds => seconds.wrapping_mul(1_000).min(may.open_for_max_ms),
     };
-    *place = Door {
+    *place = RequestedDoor {
         open_for_ms: wanted_ms.min(left_ms),
         entry,
         user: user.into(),
@@ -306,8 +311,8 @@ pub fn find_door<E: Subprograms>(
 /// Whether a packet may ask for an address; 0 is its source. If it is another one, the grant is for it, and events have
 /// both.
 #[inline(always)]
-fn is_for_source<E: Subprograms>(env: &E, key: &FwknopKey, scratch: &mut Scratch) -> bool {
-    let Scratch { info, request, .. } = scratch;
+fn is_for_source<E: Subprograms>(env: &E, key: &FwknopKey, scratch: &mut FwknopScratch) -> bool {
+    let FwknopScratch { info, request, .. } = scratch;
     if request.address == 0 {
         return key.flags & FwknopKey::REQUIRE_SOURCE == 0;
     }
@@ -335,7 +340,7 @@ const fn ahead_ms(timestamp: u64, wall_ns: u64) -> i64 {
 #[inline(always)]
 fn refuse<E: Subprograms>(
     env: &E,
-    scratch: &Scratch,
+    scratch: &FwknopScratch,
     user: u16,
     reason: Reason,
     until_ms: u64,

@@ -34,7 +34,7 @@ static CONSTANTS: [u32; STEPS] = [
 /// A state and the next block.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, Pod, Zeroable)]
-pub struct Work {
+pub struct Md5Work {
     /// The digest of the blocks so far.
     pub state: [u32; DIGEST_WORDS],
     /// The next block, as numbers.
@@ -43,8 +43,8 @@ pub struct Work {
 
 /// Adds the block to the state.
 #[inline(always)]
-pub fn compress(work: &mut Work) {
-    let Work { state, block } = work;
+pub fn compress(work: &mut Md5Work) {
+    let Md5Work { state, block } = work;
     let [mut a, mut b, mut c, mut d] = *state;
     // Four steps at a time: after them the variables are in their places again.
     macro_rules! round {

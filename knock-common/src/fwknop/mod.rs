@@ -19,9 +19,9 @@ pub mod steps;
 pub mod text;
 
 pub use self::{
-    native::Native,
+    native::FwknopNative,
     open::open,
     passphrase::{PASSPHRASE_MAX, Passphrase},
-    scratch::{PACKET_MAX, PACKET_MIN, PREFIX, Scratch},
+    scratch::{FwknopScratch, PACKET_MAX, PACKET_MIN, PREFIX},
     steps::Steps,
 };

@@ -3,18 +3,22 @@
 use super::{
     aes, base64, md5,
     passphrase::Passphrase,
-    scratch::{AES_BLOCKS, GROUPS, HEADER, SHA_BLOCKS, Scratch, TEXT, byte, sha_blocks},
+    scratch::{AES_BLOCKS, FwknopScratch, GROUPS, HEADER, SHA_BLOCKS, TEXT, byte, sha_blocks},
     steps::Steps,
     text::MessageKind,
 };
 use crate::{
-    hmac_sha256::{self, Key},
+    hmac_sha256::{self, HmacKey},
     sha256,
 };
 
-/// Decrypts and reads an authentic packet into [`Scratch::request`].
+/// Decrypts and reads an authentic packet into [`FwknopScratch::request`].
 #[inline(always)]
-pub fn open(steps: &impl Steps, scratch: &mut Scratch, passphrase: &Passphrase) -> MessageKind {
+pub fn open(
+    steps: &impl Steps,
+    scratch: &mut FwknopScratch,
+    passphrase: &Passphrase,
+) -> MessageKind {
     if !steps.decode(scratch) {
         return MessageKind::Unreadable;
     }
@@ -27,10 +31,10 @@ pub fn open(steps: &impl Steps, scratch: &mut Scratch, passphrase: &Passphrase) 
     scratch.request.kind()
 }
 
-impl Scratch {
+impl FwknopScratch {
     /// Whether the packet has the HMAC that a key gives.
     #[inline(always)]
-    pub fn is_authentic(&mut self, steps: &impl Steps, key: &Key) -> bool {
+    pub fn is_authentic(&mut self, steps: &impl Steps, key: &HmacKey) -> bool {
         let Self {
             text,
             tag,

@@ -46,22 +46,22 @@ const _: () =
 /// The memory in which a packet is judged: 1.6 KB, too much for the kernel's stack.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Pod, Zeroable)]
-pub struct Scratch {
+pub struct FwknopScratch {
     /// The packet, for the events and the grants that it causes.
     pub(super) info: PacketInfo,
     /// What the packet asks for.
     pub request: Request,
     /// The doors of the ports that it asks for.
-    pub(super) doors: [Door; PORTS_MAX],
+    pub(super) doors: [RequestedDoor; PORTS_MAX],
     /// The packet behind [`PREFIX`].
     pub(super) text: [u32; TEXT / 4],
     /// What the base64 encodes.
     pub(super) plain: [u32; TEXT / 4],
     /// The HMAC that the packet has.
     pub(super) tag: [u32; sha256::DIGEST_WORDS],
-    pub(super) sha256: sha256::Work,
-    pub(super) md5: md5::Work,
-    pub(super) aes: aes::Work,
+    pub(super) sha256: sha256::Sha256Work,
+    pub(super) md5: md5::Md5Work,
+    pub(super) aes: aes::AesWork,
     /// The previous block, or the IV.
     pub(super) chain: [u32; aes::BLOCK_WORDS],
     pub(super) passphrase: Passphrase,
@@ -80,7 +80,7 @@ pub struct Scratch {
 /// A door that a packet asks for.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Pod, Zeroable)]
-pub(super) struct Door {
+pub(super) struct RequestedDoor {
     /// For how long, in milliseconds.
     pub(super) open_for_ms: u64,
     /// The index of its entry in `DOORS`.
@@ -89,7 +89,7 @@ pub(super) struct Door {
     pub(super) user: u32,
 }
 
-impl Scratch {
+impl FwknopScratch {
     /// Expects a packet of a length. Returns whether it may be one of fwknop.
     #[inline(always)]
     pub fn expect(&mut self, packet_length: usize) -> bool {

@@ -1,21 +1,21 @@
 //! The steps that the kernel side makes BPF subprograms.
 
-use super::{aes, md5, passphrase::Passphrase, scratch::Scratch, text::Request};
-use crate::{Address, hmac_sha256::Key, sha256, spa::layout::FwknopKey};
+use super::{aes, md5, passphrase::Passphrase, scratch::FwknopScratch, text::Request};
+use crate::{Address, hmac_sha256::HmacKey, sha256, spa::layout::FwknopKey};
 
 /// The steps that the kernel side makes BPF subprograms; see [`crate::Subprograms`].
 pub trait Steps: Sized {
     /// See [`sha256::compress`].
-    fn compress_sha256(&self, work: &mut sha256::Work);
+    fn compress_sha256(&self, work: &mut sha256::Sha256Work);
 
     /// See [`md5::compress`].
-    fn compress_md5(&self, work: &mut md5::Work);
+    fn compress_md5(&self, work: &mut md5::Md5Work);
 
     /// See [`aes::expand`].
-    fn expand_key(&self, work: &mut aes::Work);
+    fn expand_key(&self, work: &mut aes::AesWork);
 
     /// See [`aes::decrypt`].
-    fn decrypt_block(&self, work: &mut aes::Work);
+    fn decrypt_block(&self, work: &mut aes::AesWork);
 
     /// See [`Request::read`].
     fn read_character(&self, request: &mut Request, character: u8);
@@ -23,27 +23,27 @@ pub trait Steps: Sized {
     /// See [`FwknopKey::admits`].
     fn admits(&self, key: &FwknopKey, source: &Address) -> bool;
 
-    /// See [`Scratch::begin`].
-    fn begin(&self, scratch: &mut Scratch) -> bool;
+    /// See [`FwknopScratch::begin`].
+    fn begin(&self, scratch: &mut FwknopScratch) -> bool;
 
-    /// See [`Scratch::is_authentic`].
-    fn is_authentic(&self, scratch: &mut Scratch, key: &Key) -> bool;
+    /// See [`FwknopScratch::is_authentic`].
+    fn is_authentic(&self, scratch: &mut FwknopScratch, key: &HmacKey) -> bool;
 
-    /// See [`Scratch::decode`].
-    fn decode(&self, scratch: &mut Scratch) -> bool;
+    /// See [`FwknopScratch::decode`].
+    fn decode(&self, scratch: &mut FwknopScratch) -> bool;
 
-    /// See [`Scratch::derive_key`].
-    fn derive_key(&self, scratch: &mut Scratch, passphrase: &Passphrase);
+    /// See [`FwknopScratch::derive_key`].
+    fn derive_key(&self, scratch: &mut FwknopScratch, passphrase: &Passphrase);
 
-    /// See [`Scratch::begins_with_digits`].
-    fn begins_with_digits(&self, scratch: &mut Scratch) -> bool;
+    /// See [`FwknopScratch::begins_with_digits`].
+    fn begins_with_digits(&self, scratch: &mut FwknopScratch) -> bool;
 
-    /// See [`Scratch::decrypt`].
-    fn decrypt(&self, scratch: &mut Scratch);
+    /// See [`FwknopScratch::decrypt`].
+    fn decrypt(&self, scratch: &mut FwknopScratch);
 
-    /// See [`Scratch::unpad`].
-    fn unpad(&self, scratch: &mut Scratch) -> bool;
+    /// See [`FwknopScratch::unpad`].
+    fn unpad(&self, scratch: &mut FwknopScratch) -> bool;
 
-    /// See [`Scratch::read`].
-    fn read(&self, scratch: &mut Scratch);
+    /// See [`FwknopScratch::read`].
+    fn read(&self, scratch: &mut FwknopScratch);
 }

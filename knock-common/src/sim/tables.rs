@@ -33,14 +33,14 @@ impl Word for Rc<Cell<u64>> {
 
 /// A hash map of words.
 #[derive(Clone, Debug)]
-pub struct Words<K> {
+pub struct WordMap<K> {
     /// The entries.
     pub entries: RefCell<HashMap<K, Rc<Cell<u64>>>>,
     /// The most entries.
     pub capacity: usize,
 }
 
-impl<K> Default for Words<K> {
+impl<K> Default for WordMap<K> {
     fn default() -> Self {
         Self {
             entries: RefCell::default(),
@@ -49,14 +49,14 @@ impl<K> Default for Words<K> {
     }
 }
 
-impl<K: Copy + Eq + Hash> Words<K> {
+impl<K: Copy + Eq + Hash> WordMap<K> {
     /// The value under a key.
     pub fn value(&self, key: &K) -> Option<u64> {
         self.entries.borrow().get(key).map(|word| word.get())
     }
 }
 
-impl<K: Copy + Eq + Hash> Table<K> for Words<K> {
+impl<K: Copy + Eq + Hash> Table<K> for WordMap<K> {
     type Word = Rc<Cell<u64>>;
 
     fn find(&self, key: &K) -> Option<Self::Word> {

@@ -15,7 +15,7 @@ use crate::{
     door::may_reply,
     env::Table as _,
     hmac_sha256::text_bits,
-    sha256::{BLOCK_WORDS, END, Work},
+    sha256::{BLOCK_WORDS, END, Sha256Work},
     spa::{
         judge::wall_ns,
         layout::{ANSWER_WORDS, OpenScratch, SpaScratch},
@@ -61,7 +61,7 @@ pub fn write<E: Subprograms>(
     env: &E,
     scratch: &mut SpaScratch,
     reason: Reason,
-    compress: impl Fn(&mut Work) + Copy,
+    compress: impl Fn(&mut Sha256Work) + Copy,
 ) -> bool {
     let name = scratch.header.key;
     let Some(key) = env.spa_key(&name) else {
@@ -109,7 +109,7 @@ fn write_body(scratch: &mut SpaScratch, reason: Reason, wall_ns: u64) {
 pub fn seal<E: Subprograms>(
     env: &E,
     scratch: &mut SpaScratch,
-    compress: impl Fn(&mut Work) + Copy,
+    compress: impl Fn(&mut Sha256Work) + Copy,
 ) {
     let name = scratch.header.key;
     let Some(key) = env.spa_key(&name) else {

@@ -9,7 +9,7 @@ use crate::{
     packet::Segment,
     packet_info::PacketInfo,
     reason::Reporting,
-    sha256::Work,
+    sha256::Sha256Work,
     spa::{
         gate,
         layout::{PacketWords, SpaKey, SpaMay, SpaMayKey, SpaScratch},
@@ -117,7 +117,7 @@ pub(super) fn wall_ns<E: Subprograms>(env: &E, scratch: &SpaScratch) -> u64 {
 pub fn open<E: Subprograms>(
     env: &E,
     scratch: &mut SpaScratch,
-    compress: impl Fn(&mut Work) + Copy,
+    compress: impl Fn(&mut Sha256Work) + Copy,
 ) -> SpaStep {
     let mut refused = env.refuse_early(scratch);
     // Anybody who knows the host's public key can cause these reasons, so their packets have to cost little. The HMAC

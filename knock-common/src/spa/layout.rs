@@ -4,7 +4,7 @@
 use bytemuck::{Pod, Zeroable};
 
 use crate::{
-    Address, fwknop::Passphrase, hmac_sha256, packet_info::PacketInfo, sha256::Work,
+    Address, fwknop::Passphrase, hmac_sha256, packet_info::PacketInfo, sha256::Sha256Work,
     siphash::SipKey,
 };
 
@@ -81,9 +81,9 @@ impl SpaKeyName {
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq, Pod, Zeroable)]
 pub struct SpaKey {
     /// Authenticates the packet.
-    pub mac: hmac_sha256::Key,
+    pub mac: hmac_sha256::HmacKey,
     /// Hides the request.
-    pub cipher: hmac_sha256::Key,
+    pub cipher: hmac_sha256::HmacKey,
     /// When key or user expires, whichever is first, in nanoseconds since 1970; `u64::MAX` is never.
     pub not_after_ns: u64,
     /// The number of the user, from 1.
@@ -178,7 +178,7 @@ pub struct SourcePrefix {
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq, Pod, Zeroable)]
 pub struct FwknopKey {
     /// Authenticates the packet.
-    pub mac: hmac_sha256::Key,
+    pub mac: hmac_sha256::HmacKey,
     /// When the user expires, in nanoseconds since 1970; `u64::MAX` is never.
     pub not_after_ns: u64,
     /// The user name that the packet must have, as [`crate::fwknop::text::username_hash`] returns it; 0 for any.
@@ -260,7 +260,7 @@ pub struct OpenScratch {
     /// Header and hidden body, later the body in the clear, as big-endian words.
     pub(super) message: [u32; MESSAGE_WORDS],
     /// The state and the block of an HMAC.
-    pub(super) work: Work,
+    pub(super) work: Sha256Work,
 }
 
 /// Words of the answer to a packet of single packet authorization.

@@ -77,7 +77,7 @@ pub fn port<B: FrameSubprograms + ?Sized, E: Subprograms>(
             step = env.with_spa_scratch(judge).unwrap_or(step);
         }
         if step == SpaStep::NotSpa && !is_last_format(env, port) {
-            let judge = |scratch: &mut fwknop::Scratch| {
+            let judge = |scratch: &mut fwknop::FwknopScratch| {
                 fwknop::judge::judge(bytes, segment, env, port, scratch)
             };
             step = env.with_fwknop_scratch(judge).unwrap_or(step);

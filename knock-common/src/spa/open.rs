@@ -2,7 +2,7 @@
 
 use crate::{
     hmac_sha256::{is_equal, text_bits},
-    sha256::{BLOCK_WORDS, END, Work},
+    sha256::{BLOCK_WORDS, END, Sha256Work},
     spa::layout::{Header, MESSAGE_WORDS, OpenScratch, PacketWords, SpaKey, SpaKeyId},
 };
 
@@ -18,7 +18,7 @@ pub fn is_authentic(
     packet: &PacketWords,
     header: &Header,
     key: &SpaKey,
-    compress: impl Fn(&mut Work),
+    compress: impl Fn(&mut Sha256Work),
 ) -> bool {
     let OpenScratch { message, work } = scratch;
     let [tag_low, tag_high, _, _, body @ .., _] = packet;
@@ -41,7 +41,7 @@ pub fn is_authentic(
 
 /// Reveals the body of a packet that is authentic.
 #[inline(always)]
-pub fn reveal(scratch: &mut OpenScratch, key: &SpaKey, compress: impl Fn(&mut Work)) {
+pub fn reveal(scratch: &mut OpenScratch, key: &SpaKey, compress: impl Fn(&mut Sha256Work)) {
     let OpenScratch { message, work } = scratch;
     key.cipher.begin(work);
     fill(&mut work.block, message, HEADER_WORDS);

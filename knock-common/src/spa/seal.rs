@@ -3,7 +3,7 @@
 use crate::{
     Address,
     hmac_sha256::{self, text_bits},
-    sha256::{self, BLOCK_BYTES, Work, to_block},
+    sha256::{self, BLOCK_BYTES, Sha256Work, to_block},
     siphash::{SipKey, siphash, siphash_128},
     spa::layout::{Gate, SpaDoorId, SpaKeyId},
 };
@@ -17,9 +17,9 @@ pub struct Sealer {
     /// The host's gate.
     pub gate: Gate,
     /// The keys of the pair.
-    pub mac: hmac_sha256::Key,
+    pub mac: hmac_sha256::HmacKey,
     /// Hides the body.
-    pub cipher: hmac_sha256::Key,
+    pub cipher: hmac_sha256::HmacKey,
     /// The client's key.
     pub id: SpaKeyId,
 }
@@ -120,12 +120,12 @@ fn mask(key: SipKey, tag: &[u8], header: [u64; 2]) -> [u8; 16] {
 }
 
 /// The HMAC of a text that takes one block.
-pub fn hmac(key: &hmac_sha256::Key, text: &[u8]) -> [u8; 32] {
+pub fn hmac(key: &hmac_sha256::HmacKey, text: &[u8]) -> [u8; 32] {
     let mut block = [0; BLOCK_BYTES];
     for (place, octet) in block.iter_mut().zip(text.iter().chain(&[0x80])) {
         *place = *octet;
     }
-    let mut work = Work::default();
+    let mut work = Sha256Work::default();
     key.begin(&mut work);
     work.block = to_block(&block);
     let [.., bits] = &mut work.block;

@@ -99,7 +99,7 @@ fn read(body: &[u8; 32]) -> Answer {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::spa::{Action, DoorId, PairKeys, PrivateKey, Request};
+    use crate::spa::{DoorAction, DoorId, PairKeys, PrivateKey, Request};
 
     /// As the host makes it.
     fn answer(pair: &PairKeys, packet: &[u8; PACKET_LENGTH], body: [u8; 32]) -> Vec<u8> {
@@ -121,7 +121,7 @@ mod tests {
                 source: None,
                 door: DoorId::FIRST,
                 seconds: 0,
-                action: Action::Open,
+                action: DoorAction::Open,
                 answer: true,
             })
         };

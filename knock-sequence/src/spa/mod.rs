@@ -30,7 +30,7 @@ pub use answer::{ANSWER_LENGTH, Answer, BadAnswer};
 pub use derive::{GateKeys, PairKeys, WeakKey};
 pub use key::{KeyError, KeyId, NoRandomness, PrivateKey, PublicKey, read_private_key};
 pub use packet::{
-    Action, Channel, DoorId, NOISE_MOST, PACKET_LENGTH, Request, WANT_ANSWER, with_noise,
+    Channel, DoorAction, DoorId, NOISE_MOST, PACKET_LENGTH, Request, WANT_ANSWER, with_noise,
 };
 
 /// The UDP port of SPA packets unless it is configured; fwknop uses it, too.

@@ -30,7 +30,7 @@ pub struct Request {
     /// For how many seconds to open; 0 for the door's `open_for`. A host may give less.
     pub seconds: u32,
     /// What to do with the door.
-    pub action: Action,
+    pub action: DoorAction,
     /// Whether the host is asked for an answer.
     pub answer: bool,
 }
@@ -38,7 +38,7 @@ pub struct Request {
 /// What to do with a door.
 #[repr(u8)]
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
-pub enum Action {
+pub enum DoorAction {
     /// Open it.
     #[default]
     Open = 0,

@@ -196,7 +196,7 @@ pub(super) fn tables(settings: &Settings, doors: &[u16], users: &[u16]) -> SpaTa
 fn fwknop_key(fwknop: &Fwknop, user: &User, number: u16, bind: bool) -> Option<FwknopKey> {
     let keys = fwknop.keys.as_ref()?;
     let mut entry = FwknopKey {
-        mac: hmac_sha256::Key::new(&keys.hmac_key),
+        mac: hmac_sha256::HmacKey::new(&keys.hmac_key),
         passphrase: Passphrase::new(&keys.passphrase)?,
         not_after_ns: user.until.map_or(u64::MAX, |until| until.unix_ns()),
         username: fwknop.username.as_deref().map_or(0, username_hash),
@@ -238,8 +238,8 @@ fn entry(user: &User, key: &UserKey, pair: &PairKeys, number: u16, bind: bool) -
     let flags = [(bind, SpaKey::BIND), (user.for_others, SpaKey::FOR_OTHERS)];
     let set = flags.into_iter().filter(|(is_set, _)| *is_set);
     SpaKey {
-        mac: hmac_sha256::Key::new(&*pair.mac),
-        cipher: hmac_sha256::Key::new(&*pair.cipher),
+        mac: hmac_sha256::HmacKey::new(&*pair.mac),
+        cipher: hmac_sha256::HmacKey::new(&*pair.cipher),
         not_after_ns: user.end_of(key).map_or(u64::MAX, |until| until.unix_ns()),
         user: number,
         flags: set.fold(0, |all, (_, flag)| all | flag),

@@ -39,7 +39,7 @@ fn are_alike(one: &Fwknop, other: &Fwknop) -> bool {
     };
     // Keys of different lengths can be the same for HMAC.
     let [own, others] =
-        [own, others].map(|keys| knock_common::hmac_sha256::Key::new(&keys.hmac_key));
+        [own, others].map(|keys| knock_common::hmac_sha256::HmacKey::new(&keys.hmac_key));
     own == others && have_common(&one.source, &other.source)
 }
 

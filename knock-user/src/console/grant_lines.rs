@@ -12,33 +12,33 @@ use super::{
     record::{EventKind, Record},
 };
 use crate::{
-    ledger::{Action, Ending},
+    ledger::{Ending, LedgerAction},
     model::settings::Prefix,
 };
 
 impl<W: Write> Console<W> {
     /// Writes an action of the ledger, unless it only maintains maps. `event` is the event that
     /// caused it, if any.
-    pub fn action(&mut self, action: &Action, event: Option<&Event>, at_ns: u64) {
+    pub fn action(&mut self, action: &LedgerAction, event: Option<&Event>, at_ns: u64) {
         let (source, index, what, until_ms, ending, giver) = match *action {
-            Action::Opened {
+            LedgerAction::Opened {
                 source,
                 door,
                 until_ms,
                 by,
             } => (source, door, EventKind::Opened, Some(until_ms), None, by),
-            Action::Refreshed {
+            LedgerAction::Refreshed {
                 source,
                 door,
                 until_ms,
                 by,
             } => (source, door, EventKind::Refreshed, Some(until_ms), None, by),
-            Action::Closed {
+            LedgerAction::Closed {
                 source,
                 door,
                 ending,
             } => (source, door, EventKind::Closed, None, Some(ending), None),
-            Action::Remove { .. } | Action::Restore { .. } => return,
+            LedgerAction::Remove { .. } | LedgerAction::Restore { .. } => return,
         };
         let Some(door) = self.door(index).cloned() else {
             return;

@@ -17,7 +17,7 @@ use crate::{
     commands::{Job, Occasion},
     host::{clock, os_error},
     kernel::maps,
-    ledger::Action,
+    ledger::LedgerAction,
     metrics::CommandOutcome,
     sequences::clock_skew::SkewedKnock,
 };
@@ -118,12 +118,12 @@ impl<W: Write> Daemon<W> {
     }
 
     /// Carries out all of the ledger's actions, even after one has failed.
-    pub(crate) fn act(&mut self, actions: &[Action], at_ns: u64) {
+    pub(crate) fn act(&mut self, actions: &[LedgerAction], at_ns: u64) {
         self.act_on(actions, None, at_ns);
     }
 
     /// As [`Daemon::act`]; `event` caused the actions.
-    fn act_on(&mut self, actions: &[Action], event: Option<&Event>, at_ns: u64) {
+    fn act_on(&mut self, actions: &[LedgerAction], event: Option<&Event>, at_ns: u64) {
         for action in actions {
             if let Some(number) = action.door()
                 && let Some(door) = self.doors.get(self.plan.settings(), number)
@@ -131,20 +131,20 @@ impl<W: Write> Daemon<W> {
                 self.tally.action(action, &door.name);
             }
             let done = match *action {
-                Action::Remove { key, grant } => self.remove(key, grant),
-                Action::Restore { key, grant } => self.restore(key, grant),
-                Action::Opened { source, door, .. } => {
+                LedgerAction::Remove { key, grant } => self.remove(key, grant),
+                LedgerAction::Restore { key, grant } => self.restore(key, grant),
+                LedgerAction::Opened { source, door, .. } => {
                     self.console.action(action, event, at_ns);
                     self.warn_of_gateway(source, door);
                     self.command(Occasion::Open, source, door, event);
                     Ok(())
                 }
-                Action::Closed { source, door, .. } => {
+                LedgerAction::Closed { source, door, .. } => {
                     self.console.action(action, event, at_ns);
                     self.command(Occasion::Close, source, door, event);
                     Ok(())
                 }
-                Action::Refreshed { .. } => {
+                LedgerAction::Refreshed { .. } => {
                     self.console.action(action, event, at_ns);
                     Ok(())
                 }

@@ -7,7 +7,7 @@ use bytemuck::Pod;
 use knock_common::{
     Address,
     layout::{Features, FlowKey, LOCKOUT_BUCKETS},
-    sim::{Below, LockoutKey, Overlay},
+    sim::{BackingMaps, LockoutKey, Overlay},
 };
 
 use super::{live::Live, query::Known};
@@ -77,7 +77,7 @@ impl<L: Live> LiveMaps<'_, L> {
     }
 }
 
-impl<L: Live> Below for LiveMaps<'_, L> {
+impl<L: Live> BackingMaps for LiveMaps<'_, L> {
     fn element<V: Pod>(&self, map: &'static str, index: u32) -> Option<V> {
         self.read(|live| live.element(map, index)).flatten()
     }

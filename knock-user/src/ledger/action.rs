@@ -4,7 +4,7 @@ use knock_common::{Address, grant::Grant, layout::GrantKey};
 
 /// An action of the ledger.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Action {
+pub enum LedgerAction {
     /// A door opened for a source: report it and run `on_open`.
     Opened {
         /// The source, or the first address of its prefix.
@@ -55,7 +55,7 @@ pub enum Action {
     },
 }
 
-impl Action {
+impl LedgerAction {
     /// Returns the index of the door that it reports about, if it is a report.
     pub const fn door(&self) -> Option<u16> {
         match self {

@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use knock_common::{grant::Grant, layout::GrantKey, time::NANOS_PER_MILLI};
 
 use super::{
-    action::{Action, Ending},
+    action::{Ending, LedgerAction},
     openings::{Holder, Ledger, Lookup, SETTLE_MS, is_over, settled_ns},
 };
 
@@ -18,7 +18,7 @@ struct Round<F> {
     look: F,
     /// Entries whose removal this call has requested; they are still in the map.
     gone: HashSet<GrantKey>,
-    actions: Vec<Action>,
+    actions: Vec<LedgerAction>,
 }
 
 impl<F: FnMut(&GrantKey) -> Lookup> Round<F> {
@@ -43,7 +43,7 @@ impl Ledger {
     /// Closes openings that have ended; `look` reads the allow map.
     ///
     /// Grants that the kernel side has refreshed meanwhile continue, even if their event was lost.
-    pub fn due(&mut self, now_ms: u64, look: impl FnMut(&GrantKey) -> Lookup) -> Vec<Action> {
+    pub fn due(&mut self, now_ms: u64, look: impl FnMut(&GrantKey) -> Lookup) -> Vec<LedgerAction> {
         let mut round = Round {
             now_ms,
             look,

@@ -3,13 +3,13 @@
 use knock_common::{Reason, event::Event, grant::Grant, layout::GrantKey, time::NANOS_PER_MILLI};
 
 use super::{
-    action::{Action, Ending},
+    action::{Ending, LedgerAction},
     openings::{Holder, Ledger, is_over, settled_ns},
 };
 
 impl Ledger {
     /// Processes an event of the kernel side; events that do not concern grants change nothing.
-    pub fn receive(&mut self, event: &Event, now_ms: u64) -> Vec<Action> {
+    pub fn receive(&mut self, event: &Event, now_ms: u64) -> Vec<LedgerAction> {
         let reason = event.reason();
         if matches!(reason, Some(Reason::Opened | Reason::Refreshed)) {
             self.receive_opened(event, now_ms)
@@ -41,7 +41,7 @@ impl Ledger {
     /// Processes an entry of the allow map that was just read.
     ///
     /// This replaces lost events: grants, and grants that ended early.
-    pub fn observe(&mut self, key: GrantKey, grant: Grant, now_ms: u64) -> Vec<Action> {
+    pub fn observe(&mut self, key: GrantKey, grant: Grant, now_ms: u64) -> Vec<LedgerAction> {
         if now_ms < grant.until_ms && self.is_of_door(key, grant.door) {
             let given_ns = self.given_ns(grant, now_ms);
             let action = self.extend(key.source, grant, given_ns);
@@ -60,13 +60,13 @@ impl Ledger {
         )
     }
 
-    /// Records that an entry that [`Action::Restore`] names was in the map: the kernel side ends it
+    /// Records that an entry that [`LedgerAction::Restore`] names was in the map: the kernel side ends it
     /// itself.
     pub fn not_missing(&mut self, key: &GrantKey) {
         self.restored.forget(key);
     }
 
-    fn receive_opened(&mut self, event: &Event, now_ms: u64) -> Vec<Action> {
+    fn receive_opened(&mut self, event: &Event, now_ms: u64) -> Vec<LedgerAction> {
         let &Event {
             source: asked_from,
             door,

@@ -14,7 +14,7 @@ use knock_common::{
 };
 
 use super::{
-    action::{Action, Ending},
+    action::{Ending, LedgerAction},
     openings::{End, Holder, Ledger},
 };
 
@@ -85,10 +85,12 @@ impl Ledger {
         grant: Grant,
         user: u32,
         now_ms: u64,
-    ) -> Vec<Action> {
+    ) -> Vec<LedgerAction> {
         let given_ns = now_ms.saturating_mul(NANOS_PER_MILLI);
         let mut action = self.extend(source, grant, given_ns);
-        if let Some(Action::Opened { by, .. } | Action::Refreshed { by, .. }) = &mut action {
+        if let Some(LedgerAction::Opened { by, .. } | LedgerAction::Refreshed { by, .. }) =
+            &mut action
+        {
             *by = Some(user);
             let source = self.prefix_of(grant.door).first_of(source);
             if let Some(opening) = self.openings.get_mut(&(source, grant.door)) {
@@ -134,7 +136,7 @@ impl Ledger {
     }
 
     /// Records that these entries of a source were removed to make room.
-    pub fn removed(&mut self, keys: &[GrantKey], now_ms: u64) -> Vec<Action> {
+    pub fn removed(&mut self, keys: &[GrantKey], now_ms: u64) -> Vec<LedgerAction> {
         let at_ns = now_ms.saturating_mul(NANOS_PER_MILLI);
         self.revoke_entries(keys, at_ns, Ending::Removed, now_ms)
     }
@@ -146,7 +148,7 @@ impl Ledger {
         revocation: &Revocation,
         user: u32,
         now_ms: u64,
-    ) -> Vec<Action> {
+    ) -> Vec<LedgerAction> {
         let at_ns = now_ms.saturating_mul(NANOS_PER_MILLI);
         let mut actions = Vec::new();
         for &door in &revocation.doors {

@@ -3,7 +3,7 @@
 //! The kernel side admits packets and expires grants by its own clock, with or without this ledger.
 //! The ledger derives openings from events and from the allow map: it reports each opening and each
 //! closing once, and finds ended entries to remove. It does no I/O: events and the time come in,
-//! [`Action`]s go out. All times are of `CLOCK_BOOTTIME`.
+//! [`LedgerAction`]s go out. All times are of `CLOCK_BOOTTIME`.
 //!
 //! Two rules make it exact, both because the kernel side writes the map before it emits the event:
 //! entries that were read are passed to the ledger at once, with no event read in between; and the
@@ -21,7 +21,7 @@ mod recent;
 mod takeover;
 
 pub use self::{
-    action::{Action, Ending},
+    action::{Ending, LedgerAction},
     manual::{Open, Revocation},
     openings::{Ledger, Lookup},
     takeover::Adopted,

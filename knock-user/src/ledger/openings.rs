@@ -10,7 +10,7 @@ use knock_common::{
 };
 
 use super::{
-    action::{Action, Ending},
+    action::{Ending, LedgerAction},
     recent::Recent,
 };
 use crate::compile::grant_keys;
@@ -111,9 +111,9 @@ impl Ledger {
         grant: Grant,
         given_ns: u64,
         now_ms: u64,
-    ) -> Action {
+    ) -> LedgerAction {
         self.restored.note(key, (given_ns, grant), now_ms);
-        Action::Restore { key, grant }
+        LedgerAction::Restore { key, grant }
     }
 
     /// Returns when a grant in the map was given, as far as its end shows.
@@ -130,7 +130,7 @@ impl Ledger {
         source: Address,
         grant: Grant,
         given_ns: u64,
-    ) -> Option<Action> {
+    ) -> Option<LedgerAction> {
         let Grant { until_ms, door } = grant;
         let source = self.prefix_of(door).first_of(source);
         let holder = (source, door);
@@ -150,7 +150,7 @@ impl Ledger {
                 keys,
             };
             self.openings.insert(holder, opening);
-            return Some(Action::Opened {
+            return Some(LedgerAction::Opened {
                 source,
                 door,
                 until_ms,
@@ -168,7 +168,7 @@ impl Ledger {
         let old_ms = std::mem::replace(&mut opening.deadline_ms, until_ms);
         self.deadlines.remove(&(old_ms, holder));
         self.deadlines.insert((until_ms, holder));
-        Some(Action::Refreshed {
+        Some(LedgerAction::Refreshed {
             source,
             door,
             until_ms,
@@ -182,9 +182,9 @@ impl Ledger {
         grant: Grant,
         end_ns: u64,
         now_ms: u64,
-    ) -> Action {
+    ) -> LedgerAction {
         self.removed.note(key, end_ns, now_ms);
-        Action::Remove { key, grant }
+        LedgerAction::Remove { key, grant }
     }
 
     /// Removes entries that ended at `at_ns` from the openings that counted on them.
@@ -196,7 +196,7 @@ impl Ledger {
         at_ns: u64,
         ending: Ending,
         now_ms: u64,
-    ) -> Vec<Action> {
+    ) -> Vec<LedgerAction> {
         let Some(source) = keys.first().map(|key| key.source) else {
             return Vec::new();
         };
@@ -228,7 +228,7 @@ impl Ledger {
         at_ns: u64,
         ending: Ending,
         now_ms: u64,
-    ) -> Option<Action> {
+    ) -> Option<LedgerAction> {
         let opening = self.openings.remove(&holder)?;
         self.deadlines.remove(&(opening.deadline_ms, holder));
         let early = ending != Ending::Expired;
@@ -239,7 +239,7 @@ impl Ledger {
         };
         self.ended.note(holder, end, now_ms);
         let (source, door) = holder;
-        Some(Action::Closed {
+        Some(LedgerAction::Closed {
             source,
             door,
             ending,

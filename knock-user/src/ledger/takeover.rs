@@ -8,7 +8,7 @@ use knock_common::{
 };
 
 use super::{
-    action::{Action, Ending},
+    action::{Ending, LedgerAction},
     openings::{Holder, Ledger, prefixes_of},
 };
 
@@ -45,7 +45,7 @@ impl Ledger {
 
     /// Switches to the doors of a new configuration: openings of removed doors are closed, and so are those that would
     /// be narrower. Others become as wide as the grants of their door are now.
-    pub fn set_doors(&mut self, doors: Vec<DoorEntry>, now_ms: u64) -> Vec<Action> {
+    pub fn set_doors(&mut self, doors: Vec<DoorEntry>, now_ms: u64) -> Vec<LedgerAction> {
         self.prefixes = prefixes_of(&doors);
         let before = std::mem::replace(&mut self.doors, doors);
         let holders: Vec<Holder> = self.openings.keys().copied().collect();

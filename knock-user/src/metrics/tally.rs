@@ -9,7 +9,7 @@ use knock_common::{Reason, event::Event};
 
 use crate::{
     commands::{CommandReport, CommandResult, Occasion},
-    ledger::Action,
+    ledger::LedgerAction,
 };
 
 /// Counts since the start of the daemon.
@@ -108,14 +108,14 @@ impl Tally {
     }
 
     /// Counts an action of the ledger about a door with this name.
-    pub fn action(&mut self, action: &Action, door: &str) {
+    pub fn action(&mut self, action: &LedgerAction, door: &str) {
         match action {
-            Action::Opened { .. } => raise(&mut self.door(door).opened),
-            Action::Refreshed { .. } => raise(&mut self.door(door).refreshed),
-            Action::Closed { ending, .. } => {
+            LedgerAction::Opened { .. } => raise(&mut self.door(door).opened),
+            LedgerAction::Refreshed { .. } => raise(&mut self.door(door).refreshed),
+            LedgerAction::Closed { ending, .. } => {
                 raise(self.door(door).closed.entry(ending.name()).or_default());
             }
-            Action::Remove { .. } | Action::Restore { .. } => {}
+            LedgerAction::Remove { .. } | LedgerAction::Restore { .. } => {}
         }
     }
 
@@ -212,35 +212,35 @@ mod tests {
         let source = Address::ANY;
         let (door, until_ms, by) = (0, 1, None);
         for action in [
-            Action::Opened {
+            LedgerAction::Opened {
                 source,
                 door,
                 until_ms,
                 by,
             },
-            Action::Refreshed {
+            LedgerAction::Refreshed {
                 source,
                 door,
                 until_ms,
                 by,
             },
-            Action::Opened {
+            LedgerAction::Opened {
                 source,
                 door,
                 until_ms,
                 by,
             },
-            Action::Closed {
+            LedgerAction::Closed {
                 source,
                 door,
                 ending: Ending::Expired,
             },
-            Action::Closed {
+            LedgerAction::Closed {
                 source,
                 door,
                 ending: Ending::Revoked { by: 0 },
             },
-            Action::Closed {
+            LedgerAction::Closed {
                 source,
                 door,
                 ending: Ending::Sequence { by: None },

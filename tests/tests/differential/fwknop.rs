@@ -8,7 +8,7 @@ use std::{
 use knock_common::{
     Reason,
     fwknop::{Passphrase, text::username_hash},
-    hmac_sha256::Key,
+    hmac_sha256::HmacKey,
     judge,
     layout::{Features, PortRule, port_index},
     packet::Protocol::{Tcp, Udp},
@@ -161,7 +161,7 @@ fn tables() -> Tables {
     }
     for user in 1..=5 {
         let mut key = FwknopKey {
-            mac: Key::new(&hmac_key(user)),
+            mac: HmacKey::new(&hmac_key(user)),
             passphrase: Passphrase::new(passphrase(user)).unwrap(),
             not_after_ns: u64::MAX,
             user,

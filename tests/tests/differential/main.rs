@@ -25,7 +25,7 @@ use knock_common::{
     layout::{LOCKOUT_BUCKETS, WAYS},
     lockout::MS_BITS,
     packet::Protocol,
-    sim::{Cells, LockoutKey, Sim, Words},
+    sim::{Cells, LockoutKey, Sim, WordMap},
     spa::{
         layout::{SpaKey, SpaKeyId},
         port::Otherwise,
@@ -437,7 +437,7 @@ fn make_time_pass(kernel: &mut Kernel, sim: &Sim, random: &mut Random) {
     fn end<K: Copy + Eq + Hash + Pod>(
         kernel: &mut Kernel,
         name: &str,
-        words: &Words<K>,
+        words: &WordMap<K>,
         random: &mut Random,
     ) {
         let mut keys: Vec<K> = words.entries.borrow().keys().copied().collect();
@@ -477,7 +477,7 @@ fn comparable(events: &[Event]) -> Vec<Event> {
 
 /// The keys of a native table, each with the part of its word that does not depend on the clock.
 fn keys<K: Copy + Debug + Eq + Hash>(
-    words: &Words<K>,
+    words: &WordMap<K>,
     timeless: fn(u64) -> u64,
 ) -> BTreeSet<String> {
     let entries = words.entries.borrow();

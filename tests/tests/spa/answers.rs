@@ -7,7 +7,7 @@ use std::{
 };
 
 use knock_common::reason::Reason;
-use knock_sequence::spa::{Action, Channel, DoorId, Request, with_noise};
+use knock_sequence::spa::{Channel, DoorAction, DoorId, Request, with_noise};
 use knock_tests::{
     binary::binaries,
     daemon::Daemon,
@@ -222,7 +222,7 @@ fn a_packet_is_answered_once_with_the_hosts_time() {
                     source: None,
                     door: DoorId::FIRST,
                     seconds: 0,
-                    action: Action::Open,
+                    action: DoorAction::Open,
                     answer: true,
                 });
                 let datagram = with_noise(&packet);

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use knock_sequence::spa::{Action, Channel, DoorId, Request};
+use knock_sequence::spa::{Channel, DoorAction, DoorId, Request};
 use knock_tests::{
     daemon::Daemon,
     net::{self, Family},
@@ -53,7 +53,7 @@ fn a_door_that_is_closed_and_opened_in_one_tick_is_open() {
                 let row = format!("{family}, by a packet: {by_packet}");
                 let source = net.new_source(family);
                 let path = source.path();
-                let frames = |action: Action| match (by_packet, action) {
+                let frames = |action: DoorAction| match (by_packet, action) {
                     (true, _) => {
                         let packet = channel.seal(&Request {
                             stamp: now(),
@@ -65,16 +65,16 @@ fn a_door_that_is_closed_and_opened_in_one_tick_is_open() {
                         });
                         vec![wire::datagram(path, 40_000, PORT, &packet)]
                     }
-                    (false, Action::Open) => vec![
+                    (false, DoorAction::Open) => vec![
                         wire::syn(path, 40_000, 7000),
                         wire::datagram(path, 40_000, 8000, b""),
                         wire::syn(path, 40_000, 9000),
                     ],
-                    (false, Action::Close) => {
+                    (false, DoorAction::Close) => {
                         vec![wire::syn(path, 40_000, 9100), wire::syn(path, 40_000, 7100)]
                     }
                 };
-                let send = |actions: &[Action]| {
+                let send = |actions: &[DoorAction]| {
                     let all = actions.iter().flat_map(|&action| frames(action));
                     let all: Vec<_> = all.map(|payload| wire::whole(path, &payload)).collect();
                     for frame in &all {
@@ -94,22 +94,22 @@ fn a_door_that_is_closed_and_opened_in_one_tick_is_open() {
                     let begun = Instant::now();
                     wait::until("the next timer tick", || begun.elapsed() > TICK);
                 };
-                send(&[Action::Open, Action::Close]);
+                send(&[DoorAction::Open, DoorAction::Close]);
                 wait::until(&row, || reported() > 0);
                 let what = format!("{row}: the ended grant is removed");
                 wait::until(&what, is_empty);
                 // The grant after a removal is the one that the daemon may have to write again.
-                send(&[Action::Open]);
+                send(&[DoorAction::Open]);
                 wait::until(&row, || reported() > 1);
                 for round in 0..ROUNDS {
                     let row = format!("{row}, round {round}");
                     next_tick();
                     let before = reported();
-                    send(&[Action::Close, Action::Open]);
+                    send(&[DoorAction::Close, DoorAction::Open]);
                     wait::until(&row, || reported() > before);
                     drop(source.finds_open(SSH, &row));
                 }
-                send(&[Action::Close]);
+                send(&[DoorAction::Close]);
                 source.finds_closed(SSH, &row);
                 wait::until(&row, is_empty);
             }

@@ -2,7 +2,7 @@
 
 use std::{net::UdpSocket, time::Duration};
 
-use knock_sequence::spa::{Action, Channel, DoorId, PACKET_LENGTH, Request};
+use knock_sequence::spa::{Channel, DoorAction, DoorId, PACKET_LENGTH, Request};
 use knock_tests::{
     daemon::Daemon,
     namespace::text,
@@ -106,7 +106,7 @@ fn a_clock_may_be_off_by_the_window() {
                     source: None,
                     door: DoorId::of_name("ssh"),
                     seconds: 0,
-                    action: Action::Open,
+                    action: DoorAction::Open,
                     answer: false,
                 });
                 socket.send_to(&packet, (source.to, PORT))

@@ -7,7 +7,7 @@ use std::{
     time::{SystemTime, UNIX_EPOCH},
 };
 
-use knock_sequence::spa::{Action, Channel, DoorId, PORT, PrivateKey, Request};
+use knock_sequence::spa::{Channel, DoorAction, DoorId, PORT, PrivateKey, Request};
 use knock_tests::{
     daemon::{self, Daemon},
     namespace::Namespace,
@@ -92,7 +92,7 @@ pub(crate) fn packet(channel: &Channel, door: DoorId) -> Vec<u8> {
         source: None,
         door,
         seconds: 0,
-        action: Action::Open,
+        action: DoorAction::Open,
         answer: false,
     };
     channel.seal(&request).to_vec()

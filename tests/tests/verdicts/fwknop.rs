@@ -10,7 +10,7 @@ use knock_common::{
     event::Event,
     fwknop::{Passphrase, text::username_hash},
     grant::Grant,
-    hmac_sha256::Key,
+    hmac_sha256::HmacKey,
     layout::{Features, PortRule, port_index},
     packet::Protocol::{Tcp, Udp},
     spa::{
@@ -605,7 +605,7 @@ fn wall() -> Duration {
 
 fn user(number: u16, hmac_key: &[u8]) -> FwknopKey {
     FwknopKey {
-        mac: Key::new(hmac_key),
+        mac: HmacKey::new(hmac_key),
         passphrase: Passphrase::new(PASSPHRASE).unwrap(),
         not_after_ns: u64::MAX,
         user: number,

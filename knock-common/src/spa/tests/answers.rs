@@ -4,7 +4,7 @@ use super::*;
 use crate::{
     answer::{Memory, rewrite_with},
     decide,
-    judge::Action,
+    judge::FrameAction,
 };
 
 const ASKING: Content = Content {
@@ -199,7 +199,7 @@ fn a_changed_answer_does_not_open() {
 #[test]
 fn nobody_else_is_answered() {
     let forger = Sealer {
-        mac: hmac_sha256::Key::new(b"another"),
+        mac: hmac_sha256::HmacKey::new(b"another"),
         ..sealer()
     };
     let stale = STAMP - 3_600 * SECOND;
@@ -242,7 +242,10 @@ fn a_dry_run_answers_nothing() {
     let mut sim = answering(0);
     sim.features = sim.features.with(Features::DRY_RUN);
     let bytes = frame(CLIENT, &sealer().seal(&ASKING));
-    assert_eq!(decide(&bytes[..], &sim).action(sim.features), Action::Pass);
+    assert_eq!(
+        decide(&bytes[..], &sim).action(sim.features),
+        FrameAction::Pass
+    );
 }
 
 /// The content of an answer.
@@ -277,7 +280,7 @@ fn sent_answer(
     let Some(answer) = sim.answer.take() else {
         return (judgement.reason, None);
     };
-    assert_eq!(judgement.action(sim.features), Action::Answer);
+    assert_eq!(judgement.action(sim.features), FrameAction::Answer);
     let mut memory = Memory(&mut bytes);
     rewrite_with(&mut memory, answer, &sim.spa_answer.get()).unwrap();
     assert!(memory.0.len() < before);

@@ -312,8 +312,8 @@ proptest! {
                 true => right.gate,
                 false => Gate { check: [a, b], mask: [c, d], is_used: 1 },
             },
-            mac: hmac_sha256::Key::new(&mac),
-            cipher: hmac_sha256::Key::new(&cipher),
+            mac: hmac_sha256::HmacKey::new(&mac),
+            cipher: hmac_sha256::HmacKey::new(&cipher),
             id: right.id,
         };
         let sim = host();

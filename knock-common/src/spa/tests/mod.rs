@@ -76,7 +76,7 @@ fn octets<const N: usize>(text: &str) -> [u8; N] {
 
 /// The keys of host private key 32 × 0x11 and client private key 32 × 0x22.
 fn sealer() -> Sealer {
-    let key = |text| hmac_sha256::Key::new(&octets::<32>(text));
+    let key = |text| hmac_sha256::HmacKey::new(&octets::<32>(text));
     let sip = |text| {
         let key: [u8; 16] = octets(text);
         let [low, high] = *key.as_chunks().0 else {

@@ -175,8 +175,8 @@ fn both_host_keys_count_while_clients_change_over() {
             mask: [3, 4],
             is_used: 1,
         },
-        mac: hmac_sha256::Key::new(b"mac"),
-        cipher: hmac_sha256::Key::new(b"cipher"),
+        mac: hmac_sha256::HmacKey::new(b"mac"),
+        cipher: hmac_sha256::HmacKey::new(b"cipher"),
         id: old.id,
     };
     let mut sim = host();

@@ -380,7 +380,7 @@ mod tests {
             status::{self, InterfaceAnswer, OneTime, Shortfall},
         },
         commands::Occasion,
-        ledger::Action,
+        ledger::LedgerAction,
         metrics::{Format, Tally},
     };
 
@@ -400,13 +400,13 @@ mod tests {
         tally.event(&event, Some("ssh"));
         let source = knock_common::Address::ANY;
         for action in [
-            Action::Opened {
+            LedgerAction::Opened {
                 source,
                 door: 0,
                 until_ms: 1,
                 by: None,
             },
-            Action::Closed {
+            LedgerAction::Closed {
                 source,
                 door: 0,
                 ending: Ending::Removed,

@@ -1,6 +1,6 @@
 //! Compares the frames that the kernel counts on an interface with those that reach the program.
 
-use knock_common::seen::Seen;
+use knock_common::seen::FramesSeen;
 
 /// The number of unseen frames after which the driver gets another copy of the program. It is
 /// small, since a copy costs little, and ports are open until then.
@@ -24,7 +24,7 @@ const FOREIGN_MOST: u64 = 95;
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Look {
     /// The frames that the program saw since the last look.
-    pub seen: Seen,
+    pub seen: FramesSeen,
     /// The frames that the kernel has counted as received.
     pub received: u64,
     /// The time, in milliseconds since boot.
@@ -89,7 +89,7 @@ pub struct Frames {
 impl Frames {
     /// Returns a result if what the program saw is enough to know that all is well; then no counter
     /// of the interface has to be read.
-    pub fn settles(&mut self, seen: &Seen) -> Option<Option<Finding>> {
+    pub fn settles(&mut self, seen: &FramesSeen) -> Option<Option<Finding>> {
         let is_foreign = seen.foreign_frames() > 0 || self.foreign.is_some();
         if seen.arrived == 0 || is_foreign {
             return None;

@@ -12,7 +12,7 @@
 use std::collections::BTreeMap;
 
 use anyhow::Result;
-use knock_common::seen::{self, Seen};
+use knock_common::seen::{self, FramesSeen};
 
 pub mod frames;
 pub mod rearm;
@@ -209,7 +209,7 @@ impl Watchdog {
     /// One of the two fails.
     pub fn look(
         &mut self,
-        mut take_seen: impl FnMut(u32) -> Result<Seen>,
+        mut take_seen: impl FnMut(u32) -> Result<FramesSeen>,
         received: impl Fn(u32) -> Result<u64>,
         now_ms: u64,
     ) -> Result<Vec<(u32, Finding)>> {
@@ -232,7 +232,7 @@ impl Watchdog {
             } = watched;
             let indices = attachment.below.iter().chain([index]);
             let seen = indices.filter_map(|index| slots.get(&seen::slot(*index)));
-            let seen = seen.copied().fold(Seen::default(), Seen::and);
+            let seen = seen.copied().fold(FramesSeen::default(), FramesSeen::and);
             let found = match frames.settles(&seen) {
                 Some(found) => found,
                 None => frames.look(Look {

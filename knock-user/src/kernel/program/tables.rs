@@ -11,7 +11,7 @@ use knock_common::{
     grant::Grant,
     layout::{ALLOW_MAX, EdgeKey, FlowKey, GrantKey, PortRule, ProgressKey, UsedKey, port_index},
     presence,
-    seen::Seen,
+    seen::FramesSeen,
     spa::layout::{FwknopKey, GATES, Gate, SpaKeyId, SpaTag},
     time::Moment,
 };
@@ -223,13 +223,13 @@ impl XdpProgram {
     ///
     /// # Errors
     /// The map can't be read or written.
-    pub fn take_seen(&mut self, slot: u32) -> Result<Seen> {
+    pub fn take_seen(&mut self, slot: u32) -> Result<FramesSeen> {
         let mut slots =
-            Array::<_, Plain<Seen>>::try_from(maps::map_mut(&mut self.ebpf, "FRAMES_SEEN")?)?;
+            Array::<_, Plain<FramesSeen>>::try_from(maps::map_mut(&mut self.ebpf, "FRAMES_SEEN")?)?;
         let Plain(seen) = slots.get(&slot, 0).context("reading the map FRAMES_SEEN")?;
-        if seen != Seen::default() {
+        if seen != FramesSeen::default() {
             slots
-                .set(slot, Plain(Seen::default()), 0)
+                .set(slot, Plain(FramesSeen::default()), 0)
                 .context("clearing the map FRAMES_SEEN")?;
         }
         Ok(seen)

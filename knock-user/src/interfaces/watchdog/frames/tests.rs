@@ -1,18 +1,18 @@
 use super::*;
 
-const NOTHING: Seen = Seen {
+const NOTHING: FramesSeen = FramesSeen {
     arrived: 0,
     foreign: 0,
 };
-const IP: Seen = Seen {
+const IP: FramesSeen = FramesSeen {
     arrived: 1,
     foreign: 0,
 };
-const ARP: Seen = IP;
+const ARP: FramesSeen = IP;
 
-fn pppoe(frames: u64) -> Seen {
+fn pppoe(frames: u64) -> FramesSeen {
     let foreign = frames << 16 | 0x8864;
-    Seen {
+    FramesSeen {
         arrived: 1,
         foreign,
     }
@@ -36,7 +36,7 @@ fn counters_lead_to_findings() {
     use Finding::{Blind, Filtered, Foreign, Generic, Rearm, Sees};
     use FrameKind::{Native, Software};
     /// The frames that the program saw, the counter of the kernel, and the finding.
-    type Step = (Seen, u64, Option<Finding>);
+    type Step = (FramesSeen, u64, Option<Finding>);
     let rows: &[(&str, FrameKind, &[Step])] = &[
         (
             "a host with traffic",
