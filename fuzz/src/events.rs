@@ -42,7 +42,7 @@ const STEPS_MOST: usize = 100;
 /// Plays a script: events, entries of the allow map, and pauses.
 pub fn check(script: &[u8]) {
     let mut consoles = Consoles::new();
-    let mut daemon = Daemon::new();
+    let mut daemon = DaemonModel::new();
     let mut input = Input(script);
     for _ in 0..STEPS_MOST {
         if input.is_empty() {
@@ -206,14 +206,14 @@ impl Consoles {
 }
 
 /// The ledger, and the openings that it has reported: a door opens for a source before it is refreshed or closed.
-struct Daemon {
+struct DaemonModel {
     now_ms: u64,
     ledger: Ledger,
     map: BTreeMap<(Address, u16), Grant>,
     open: BTreeSet<(Address, u16)>,
 }
 
-impl Daemon {
+impl DaemonModel {
     fn new() -> Self {
         let door = |open_for_ms, port_groups: &[u16], closes| {
             let mut all = [0; PORT_GROUPS_PER_DOOR];

@@ -4,7 +4,7 @@
 use std::path::Path;
 
 use knock_client::{
-    fwknop::{self, Converted, StanzaKey},
+    fwknop::{self, ConvertedRc, StanzaKey},
     profile,
 };
 
@@ -25,7 +25,7 @@ pub fn check(bytes: &[u8]) {
     for keys in [&[][..], &[key]] {
         match fwknop::convert(&text, path, keys) {
             Err(error) => assert_harmless(&error.to_string()),
-            Ok(Converted { toml, left }) => {
+            Ok(ConvertedRc { toml, left }) => {
                 assert_harmless(&left);
                 assert_harmless(&toml);
                 let read = profile::find_in(&toml, path, "");

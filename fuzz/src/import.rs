@@ -8,7 +8,7 @@ use knock_sequence::Ports;
 use knock_user::{
     config,
     model::settings::Door,
-    tools::import::{self, Imported, SERVICES},
+    tools::import::{self, ImportedConf, SERVICES},
 };
 
 use crate::text::assert_harmless;
@@ -24,7 +24,7 @@ pub fn check(bytes: &[u8]) {
             "line {line:?} of {lines}"
         );
     };
-    let Imported { toml, notes } = match import::import_bytes(bytes, FILE) {
+    let ImportedConf { toml, notes } = match import::import_bytes(bytes, FILE) {
         Ok(imported) => imported,
         Err(problems) => {
             assert!(!problems.list.is_empty(), "refused without a reason");

@@ -25,7 +25,7 @@ use knock_sequence::{Knock, Ports};
 use knock_user::model::settings::{AcceptedSequence, Decoys, Door, Exempt, Settings};
 
 use self::{
-    history::{History, Packet},
+    history::{History, PastPacket},
     worlds::Compiled,
 };
 use crate::{input::Input, parser::reference};
@@ -80,14 +80,14 @@ impl Play {
         let now = Moment::from_nanos(self.tick * TICK_NS);
         self.sim.set_now(now);
         self.sim.answer.set(None);
-        let before = Previous {
+        let before = StateBefore {
             expected: self.expected(frame, now),
             grants: self.grants(now),
             used: self.sim.used.entries.borrow().len(),
             events: self.sim.events.borrow().len(),
         };
         let judgement = decide(frame, &self.sim);
-        if let Expected::Knock(packet) = before.expected {
+        if let ExpectedResult::Knock(packet) = before.expected {
             self.history.note(self.tick, packet);
         }
         let context = format!("{judgement:?} for {frame:02x?} at tick {}", self.tick);
@@ -101,30 +101,30 @@ impl Play {
     }
 
     /// The result that a frame must have.
-    fn expected(&self, frame: &[u8], now: Moment) -> Expected {
+    fn expected(&self, frame: &[u8], now: Moment) -> ExpectedResult {
         let read = match reference::read(frame) {
             Ok(read) => read,
-            Err(reason) => return Expected::Unreadable(reason),
+            Err(reason) => return ExpectedResult::Unreadable(reason),
         };
         let kind = self.compiled.kind(read.protocol, read.destination_port);
         let packet = read
             .destination
-            .and_then(|destination| Packet::of(&read, read.source?, destination));
+            .and_then(|destination| PastPacket::of(&read, read.source?, destination));
         match (kind, packet) {
-            (PortRole::Other, packet) => Expected::Pass(packet.err()),
+            (PortRole::Other, packet) => ExpectedResult::Pass(packet.err()),
             // Knocks to a group of hosts do not count.
-            (PortRole::Knock, packet) if !read.unicast => Expected::Pass(packet.err()),
-            (PortRole::Protected, Err(reason)) => Expected::Unreadable(reason),
-            (PortRole::Knock, Err(reason)) => Expected::BadKnock(reason),
-            (PortRole::Protected, Ok(packet)) => Expected::Protected {
+            (PortRole::Knock, packet) if !read.unicast => ExpectedResult::Pass(packet.err()),
+            (PortRole::Protected, Err(reason)) => ExpectedResult::Unreadable(reason),
+            (PortRole::Knock, Err(reason)) => ExpectedResult::BadKnock(reason),
+            (PortRole::Protected, Ok(packet)) => ExpectedResult::Protected {
                 is_entitled: self.is_entitled(&packet, now),
             },
-            (PortRole::Knock, Ok(packet)) => Expected::Knock(packet),
+            (PortRole::Knock, Ok(packet)) => ExpectedResult::Knock(packet),
         }
     }
 
     /// A new grant belongs to the source that made the knocks, and lasts no longer than the door's `open_for`.
-    fn check_grants(&self, before: &Previous, reason: Reason, now: Moment, context: &str) {
+    fn check_grants(&self, before: &StateBefore, reason: Reason, now: Moment, context: &str) {
         for (key, grant) in self.grants(now) {
             let old = before.grants.iter().find(|(other, _)| *other == key);
             if old.is_some_and(|(_, old)| old.until_ms >= grant.until_ms) {
@@ -134,7 +134,7 @@ impl Play {
                 reason,
                 Reason::Opened | Reason::Refreshed | Reason::GrantsFull
             );
-            let Expected::Knock(packet) = before.expected else {
+            let ExpectedResult::Knock(packet) = before.expected else {
                 panic!("a grant without a knock: {context}");
             };
             assert!(opened, "a grant without an opening: {context}");
@@ -174,7 +174,7 @@ impl Play {
 
     /// Whether a packet to a protected port has to pass: its source is trusted or has a grant, or the packet belongs
     /// to a connection that is kept.
-    fn is_entitled(&self, packet: &Packet, now: Moment) -> bool {
+    fn is_entitled(&self, packet: &PastPacket, now: Moment) -> bool {
         let settings = &self.compiled.settings;
         let address = IpAddr::from(packet.source);
         let mut trust = settings.trust.iter();
@@ -183,7 +183,7 @@ impl Play {
             || settings.established.keep && !packet.opens_tcp() && self.is_kept(packet, now)
     }
 
-    fn is_kept(&self, packet: &Packet, now: Moment) -> bool {
+    fn is_kept(&self, packet: &PastPacket, now: Moment) -> bool {
         let idle_ms = self.compiled.settings.established.idle_ms();
         let wanted = FlowKey {
             source: packet.source,
@@ -199,7 +199,7 @@ impl Play {
 
     /// Whether there is a grant for the port, of any door: a grant is for a port group, which several doors may
     /// open.
-    fn has_grant(&self, packet: &Packet, now: Moment) -> bool {
+    fn has_grant(&self, packet: &PastPacket, now: Moment) -> bool {
         let port = Ports::from(packet.to);
         self.grants(now).iter().any(|(key, _)| {
             let opened = self.compiled.tables.port_groups.get(&key.port_group);
@@ -252,8 +252,8 @@ impl Play {
 }
 
 /// The state before a frame was judged, and the result that it must have.
-struct Previous {
-    expected: Expected,
+struct StateBefore {
+    expected: ExpectedResult,
     grants: Vec<(GrantKey, Grant)>,
     /// How many sequences were used.
     used: usize,
@@ -263,7 +263,7 @@ struct Previous {
 
 /// The result that a frame must have.
 #[derive(Clone, Copy, Debug)]
-enum Expected {
+enum ExpectedResult {
     /// It has this reason and no other.
     Unreadable(Reason),
     /// It passes, or has this reason if its addresses were read.
@@ -273,25 +273,25 @@ enum Expected {
     /// It has this reason, unless its flags are not those of a knock, so that its addresses are not read.
     BadKnock(Reason),
     /// It does not pass if it is a knock.
-    Knock(Packet),
+    Knock(PastPacket),
 }
 
-fn check_verdict(expected: Expected, judgement: Judgement, context: &str) {
+fn check_verdict(expected: ExpectedResult, judgement: Judgement, context: &str) {
     let passes = judgement.verdict() == Verdict::Pass;
     match expected {
-        Expected::Unreadable(reason) => assert_eq!(judgement.reason, reason, "{context}"),
-        Expected::BadKnock(reason) => assert!(
+        ExpectedResult::Unreadable(reason) => assert_eq!(judgement.reason, reason, "{context}"),
+        ExpectedResult::BadKnock(reason) => assert!(
             [reason, Reason::OtherFlags].contains(&judgement.reason),
             "a knock from an invalid source: {context}"
         ),
-        Expected::Pass(unreadable) => assert!(
+        ExpectedResult::Pass(unreadable) => assert!(
             passes || unreadable == Some(judgement.reason),
             "an unused port: {context}"
         ),
-        Expected::Protected { is_entitled } => {
+        ExpectedResult::Protected { is_entitled } => {
             assert_eq!(passes, is_entitled, "a protected port: {context}");
         }
-        Expected::Knock(_) => assert!(
+        ExpectedResult::Knock(_) => assert!(
             !passes || judgement.is_let_pass || judgement.reason == Reason::OtherFlags,
             "a knock: {context}"
         ),

@@ -25,7 +25,7 @@ pub mod words;
 
 /// One target.
 #[derive(Clone, Copy, Debug)]
-pub struct Target {
+pub struct FuzzTarget {
     /// Its name, also that of its program, corpus and dictionary.
     pub name: &'static str,
     /// Panics if something does not hold for these bytes.
@@ -35,7 +35,7 @@ pub struct Target {
 }
 
 /// All targets.
-pub const TARGETS: &[Target] = &[
+pub const TARGETS: &[FuzzTarget] = &[
     target("parser", parser::check, 50_000),
     target("judge", judge::check, 400),
     target("events", events::check, 100),
@@ -50,8 +50,8 @@ pub const TARGETS: &[Target] = &[
     target("words", words::check, 10_000),
 ];
 
-const fn target(name: &'static str, check: fn(&[u8]), mutations: u32) -> Target {
-    Target {
+const fn target(name: &'static str, check: fn(&[u8]), mutations: u32) -> FuzzTarget {
+    FuzzTarget {
         name,
         check,
         mutations,

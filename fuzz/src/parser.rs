@@ -8,7 +8,7 @@ use knock_common::{
     packet::{self, Protocol, Segment},
 };
 
-use self::reference::Read;
+use self::reference::FrameFields;
 
 /// The three parsers agree on a frame, and bytes behind the headers change nothing.
 pub fn check(frame: &[u8]) {
@@ -30,9 +30,9 @@ pub fn check(frame: &[u8]) {
 fn agrees_with_reference(
     frame: &[u8],
     segment: Result<Segment, Reason>,
-    expected: Result<Read, Reason>,
+    expected: Result<FrameFields, Reason>,
 ) {
-    let found = segment.map(|segment| Read {
+    let found = segment.map(|segment| FrameFields {
         protocol: segment.protocol,
         flags: segment.flags,
         source_port: segment.source_port,

@@ -5,7 +5,7 @@ use crate::keygen::Keygen;
 use crate::next_line::NextLineAddress;
 use crate::otp::{self, Hidden, Period, Protocols};
 use crate::reply::{ConnectTo, parse_connect_to, parse_tcp_port, parse_timeout};
-use crate::report::Style;
+use crate::report::ReportStyle;
 use crate::spa::SpaOptions;
 use crate::target::{Families, parse_source};
 use clap::{Args, Parser, Subcommand};
@@ -272,11 +272,11 @@ impl KnockOptions {
 impl KnockArgs {
     /// Returns the form of the output.
     #[must_use]
-    pub fn style(&self) -> Style {
+    pub fn style(&self) -> ReportStyle {
         match (self.json, self.options.verbose) {
-            (true, _) => Style::Json,
-            (false, true) => Style::Verbose,
-            (false, false) => Style::Quiet,
+            (true, _) => ReportStyle::Json,
+            (false, true) => ReportStyle::Verbose,
+            (false, false) => ReportStyle::Quiet,
         }
     }
 }

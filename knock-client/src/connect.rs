@@ -34,7 +34,7 @@ pub struct Connected {
 
 /// How a failed attempt ended.
 #[derive(Debug)]
-pub enum Closed {
+pub enum FailedConnect {
     /// No answer arrived.
     NoAnswer,
     /// The host refused the connection.
@@ -45,7 +45,7 @@ pub enum Closed {
     Unable(io::Error),
 }
 
-impl Closed {
+impl FailedConnect {
     fn from_error(error: io::Error) -> Self {
         use ErrorKind::{
             ConnectionRefused, ConnectionReset, HostUnreachable, NetworkUnreachable, TimedOut,
@@ -122,7 +122,7 @@ pub struct ConnectError {
     /// The time that was allowed.
     pub limit: Duration,
     /// How the last attempt ended.
-    pub closed: Closed,
+    pub closed: FailedConnect,
     /// What was sent before.
     pub sent: Attempted,
 }
@@ -139,17 +139,17 @@ impl fmt::Display for ConnectError {
         } = self;
         write!(f, "cannot connect to tcp/{port} on {target}")?;
         match closed {
-            Closed::NoAnswer => write!(
+            FailedConnect::NoAnswer => write!(
                 f,
                 " within {limit:?}: no answer: the port is still closed; {}",
                 sent.advice()
             ),
-            Closed::Refused => write!(
+            FailedConnect::Refused => write!(
                 f,
                 " within {limit:?}: refused: the port is open but nothing listens; \
                  start the service, or check its port"
             ),
-            Closed::Unreachable(cause) => {
+            FailedConnect::Unreachable(cause) => {
                 write!(
                     f,
                     " within {limit:?}: {}; {}",
@@ -157,7 +157,9 @@ impl fmt::Display for ConnectError {
                     remedy(cause)
                 )
             }
-            Closed::Unable(cause) => write!(f, ": {}; {}", refused::plain(cause), remedy(cause)),
+            FailedConnect::Unable(cause) => {
+                write!(f, ": {}; {}", refused::plain(cause), remedy(cause))
+            }
         }
     }
 }
@@ -175,8 +177,10 @@ impl ConnectError {
     #[must_use]
     pub fn is_worth_a_retry(&self) -> bool {
         match self.closed {
-            Closed::NoAnswer | Closed::Refused | Closed::Unreachable(_) => true,
-            Closed::Unable(_) => false,
+            FailedConnect::NoAnswer | FailedConnect::Refused | FailedConnect::Unreachable(_) => {
+                true
+            }
+            FailedConnect::Unable(_) => false,
         }
     }
 }
@@ -237,17 +241,18 @@ pub fn connect(
     let left = || limit.saturating_sub(last_knock.elapsed());
     let mut attempt = 1;
     let mut patience = FIRST_ATTEMPT;
-    let mut closed = Closed::NoAnswer;
+    let mut closed = FailedConnect::NoAnswer;
     loop {
         let wait = patience.min(left()).max(LEAST_ATTEMPT);
-        closed = match TcpStream::connect_timeout(&address, wait).map_err(Closed::from_error) {
+        closed = match TcpStream::connect_timeout(&address, wait).map_err(FailedConnect::from_error)
+        {
             Ok(stream) => {
                 let after = last_knock.elapsed();
                 return Ok((stream, Connected { attempt, after }));
             }
             Err(ended) => ended.after(closed, wait < patience),
         };
-        if left().is_zero() || matches!(closed, Closed::Unable(_)) {
+        if left().is_zero() || matches!(closed, FailedConnect::Unable(_)) {
             let (target, attempts, after) = (*target, attempt, last_knock.elapsed());
             return Err(ConnectError {
                 target,
@@ -259,7 +264,7 @@ pub fn connect(
                 sent: Attempted::default(),
             });
         }
-        if !matches!(closed, Closed::NoAnswer) {
+        if !matches!(closed, FailedConnect::NoAnswer) {
             thread::sleep(PAUSE_AFTER_ANSWER.min(left()));
         }
         attempt += 1;
@@ -273,54 +278,54 @@ mod tests {
 
     #[test]
     fn an_attempt_that_was_cut_short_keeps_the_previous_result() {
-        let unreachable = || Closed::from_error(ErrorKind::HostUnreachable.into());
+        let unreachable = || FailedConnect::from_error(ErrorKind::HostUnreachable.into());
         let rows = [
             (
                 "silence",
-                Closed::NoAnswer,
-                Closed::NoAnswer,
+                FailedConnect::NoAnswer,
+                FailedConnect::NoAnswer,
                 false,
                 "NoAnswer",
             ),
             (
                 "silence after a refusal",
-                Closed::Refused,
-                Closed::NoAnswer,
+                FailedConnect::Refused,
+                FailedConnect::NoAnswer,
                 false,
                 "NoAnswer",
             ),
             (
                 "cut short after a refusal",
-                Closed::Refused,
-                Closed::NoAnswer,
+                FailedConnect::Refused,
+                FailedConnect::NoAnswer,
                 true,
                 "Refused",
             ),
             (
                 "cut short after silence",
-                Closed::NoAnswer,
-                Closed::NoAnswer,
+                FailedConnect::NoAnswer,
+                FailedConnect::NoAnswer,
                 true,
                 "NoAnswer",
             ),
             (
                 "refused though cut short",
                 unreachable(),
-                Closed::Refused,
+                FailedConnect::Refused,
                 true,
                 "Refused",
             ),
             (
                 "refused",
-                Closed::NoAnswer,
-                Closed::Refused,
+                FailedConnect::NoAnswer,
+                FailedConnect::Refused,
                 false,
                 "Refused",
             ),
             (
                 "cut short, unreachable",
                 unreachable(),
-                Closed::NoAnswer,
+                FailedConnect::NoAnswer,
                 true,
                 "Unreachable",
             ),
@@ -343,7 +348,7 @@ mod tests {
             (ErrorKind::AddrNotAvailable, "Unable"),
         ];
         for (kind, meaning) in rows {
-            let closed = format!("{:?}", Closed::from_error(kind.into()));
+            let closed = format!("{:?}", FailedConnect::from_error(kind.into()));
             assert!(
                 closed.starts_with(meaning),
                 "{kind:?}: {closed} is not {meaning}"

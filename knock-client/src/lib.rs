@@ -48,11 +48,11 @@ pub mod spa;
 mod target;
 
 pub use crate::connect::{
-    Attempted, Closed, ConnectError, Connected, Knocked, connect, connect_any,
+    Attempted, ConnectError, Connected, FailedConnect, Knocked, connect, connect_any,
 };
 pub use crate::failure::Failure;
 pub use crate::log::{Log, LogError};
-pub use crate::report::{Reporter, Sends, Style};
+pub use crate::report::{ReportStyle, Reporter, Sends};
 pub use crate::send::{SendError, SendOptions, Sent, send, send_with};
 pub use crate::target::{Family, ResolveError, Resolved, Target};
 pub use knock_sequence::{Invalid, Knock, KnockSpec, Protocol, Sequence};
@@ -156,7 +156,7 @@ fn resolve(plan: &KnockPlan, report: &mut Reporter<impl Write>) -> Result<Vec<Ta
 }
 
 /// The hosts that were knocked on, the listeners for their replies, and the last knock.
-type Done = (Vec<Knocked>, Vec<ReplyListener>, Option<Knock>);
+type KnocksDone = (Vec<Knocked>, Vec<ReplyListener>, Option<Knock>);
 
 /// Knocks on each address, and succeeds if one works. `round` counts the sequences.
 fn knock(
@@ -165,7 +165,7 @@ fn knock(
     targets: &[Target],
     round: &mut u32,
     report: &mut Reporter<impl Write>,
-) -> Result<Done, Failure> {
+) -> Result<KnocksDone, Failure> {
     let mut knocked = Vec::new();
     let mut listeners = Vec::new();
     let mut last = None;

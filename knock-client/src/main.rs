@@ -3,7 +3,9 @@
 use clap::Parser;
 use knock_client::cli::{Cli, Command, KnockArgs, Proxy};
 use knock_client::plan::KnockPlan;
-use knock_client::{Failure, Reporter, Sequence, Style, fwknop, keygen, proxy, run, sequence};
+use knock_client::{
+    Failure, ReportStyle, Reporter, Sequence, fwknop, keygen, proxy, run, sequence,
+};
 use std::io::{self, IsTerminal, Write};
 use std::process::ExitCode;
 
@@ -35,7 +37,7 @@ fn knock(args: &KnockArgs) -> ExitCode {
         print(failure);
     }
     if let Err(failure) = &done
-        && (args.style() != Style::Json || written.is_err())
+        && (args.style() != ReportStyle::Json || written.is_err())
     {
         print(failure);
     }
@@ -49,7 +51,7 @@ fn pass(proxy: &Proxy) -> ExitCode {
     } else {
         Box::new(io::sink())
     };
-    let mut report = Reporter::new(Style::Verbose, out);
+    let mut report = Reporter::new(ReportStyle::Verbose, out);
     let connected = KnockPlan::of_proxy(proxy).and_then(|plan| run(&plan, &mut report));
     if let Err(failure) = &connected {
         report.failed(failure);

@@ -4,7 +4,7 @@
 
 mod peers;
 
-use knock_client::{Closed, Knock, Protocol, Target, connect, send};
+use knock_client::{FailedConnect, Knock, Protocol, Target, connect, send};
 use peers::{KnockPort, LOOPBACKS, OpenPort, ReservedPort};
 use std::net::{IpAddr, TcpListener};
 use std::thread;
@@ -157,7 +157,10 @@ fn a_refusing_port_is_distinguished_from_a_silent_one() {
         let begin = Instant::now();
         let error = connect(&target(ip), nobody.port(), begin, limit).expect_err("nobody listens");
 
-        assert!(matches!(error.closed, Closed::Refused), "{ip}: {error:?}");
+        assert!(
+            matches!(error.closed, FailedConnect::Refused),
+            "{ip}: {error:?}"
+        );
         assert!(error.attempts > 1, "{ip}: {error:?}");
         assert!(error.after >= limit, "{ip}: {error:?}");
     }
@@ -173,7 +176,10 @@ fn a_silent_port_is_tried_again_before_the_system_would() {
         let begin = Instant::now();
         let error = connect(&target(ip), silent.port(), begin, limit).expect_err("no answer");
 
-        assert!(matches!(error.closed, Closed::NoAnswer), "{ip}: {error:?}");
+        assert!(
+            matches!(error.closed, FailedConnect::NoAnswer),
+            "{ip}: {error:?}"
+        );
         // The system would retransmit after a second. A busy machine may leave no time for a third.
         assert!(error.attempts >= 2, "{ip}: {error:?}");
     }

@@ -18,9 +18,9 @@ use knock_user::{
         facts::{DoorFacts, Doors, HeldGrant},
         grant, list, reload, revoke,
         status::{
-            self, InterfaceAnswer, OneTime,
-            facts::{MapContent, Process},
-            health::{self, Circumstances},
+            self, InterfaceAnswer, OneTimeStatus,
+            facts::{DaemonProcess, MapContent},
+            health::{self, HealthInput},
         },
         text::{self, LocalTime},
     },
@@ -38,12 +38,12 @@ const NOW_MS: u64 = 7_200_000;
 
 #[test]
 fn the_status_of_a_running_daemon_is_shown() {
-    let process = Process {
+    let process = DaemonProcess {
         pid: 1234,
         since_ms: 60_000,
         watchers: 1,
     };
-    let one_time = |door: &str, next, because: Option<&str>| OneTime {
+    let one_time = |door: &str, next, because: Option<&str>| OneTimeStatus {
         door: door.to_owned(),
         next_line: next,
         sequences_left: next.map_or(0, |_| 988),
@@ -56,9 +56,9 @@ fn the_status_of_a_running_daemon_is_shown() {
         ],
         ..status(&registry(), Some(process))
     };
-    let circumstances = Circumstances {
+    let circumstances = HealthInput {
         under_way: Some("a reload is under way".to_owned()),
-        ..Circumstances::default()
+        ..HealthInput::default()
     };
     let answer = health::judged(plain, &registry(), &circumstances);
     assert_text::<status::Args>(
@@ -118,7 +118,7 @@ fn the_status_shows_a_missing_process_a_trial_and_a_dry_run() {
         ..registry()
     };
     let status = status(&registry, None);
-    let mut status = health::judged(status, &registry, &Circumstances::default());
+    let mut status = health::judged(status, &registry, &HealthInput::default());
     status.counters.clear();
     assert_text::<status::Args>(
         &status,
@@ -164,7 +164,7 @@ fn the_status_shows_a_trial_that_ended_unconfirmed() {
 /// The end of a trial depends on what was in force before, and on whether a process runs.
 #[test]
 fn the_status_shows_how_a_trial_will_end() {
-    let running = Process {
+    let running = DaemonProcess {
         pid: 7,
         since_ms: 0,
         watchers: 0,
@@ -236,9 +236,9 @@ fn the_status_shows_how_a_trial_will_end() {
             fallback: has_fallback.then(Box::default),
             ..registry()
         };
-        let circumstances = Circumstances {
+        let circumstances = HealthInput {
             is_hanging,
-            ..Circumstances::default()
+            ..HealthInput::default()
         };
         let status = health::judged(status(&registry, process), &registry, &circumstances);
         let mut trials = status.shortfalls.iter();
@@ -460,7 +460,7 @@ fn counts() -> Vec<u64> {
     counts
 }
 
-fn status(registry: &Registry, process: Option<Process>) -> status::Answer {
+fn status(registry: &Registry, process: Option<DaemonProcess>) -> status::Answer {
     let found = MapContent {
         grants: 2,
         flows: 1,

@@ -18,7 +18,7 @@ use knock_common::Verdict;
 use knock_user::{
     admin::{
         confirm, detach, grant, list, metrics, reload, report, revoke,
-        status::{self, Counter, InterfaceAnswer, OneTime, Shortfall},
+        status::{self, Counter, InterfaceAnswer, OneTimeStatus, Shortfall},
         users,
     },
     cli::Cli,
@@ -210,14 +210,14 @@ fn every_field_of_an_answer_is_on_the_page() {
         "missing",
     ]);
     state.extend(["native", "skb"]);
-    state.extend(fields::<OneTime>());
+    state.extend(fields::<OneTimeStatus>());
     state.extend(fields::<Counter>());
     state.extend(&verdicts);
     let mut grants = fields::<list::Answer>();
     grants.extend(fields::<list::ListedGrant>());
     let mut accounts = fields::<users::Answer>();
     accounts.extend(fields::<users::ListedUser>());
-    accounts.extend(fields::<users::Key>());
+    accounts.extend(fields::<users::UserKey>());
     accounts.extend(fields::<users::FwknopFile>());
     verdicts.extend(fields::<Explanation>());
     let mut scraped = fields::<metrics::Answer>();

@@ -13,7 +13,7 @@ use knock_sequence::Knock;
 use knock_user::{
     config,
     host::Host,
-    tools::generate::{self, GenerateOptions, Generated, Unsuitable},
+    tools::generate::{self, GenerateOptions, GeneratedDoor, Unsuitable},
 };
 use rand::{SeedableRng as _, rngs::StdRng};
 
@@ -105,7 +105,7 @@ fn a_sequence_is_written_in_the_clients_format() {
     };
     for (words, prefix) in [("--protocol udp", "udp/"), ("--protocol tcp", ""), ("", "")] {
         let words = format!("--knocks 10..100 --range 1025-2024 --export x {words}");
-        let Generated { door, export } = generated(&words, 1).unwrap();
+        let GeneratedDoor { door, export } = generated(&words, 1).unwrap();
         let checked = config::parse(&door, "seq.toml").unwrap();
         let written = read(&export.unwrap(), prefix);
         assert_eq!(written, checked.settings.doors[0].knock, "{words}");
@@ -118,7 +118,7 @@ fn one_time_files_have_different_usable_sequences() {
     let words = "--one-time 1000 --knocks 6";
     let printed = generated(words, 1).unwrap();
     assert_eq!(printed.export, None);
-    let Generated { door, export } = generated(&format!("{words} --export once"), 1).unwrap();
+    let GeneratedDoor { door, export } = generated(&format!("{words} --export once"), 1).unwrap();
     let file = std::env::current_dir().unwrap().join("once");
     let key = format!("one_time = \"{}\"", file.display());
     assert!(door.contains(&key), "{door}");
@@ -242,7 +242,7 @@ fn options(words: &str) -> GenerateOptions {
     Cli::parse_from(["generate"].into_iter().chain(words.split_whitespace())).options
 }
 
-fn generated(words: &str, seed: u64) -> Result<Generated, Unsuitable> {
+fn generated(words: &str, seed: u64) -> Result<GeneratedDoor, Unsuitable> {
     generate::generate(&options(words), &mut StdRng::seed_from_u64(seed))
 }
 

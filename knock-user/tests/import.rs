@@ -16,7 +16,7 @@ use std::{
 use knock_user::{
     config,
     model::settings::Effect,
-    tools::import::{self, Imported},
+    tools::import::{self, ImportedConf},
 };
 use proptest::prelude::*;
 
@@ -111,7 +111,7 @@ proptest! {
     #[test]
     fn an_imported_configuration_is_accepted(doors in prop::collection::vec(door(), 0..4)) {
         let text = doors.concat().join("\n");
-        if let Ok(Imported { toml, .. }) = import::import(&text, "knockd.conf") {
+        if let Ok(ImportedConf { toml, .. }) = import::import(&text, "knockd.conf") {
             let checked = config::parse(&toml, "seq.toml");
             prop_assert!(checked.is_ok(), "{}\nof\n{text}\nis\n{toml}", checked.unwrap_err());
         }
@@ -126,7 +126,7 @@ proptest! {
 /// The configuration, if there is one, and the notes.
 fn imported(text: &str, file: &str) -> (String, String) {
     match import::import(text, file) {
-        Ok(Imported { toml, notes }) => {
+        Ok(ImportedConf { toml, notes }) => {
             let notes = notes.iter().map(|note| note.render("note", file) + "\n");
             (toml, notes.collect())
         }

@@ -6,7 +6,7 @@ use std::{fs, os::unix::fs::MetadataExt as _};
 
 use knock_user::{
     config,
-    tools::import_fwknop::{self, ImportOptions, Imported, import},
+    tools::import_fwknop::{self, ImportOptions, ImportedAccess, import},
 };
 
 const KEY: &str = "QUFBQUFBQUFBQUFBQUFBQUFBQUFBQUFBQUFBQUFBQUE=";
@@ -305,7 +305,7 @@ fn stanza(lines: &str) -> String {
 }
 
 /// The configuration with its key files in a directory.
-fn read(imported: &Imported) -> Result<config::Checked, String> {
+fn read(imported: &ImportedAccess) -> Result<config::Checked, String> {
     let directory = tempfile::tempdir().unwrap();
     for (name, text) in &imported.keys {
         fs::write(directory.path().join(name), text).unwrap();

@@ -8,7 +8,7 @@ use xshell::Shell;
 
 use crate::{
     crates,
-    report::{Report, Row},
+    report::{Row, RunReport},
     shell,
 };
 
@@ -20,7 +20,7 @@ use crate::{
 pub fn run(sh: &Shell) -> Result<bool> {
     crates::get(sh, crates::TYPOS)?;
     crates::get(sh, crates::CARGO_DENY)?;
-    let mut report = Report::default();
+    let mut report = RunReport::default();
     report.step("spelling", sh.cmd("typos").args(["--format", "brief"]))?;
     let deny = || shell::cargo(sh).args(["deny", "check"]);
     report.step("dependencies", deny().args(["licenses", "bans", "sources"]))?;

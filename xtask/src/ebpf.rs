@@ -20,7 +20,7 @@ pub(crate) use kept::sha256;
 
 use crate::{
     network,
-    object::{self, Facts},
+    object::{self, ObjectFacts},
     setup::{self, Kit},
     shell, toolchain,
 };
@@ -38,7 +38,7 @@ pub struct Package {
     variable: &'static str,
     /// The paths of its sources.
     directories: &'static [&'static str],
-    check: fn(&[u8]) -> Result<Facts>,
+    check: fn(&[u8]) -> Result<ObjectFacts>,
 }
 
 /// The XDP program.
@@ -69,7 +69,7 @@ pub struct Built {
     /// Its size.
     pub bytes: usize,
     /// Its content.
-    pub facts: Facts,
+    pub facts: ObjectFacts,
 }
 
 /// The directory in which `cargo xtask` builds the object: one of its own below the workspace's target directory, since

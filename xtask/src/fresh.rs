@@ -56,7 +56,7 @@ const NETWORK_VARIABLES: [&str; 14] = [
 ];
 
 /// The result of a command.
-struct Ran {
+struct CommandRun {
     line: String,
     passed: bool,
     took: Duration,
@@ -78,7 +78,7 @@ pub fn run(sh: &Shell, apt: &Apt<'_>, verbs: &[String]) -> Result<bool> {
     tools::get(apt, Verb::Fresh)?;
     let base = shell::target_dir().join("fresh");
     let root = root::get(sh, &base).context("a pristine system can't be made here")?;
-    let place = Place::new(&base)?;
+    let place = WritableRoot::new(&base)?;
     clone(sh, &place.directory.join("system/upper"))?;
     write_script(sh, &root, &place)?;
     let mut all = Vec::new();
@@ -86,14 +86,14 @@ pub fn run(sh: &Shell, apt: &Apt<'_>, verbs: &[String]) -> Result<bool> {
         let began = Instant::now();
         let cmd = inside(sh, &place, line);
         let passed = shell::watch(line, cmd, |_| {})?.passed;
-        all.push(Ran {
+        all.push(CommandRun {
             line: line.clone(),
             passed,
             took: began.elapsed(),
         });
     }
     println!("\n{:<44} {:>12}", "in a pristine Debian 12", "took");
-    for Ran { line, passed, took } in &all {
+    for CommandRun { line, passed, took } in &all {
         let outcome = if *passed { "" } else { "  FAILED" };
         println!("{line:<44} {:>12}{outcome}", progress::time(*took));
     }
@@ -134,11 +134,11 @@ fn chosen(commands: &[String], verbs: &[String]) -> Result<Vec<String>> {
 }
 
 /// The writable half of one run, removed at its end.
-struct Place {
+struct WritableRoot {
     directory: PathBuf,
 }
 
-impl Place {
+impl WritableRoot {
     fn new(base: &Path) -> Result<Self> {
         remove_leftovers(base)?;
         let place = Self {
@@ -158,7 +158,7 @@ impl Place {
     }
 }
 
-impl Drop for Place {
+impl Drop for WritableRoot {
     fn drop(&mut self) {
         if let Err(why) = fs::remove_dir_all(&self.directory) {
             eprintln!("removing {}: {why}", self.directory.display());
@@ -199,7 +199,7 @@ fn clone(sh: &Shell, upper: &Path) -> Result<()> {
 }
 
 /// The command that runs a line in the system. Its mounts end with its processes.
-fn inside<'a>(sh: &'a Shell, place: &Place, line: &str) -> Cmd<'a> {
+fn inside<'a>(sh: &'a Shell, place: &WritableRoot, line: &str) -> Cmd<'a> {
     sh.cmd("unshare")
         .args(["--mount", "--pid", "--ipc", "--uts", "--fork"])
         .args(["--kill-child", "--propagation", "private"])
@@ -209,7 +209,7 @@ fn inside<'a>(sh: &'a Shell, place: &Place, line: &str) -> Cmd<'a> {
 }
 
 /// Writes the script that the first process of the system runs.
-fn write_script(sh: &Shell, root: &Path, place: &Place) -> Result<()> {
+fn write_script(sh: &Shell, root: &Path, place: &WritableRoot) -> Result<()> {
     let cargo = shell::cargo_home();
     let overlay = |lower: &Path, part: &str| {
         let part = place.directory.join(part);

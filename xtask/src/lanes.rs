@@ -20,7 +20,7 @@ use anyhow::Result;
 
 use crate::{
     progress::{self, Progress},
-    report::Report,
+    report::RunReport,
     suite::Suites,
 };
 
@@ -50,14 +50,14 @@ const ALONE: [&str; 3] = ["confirm", "knock", "load"];
 
 /// A test program.
 #[derive(Clone, Debug)]
-pub struct Program {
+pub struct TestProgram {
     /// Its suite, as in `scan (tests/scan.rs)`.
     pub suite: String,
     /// The executable.
     pub path: PathBuf,
 }
 
-impl Program {
+impl TestProgram {
     fn target(&self) -> &str {
         self.suite.split(' ').next().unwrap_or_default()
     }
@@ -81,10 +81,10 @@ pub struct Setting {
 /// A program can't be started.
 pub fn run(
     name: &str,
-    programs: &[Program],
+    programs: &[TestProgram],
     setting: &Setting,
-    report: &mut Report,
-) -> Result<Vec<Program>> {
+    report: &mut RunReport,
+) -> Result<Vec<TestProgram>> {
     let (alone, mut shared): (Vec<_>, Vec<_>) = programs
         .iter()
         .cloned()
@@ -109,19 +109,19 @@ pub fn run(
 }
 
 /// The result of a program.
-struct Ran {
-    program: Program,
+struct ProgramRun {
+    program: TestProgram,
     took: Duration,
     output: std::io::Result<Output>,
 }
 
 fn side_by_side(
     lanes: usize,
-    programs: Vec<Program>,
+    programs: Vec<TestProgram>,
     setting: &Setting,
-    report: &mut Report,
+    report: &mut RunReport,
     progress: &mut Progress,
-) -> Result<Vec<Program>> {
+) -> Result<Vec<TestProgram>> {
     let (all, mut done) = (programs.len(), 0);
     let mut with_tests = Vec::new();
     let queue = Mutex::new(VecDeque::from(programs));
@@ -141,7 +141,7 @@ fn side_by_side(
                     let output = command(&program, setting).output();
                     held(&running).retain(|one| *one != target);
                     let took = began.elapsed();
-                    let ran = Ran {
+                    let ran = ProgramRun {
                         program,
                         took,
                         output,
@@ -175,7 +175,7 @@ fn held<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 /// The command that runs a program; the end of the first process is that of all others.
-fn command(program: &Program, setting: &Setting) -> Command {
+fn command(program: &TestProgram, setting: &Setting) -> Command {
     let mut command = Command::new("timeout");
     command
         .args(["--foreground", "--kill-after=5"])
@@ -192,8 +192,8 @@ fn command(program: &Program, setting: &Setting) -> Command {
 }
 
 /// Prints what a program printed and adds it to the report. Returns the program if it has tests.
-fn show(ran: Ran, report: &mut Report) -> Result<Option<Program>> {
-    let Ran {
+fn show(ran: ProgramRun, report: &mut RunReport) -> Result<Option<TestProgram>> {
+    let ProgramRun {
         program,
         took,
         output,

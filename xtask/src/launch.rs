@@ -9,14 +9,14 @@ use crate::shell;
 
 /// The profile with which programs are compiled.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Profile {
+pub enum CargoProfile {
     /// The profile of `cargo xtask test`, which builds quickly.
     Dev,
     /// The profile of installed programs.
     Release,
 }
 
-impl Profile {
+impl CargoProfile {
     /// The directory of the built programs.
     pub fn directory(self) -> PathBuf {
         shell::target_dir().join(match self {
@@ -40,13 +40,18 @@ pub fn run(sh: &Shell, args: &[String]) -> Error {
 
 /// Builds the demo with the programs that it shows, and becomes it; returns only on failure.
 pub fn demo(sh: &Shell) -> Error {
-    built_and_become(sh, Profile::Dev, ("knock-tests", "demo"), &[])
+    built_and_become(sh, CargoProfile::Dev, ("knock-tests", "demo"), &[])
 }
 
 /// Builds the bench and the programs that it measures, and becomes it with these arguments;
 /// returns only on failure.
 pub fn bench(sh: &Shell, args: &[String]) -> Error {
-    built_and_become(sh, Profile::Release, ("knock-bench", "knock-bench"), args)
+    built_and_become(
+        sh,
+        CargoProfile::Release,
+        ("knock-bench", "knock-bench"),
+        args,
+    )
 }
 
 /// Builds the programs, and draws the pictures in docs from runs of them.
@@ -58,16 +63,21 @@ pub fn pictures(sh: &Shell) -> Result<()> {
         shell::is_root(),
         "drawing needs network namespaces: run `cargo xtask pictures` as root"
     );
-    build_programs(sh, Profile::Dev, &[])?;
+    build_programs(sh, CargoProfile::Dev, &[])?;
     sh.cmd("bash")
         .arg("docs/pictures.sh")
-        .env("KNOCK_PROGRAMS", Profile::Dev.directory())
+        .env("KNOCK_PROGRAMS", CargoProfile::Dev.directory())
         .quiet()
         .run()?;
     Ok(())
 }
 
-fn built_and_become(sh: &Shell, profile: Profile, program: (&str, &str), args: &[String]) -> Error {
+fn built_and_become(
+    sh: &Shell,
+    profile: CargoProfile,
+    program: (&str, &str),
+    args: &[String],
+) -> Error {
     let (_package, name) = program;
     if let Err(error) = build_programs(sh, profile, &[program]) {
         return error;
@@ -97,9 +107,9 @@ fn built_and_become(sh: &Shell, profile: Profile, program: (&str, &str), args: &
 ///
 /// # Errors
 /// They don't build, or crates can't be downloaded.
-pub fn build_programs(sh: &Shell, profile: Profile, others: &[(&str, &str)]) -> Result<()> {
+pub fn build_programs(sh: &Shell, profile: CargoProfile, others: &[(&str, &str)]) -> Result<()> {
     let mut build = shell::cargo(sh).arg("build");
-    if profile == Profile::Release {
+    if profile == CargoProfile::Release {
         build = build.arg("--release");
     }
     let installed = [

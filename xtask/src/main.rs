@@ -31,11 +31,11 @@ use xtask::{
 )]
 struct Cli {
     #[command(subcommand)]
-    verb: Verb,
+    verb: CliCommand,
 }
 
 #[derive(Subcommand)]
-enum Verb {
+enum CliCommand {
     /// Find or install what building and the demo need: compiler and linker for the kernel object, ip
     Setup {
         /// Install what the tests need too: lints, QEMU, and peers such as knockd and nmap
@@ -133,11 +133,11 @@ fn main() -> ExitCode {
 }
 
 /// Whether everything succeeded; a test that failed is already reported.
-fn run(verb: Verb) -> Result<bool> {
+fn run(verb: CliCommand) -> Result<bool> {
     let sh = shell::at_root()?;
     let apt = Apt::new(&sh);
     match verb {
-        Verb::Setup { test, bench } => {
+        CliCommand::Setup { test, bench } => {
             tools::get(&apt, tools::Verb::Demo)?;
             if test {
                 tools::get(&apt, tools::Verb::Test)?;
@@ -152,7 +152,7 @@ fn run(verb: Verb) -> Result<bool> {
                 vm::get(&sh, &apt, &vm::SERIES)?;
             }
         }
-        Verb::BuildEbpf { keep } => {
+        CliCommand::BuildEbpf { keep } => {
             let kit = setup::ready(&sh)?;
             let object = ebpf::build(&sh, &kit, &ebpf::PROGRAM, &ebpf::target_dir())?;
             println!("{} ({} bytes)", object.path.display(), object.bytes);
@@ -164,7 +164,7 @@ fn run(verb: Verb) -> Result<bool> {
                 println!("{done} in {}", place.display());
             }
         }
-        Verb::Test {
+        CliCommand::Test {
             no_root,
             no_vm,
             repeat,
@@ -178,14 +178,14 @@ fn run(verb: Verb) -> Result<bool> {
             };
             return test::run(&sh, chosen);
         }
-        Verb::Vm { kernels } => return vm::run(&sh, &kernels),
-        Verb::Demo => {
+        CliCommand::Vm { kernels } => return vm::run(&sh, &kernels),
+        CliCommand::Demo => {
             tools::get(&apt, tools::Verb::Demo)?;
             ebpf::record::prepare(&sh, &apt)?;
             return Err(launch::demo(&sh));
         }
-        Verb::Fresh { verbs } => return fresh::run(&sh, &apt, &verbs),
-        Verb::Bench {
+        CliCommand::Fresh { verbs } => return fresh::run(&sh, &apt, &verbs),
+        CliCommand::Bench {
             quick,
             plots,
             filter,
@@ -200,29 +200,29 @@ fn run(verb: Verb) -> Result<bool> {
                 .collect();
             return Err(launch::bench(&sh, &args));
         }
-        Verb::Fuzz { target, length } => {
+        CliCommand::Fuzz { target, length } => {
             return fuzz::run(&sh, &apt, target.as_deref(), length);
         }
-        Verb::Audit => return audit::run(&sh),
-        Verb::Dist { arch } => {
+        CliCommand::Audit => return audit::run(&sh),
+        CliCommand::Dist { arch } => {
             let architectures = arch.map_or(dist::Architecture::ALL.to_vec(), |arch| vec![arch]);
             tools::get(&apt, tools::Verb::Dist)?;
             ebpf::record::prepare(&sh, &apt)?;
             dist::prepare(&sh, &architectures)?;
             println!("{}", dist::run(&sh, &architectures)?.display());
         }
-        Verb::Pictures => {
+        CliCommand::Pictures => {
             tools::get(&apt, tools::Verb::Pictures)?;
             ebpf::record::prepare(&sh, &apt)?;
             launch::pictures(&sh)?;
         }
-        Verb::Flood { args } => {
+        CliCommand::Flood { args } => {
             tools::get(&apt, tools::Verb::Flood)?;
             setup::run(&sh, &apt)?;
             let args: Vec<String> = ["flood".to_owned()].into_iter().chain(args).collect();
             return Err(launch::bench(&sh, &args));
         }
-        Verb::Run { args } => return Err(launch::run(&sh, &args)),
+        CliCommand::Run { args } => return Err(launch::run(&sh, &args)),
     }
     Ok(true)
 }

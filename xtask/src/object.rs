@@ -40,7 +40,7 @@ const BASELINE_MAPS: [&str; 4] = ["CHOICES", "PLAN", "SENT", "SUBJECT"];
 
 /// The properties of an object that are checked.
 #[derive(Clone, Debug, Default)]
-pub struct Facts {
+pub struct ObjectFacts {
     programs: BTreeSet<(String, String)>,
     maps: BTreeSet<String>,
     panics: BTreeSet<String>,
@@ -49,7 +49,7 @@ pub struct Facts {
     license: Option<String>,
 }
 
-impl Facts {
+impl ObjectFacts {
     /// Reads them out of an ELF file.
     pub fn read(elf: &[u8]) -> Result<Self> {
         let file = object::File::parse(elf).context("not an ELF file")?;
@@ -168,7 +168,7 @@ impl Facts {
     }
 }
 
-impl fmt::Display for Facts {
+impl fmt::Display for ObjectFacts {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let license = self.license.as_deref().unwrap_or("none");
         write!(
@@ -181,15 +181,15 @@ impl fmt::Display for Facts {
 }
 
 /// Checks the object of this workspace and returns its properties.
-pub fn check(elf: &[u8]) -> Result<Facts> {
-    let facts = Facts::read(elf)?;
+pub fn check(elf: &[u8]) -> Result<ObjectFacts> {
+    let facts = ObjectFacts::read(elf)?;
     facts.check(&PROGRAMS, knock_common::layout::MAPS)?;
     Ok(facts)
 }
 
 /// Checks the object with the programs that the bench compares.
-pub fn check_baselines(elf: &[u8]) -> Result<Facts> {
-    let facts = Facts::read(elf)?;
+pub fn check_baselines(elf: &[u8]) -> Result<ObjectFacts> {
+    let facts = ObjectFacts::read(elf)?;
     facts.check(&BASELINES, &BASELINE_MAPS)?;
     Ok(facts)
 }
@@ -279,7 +279,9 @@ mod tests {
 
         fn verdict(&self) -> Result<()> {
             let elf = self.0.write().unwrap();
-            Facts::read(&elf).unwrap().check(&[("xdp", "knock")], &MAPS)
+            ObjectFacts::read(&elf)
+                .unwrap()
+                .check(&[("xdp", "knock")], &MAPS)
         }
     }
 
@@ -357,6 +359,6 @@ mod tests {
 
     #[test]
     fn a_file_that_is_not_elf_is_refused() {
-        assert!(Facts::read(b"no ELF at all").is_err());
+        assert!(ObjectFacts::read(b"no ELF at all").is_err());
     }
 }

@@ -12,7 +12,7 @@ use crate::{
 
 /// The rows of a run.
 #[derive(Debug, Default)]
-pub struct Report {
+pub struct RunReport {
     rows: Vec<Row>,
 }
 
@@ -48,7 +48,7 @@ pub enum Row {
     Suite(Suite),
 }
 
-impl Report {
+impl RunReport {
     /// Runs a command.
     pub fn step(&mut self, name: &str, cmd: Cmd<'_>) -> Result<()> {
         let start = Instant::now();
@@ -306,7 +306,7 @@ mod tests {
             ),
         ];
         for (name, rows, expected) in table {
-            let report = Report { rows };
+            let report = RunReport { rows };
             assert_eq!(report.last_line(), expected, "{name}");
             assert_eq!(report.is_good(), expected.contains(" 0 failed"), "{name}");
             assert_eq!(report.has_tests(), name != "nothing ran", "{name}");

@@ -5,10 +5,10 @@ use xshell::Shell;
 
 use crate::{
     ebpf,
-    lanes::{self, Program, Setting},
-    launch::Profile,
+    lanes::{self, Setting, TestProgram},
+    launch::CargoProfile,
     package::Apt,
-    report::Report,
+    report::RunReport,
     setup::{self, Kit},
     shell, suite,
     tools::{self, Verb},
@@ -68,7 +68,7 @@ pub fn run(sh: &Shell, chosen: Chosen<'_>) -> Result<bool> {
         Some(_) => Ok(None),
     };
     let kit = setup::run(sh, &apt)?;
-    let mut report = Report::default();
+    let mut report = RunReport::default();
     // A filter asks for a quick answer.
     if filter.is_none() {
         setup::lints(sh, &apt)?;
@@ -137,7 +137,7 @@ const PUBLISHED: [&str; 4] = [
 ];
 
 /// Builds and runs the tests of the host.
-fn tests(sh: &Shell, chosen: Chosen<'_>, report: &mut Report) -> Result<()> {
+fn tests(sh: &Shell, chosen: Chosen<'_>, report: &mut RunReport) -> Result<()> {
     let cargo_test = |packages: &[&str]| {
         let cmd = shell::cargo(sh).args(["test", "--no-fail-fast"]);
         cmd.args(packages)
@@ -171,11 +171,15 @@ fn tests(sh: &Shell, chosen: Chosen<'_>, report: &mut Report) -> Result<()> {
 }
 
 /// Builds the tests on real packets and what they start; returns whether they built.
-fn build_root_tests(sh: &Shell, programs: &mut Vec<Program>, report: &mut Report) -> Result<bool> {
+fn build_root_tests(
+    sh: &Shell,
+    programs: &mut Vec<TestProgram>,
+    report: &mut RunReport,
+) -> Result<bool> {
     let tests = shell::cargo(sh).args(["test", "--no-run", "--package", "knock-tests"]);
     let built = report.build("root tests", tests, |line| {
         let program = suite::executable(line);
-        programs.extend(program.map(|(suite, path)| Program {
+        programs.extend(program.map(|(suite, path)| TestProgram {
             suite,
             path: shell::workspace().join(path),
         }));
@@ -190,7 +194,7 @@ fn build_root_tests(sh: &Shell, programs: &mut Vec<Program>, report: &mut Report
 
 /// The environment of the tests on real packets.
 fn setting(filter: Option<&str>) -> Setting {
-    let programs = Profile::Dev.directory();
+    let programs = CargoProfile::Dev.directory();
     Setting {
         directory: shell::workspace().join("tests"),
         variables: vec![
@@ -236,7 +240,7 @@ fn direct(suite: &str, filter: &str) -> Option<String> {
     })
 }
 
-fn lint(sh: &Shell, kit: &Kit, report: &mut Report) -> Result<()> {
+fn lint(sh: &Shell, kit: &Kit, report: &mut RunReport) -> Result<()> {
     const STRICT: [&str; 3] = ["--", "--deny", "warnings"];
     report.step("format", shell::cargo(sh).args(["fmt", "--all", "--check"]))?;
     report.step(

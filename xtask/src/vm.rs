@@ -22,7 +22,7 @@ use xshell::Shell;
 use crate::{
     ebpf,
     package::Apt,
-    report::Report,
+    report::RunReport,
     shell, suite,
     tools::{self, Verb},
 };
@@ -143,7 +143,7 @@ pub fn run(sh: &Shell, wanted: &[String]) -> Result<bool> {
     let apt = Apt::new(sh);
     let machines = get(sh, &apt, &wanted)?;
     ebpf::record::prepare(sh, &apt)?;
-    let mut report = Report::default();
+    let mut report = RunReport::default();
     test(sh, &machines, &mut report)?;
     report.print();
     Ok(report.is_good())
@@ -174,7 +174,7 @@ pub fn suites() -> u32 {
 ///
 /// # Errors
 /// The programs can't be packed, or QEMU does not start.
-pub fn test(sh: &Shell, machines: &Machines, report: &mut Report) -> Result<()> {
+pub fn test(sh: &Shell, machines: &Machines, report: &mut RunReport) -> Result<()> {
     let Machines { qemu, kernels } = machines;
     let Some(image) = build(sh, kernels, report)? else {
         return Ok(());
@@ -187,7 +187,7 @@ pub fn test(sh: &Shell, machines: &Machines, report: &mut Report) -> Result<()> 
             image: &image,
             accelerator,
         };
-        let expected = SUITES.iter().map(|suite| outcome::Expected {
+        let expected = SUITES.iter().map(|suite| outcome::ExpectedSuite {
             name: suite.target,
             tests: suite.tests.len(),
         });
@@ -198,7 +198,7 @@ pub fn test(sh: &Shell, machines: &Machines, report: &mut Report) -> Result<()> 
 }
 
 /// Builds the programs and packs them; `None` if they don't build, which is reported.
-fn build(sh: &Shell, kernels: &[Kernel], report: &mut Report) -> Result<Option<PathBuf>> {
+fn build(sh: &Shell, kernels: &[Kernel], report: &mut RunReport) -> Result<Option<PathBuf>> {
     let mut tests = shell::cargo(sh).args(["test", "--no-run", "--profile", PROFILE]);
     tests = tests.args(["--package", "knock-tests"]);
     for suite in SUITES {

@@ -6,7 +6,8 @@ use knock_common::packet::Protocol;
 use knock_sequence::duration;
 use knock_user::model::{
     settings::{
-        Command, Decoys, Door, Dynamic, Effect, Exempt, Mode, Origin, Otp, Scope, Settings, User,
+        Command, Decoys, Door, Dynamic, Effect, Exempt, Mode, Otp, Scope, SecretOrigin, Settings,
+        User,
     },
     value,
 };
@@ -167,9 +168,9 @@ fn words(command: &Command) -> Vec<String> {
 
 fn otp(otp: &Otp) -> String {
     let (key, place) = match &otp.origin {
-        Origin::Written => ("secret", secret(otp)),
-        Origin::File(path) => ("secret_file", path.to_string_lossy().into_owned()),
-        Origin::Environment => panic!("no such variable is set"),
+        SecretOrigin::Written => ("secret", secret(otp)),
+        SecretOrigin::File(path) => ("secret_file", path.to_string_lossy().into_owned()),
+        SecretOrigin::Environment => panic!("no such variable is set"),
     };
     let protocols: Vec<&str> = otp
         .sequences

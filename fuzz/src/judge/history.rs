@@ -7,11 +7,11 @@ use knock_common::{
 use knock_sequence::Knock;
 use knock_user::model::settings::{Door, Verify};
 
-use crate::parser::reference::Read;
+use crate::parser::reference::FrameFields;
 
 /// A packet that can be read.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Packet {
+pub(super) struct PastPacket {
     pub(super) source: Address,
     pub(super) destination: Address,
     pub(super) source_port: u16,
@@ -20,12 +20,16 @@ pub(super) struct Packet {
     unicast: bool,
 }
 
-impl Packet {
+impl PastPacket {
     /// A packet of a host.
     ///
     /// # Errors
     /// No host has its source address.
-    pub(super) fn of(read: &Read, source: Address, destination: Address) -> Result<Self, Reason> {
+    pub(super) fn of(
+        read: &FrameFields,
+        source: Address,
+        destination: Address,
+    ) -> Result<Self, Reason> {
         if !source.is_host() {
             return Err(Reason::BadHeader);
         }
@@ -51,10 +55,10 @@ impl Packet {
 
 /// Packets to knock ports, in their order, each with its tick.
 #[derive(Debug, Default)]
-pub(super) struct History(Vec<(u64, Packet)>);
+pub(super) struct History(Vec<(u64, PastPacket)>);
 
 impl History {
-    pub(super) fn note(&mut self, tick: u64, packet: Packet) {
+    pub(super) fn note(&mut self, tick: u64, packet: PastPacket) {
         self.0.push((tick, packet));
     }
 
@@ -65,12 +69,12 @@ impl History {
         door: &Door,
         knocks: &[Knock],
         now: u64,
-        last: &Packet,
+        last: &PastPacket,
     ) -> bool {
         // Rounded up, and a tick for either end.
         let ticks = door.sequence_timeout.as_nanos() / (1 << 22) + 2;
         let since = now.saturating_sub(u64::try_from(ticks).unwrap_or(u64::MAX));
-        let is_for = |packet: &Packet| {
+        let is_for = |packet: &PastPacket| {
             let target = door.target.map(Address::from);
             target.is_none_or(|target| packet.destination == target)
         };
@@ -93,7 +97,7 @@ impl History {
 }
 
 /// Whether a packet has what makes one a knock of a door.
-fn is_knock(packet: &Packet, door: &Door) -> bool {
+fn is_knock(packet: &PastPacket, door: &Door) -> bool {
     match (packet.to.protocol, door.verify) {
         (Protocol::Udp, _) => true,
         (Protocol::Tcp, Verify::Packet) => {

@@ -4,7 +4,7 @@ use knock_common::{Address, Reason, packet::Protocol};
 
 /// The fields of a frame.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(crate) struct Read {
+pub(crate) struct FrameFields {
     pub(crate) protocol: Protocol,
     pub(crate) flags: u8,
     pub(crate) source_port: u16,
@@ -18,7 +18,7 @@ pub(crate) struct Read {
 const EXTENSIONS: [u8; 5] = [0, 43, 44, 51, 60];
 
 /// Reads a frame.
-pub(crate) fn read(frame: &[u8]) -> Result<Read, Reason> {
+pub(crate) fn read(frame: &[u8]) -> Result<FrameFields, Reason> {
     let mut rest = Rest {
         bytes: frame,
         short: Reason::Truncated,
@@ -53,7 +53,7 @@ pub(crate) fn read(frame: &[u8]) -> Result<Read, Reason> {
         _ => return Err(Reason::OtherProtocol),
     };
     let [a, b, c, d] = ports;
-    Ok(Read {
+    Ok(FrameFields {
         protocol,
         flags,
         source_port: u16::from_be_bytes([a, b]),
@@ -65,7 +65,7 @@ pub(crate) fn read(frame: &[u8]) -> Result<Read, Reason> {
 }
 
 /// The fields of an IP packet before its transport header.
-struct Packet {
+struct IpPacket {
     next: u8,
     source: Result<Address, Reason>,
     destination: Result<Address, Reason>,
@@ -91,7 +91,7 @@ impl Rest<'_> {
 }
 
 /// RFC 791. Half of the header is enough to see that a packet has no ports, so a frame may end behind it.
-fn v4(rest: &mut Rest<'_>) -> Result<Packet, Reason> {
+fn v4(rest: &mut Rest<'_>) -> Result<IpPacket, Reason> {
     let whole = rest.bytes;
     let first: [u8; 10] = rest.header()?;
     let (version, words) = (first[0] >> 4, first[0] & 15);
@@ -116,7 +116,7 @@ fn v4(rest: &mut Rest<'_>) -> Result<Packet, Reason> {
         // Then nothing behind the header exists either.
         _ => (Err(Reason::Truncated), Err(Reason::Truncated)),
     };
-    Ok(Packet {
+    Ok(IpPacket {
         next: first[9],
         source,
         destination,
@@ -124,7 +124,7 @@ fn v4(rest: &mut Rest<'_>) -> Result<Packet, Reason> {
 }
 
 /// RFC 8200, and RFC 4302 for the length of the authentication header.
-fn v6(rest: &mut Rest<'_>) -> Result<Packet, Reason> {
+fn v6(rest: &mut Rest<'_>) -> Result<IpPacket, Reason> {
     let header: [u8; 40] = rest.header()?;
     if header[0] >> 4 != 6 {
         return Err(Reason::BadHeader);
@@ -138,7 +138,7 @@ fn v6(rest: &mut Rest<'_>) -> Result<Packet, Reason> {
         }
         next = extension(next, rest)?;
     }
-    Ok(Packet {
+    Ok(IpPacket {
         next,
         source: unmapped(&header[8..24]),
         destination: unmapped(&header[24..40]),

@@ -89,7 +89,7 @@ pub fn run(args: &ImportFwknop, out: &mut impl Write, err: &mut impl Write) -> R
 
 /// A converted file.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Converted {
+pub struct ConvertedRc {
     /// The profiles, with comments.
     pub toml: String,
     /// The steps that remain for the user.
@@ -101,7 +101,7 @@ pub struct Converted {
 /// # Errors
 ///
 /// The file has no host, or a key is wrong.
-pub fn convert(text: &str, path: &Path, keys: &[StanzaKey]) -> Result<Converted, ImportError> {
+pub fn convert(text: &str, path: &Path, keys: &[StanzaKey]) -> Result<ConvertedRc, ImportError> {
     let stanzas = rc::stanzas(text);
     for key in keys {
         key.key.key().map_err(ImportError::Key)?;
@@ -158,7 +158,7 @@ pub fn convert(text: &str, path: &Path, keys: &[StanzaKey]) -> Result<Converted,
              prints it there; give it with --spa STANZA=knock1:…"
         ),
     };
-    Ok(Converted { toml, left })
+    Ok(ConvertedRc { toml, left })
 }
 
 #[cfg(test)]

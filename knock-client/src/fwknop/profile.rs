@@ -1,6 +1,6 @@
 //! Converts a stanza to a profile, with a comment for each directive that has no equivalent.
 
-use super::rc::{Directive, Stanza};
+use super::rc::{Directive, RcStanza};
 use knock_sequence::duration::spell;
 use knock_sequence::spa::PublicKey;
 use std::net::IpAddr;
@@ -89,7 +89,7 @@ const CONVERTED: [&str; 7] = [
 ];
 
 /// Returns the name of a stanza's profile; `None` if it is not for a host.
-pub(super) fn name(stanza: &Stanza) -> Option<&str> {
+pub(super) fn name(stanza: &RcStanza) -> Option<&str> {
     match (stanza.is_default(), stanza.last("SPA_SERVER")) {
         (true, host) => host.map(|host| host.value.as_str()),
         (false, _) => Some(&stanza.name),
@@ -97,7 +97,7 @@ pub(super) fn name(stanza: &Stanza) -> Option<&str> {
 }
 
 /// Returns the profile of a stanza with this name, as comments if the host's key is missing.
-pub(super) fn of(stanza: &Stanza, name: &str, key: Option<PublicKey>) -> String {
+pub(super) fn of(stanza: &RcStanza, name: &str, key: Option<PublicKey>) -> String {
     let host = stanza.last("SPA_SERVER");
     let mut notes = Vec::new();
     let mut lines = Vec::new();
@@ -128,13 +128,13 @@ pub(super) fn of(stanza: &Stanza, name: &str, key: Option<PublicKey>) -> String 
         .filter(|directive| is_last(stanza, directive))
     {
         match key_of(directive) {
-            Key::Line(line) => lines.push(line),
-            Key::Note(note) => notes.push(place(directive, &note)),
-            Key::Both(line, note) => {
+            DirectiveEffect::Line(line) => lines.push(line),
+            DirectiveEffect::Note(note) => notes.push(place(directive, &note)),
+            DirectiveEffect::Both(line, note) => {
                 lines.push(line);
                 notes.push(place(directive, &note));
             }
-            Key::Nothing => {}
+            DirectiveEffect::Nothing => {}
         }
     }
     for (names, reason) in REASONS {
@@ -179,7 +179,7 @@ pub(super) fn of(stanza: &Stanza, name: &str, key: Option<PublicKey>) -> String 
 }
 
 /// Whether no later directive has the same name.
-fn is_last(stanza: &Stanza, directive: &Directive) -> bool {
+fn is_last(stanza: &RcStanza, directive: &Directive) -> bool {
     stanza
         .last(&directive.name)
         .is_some_and(|last| last.line == directive.line)
@@ -190,57 +190,57 @@ fn place(directive: &Directive, note: &str) -> String {
 }
 
 /// What a directive becomes.
-enum Key {
+enum DirectiveEffect {
     Line(String),
     Note(String),
     Both(String, String),
     Nothing,
 }
 
-fn key_of(directive: &Directive) -> Key {
+fn key_of(directive: &Directive) -> DirectiveEffect {
     let value = directive.value.as_str();
     match directive.name.as_str() {
         "SPA_SERVER_PORT" => match value.parse::<u16>() {
-            Ok(port) if port > 0 => Key::Both(
+            Ok(port) if port > 0 => DirectiveEffect::Both(
                 format!("port = \"udp/{port}\""),
                 "the host takes packets at the ports in its [spa]; the default of both is udp/62201".to_owned(),
             ),
-            _ => Key::Note("it is no port from 1 to 65535: add port = \"udp/…\"".to_owned()),
+            _ => DirectiveEffect::Note("it is no port from 1 to 65535: add port = \"udp/…\"".to_owned()),
         },
-        "SPA_SERVER_PROTO" if value.eq_ignore_ascii_case("udp") => Key::Nothing,
+        "SPA_SERVER_PROTO" if value.eq_ignore_ascii_case("udp") => DirectiveEffect::Nothing,
         "SPA_SERVER_PROTO" => {
-            Key::Note("packets are sent over UDP only: the host needs a UDP port in its [spa]".to_owned())
+            DirectiveEffect::Note("packets are sent over UDP only: the host needs a UDP port in its [spa]".to_owned())
         }
         "FW_TIMEOUT" => match value.parse::<u32>() {
-            Ok(seconds) if seconds > 0 => Key::Both(
+            Ok(seconds) if seconds > 0 => DirectiveEffect::Both(
                 format!("for = \"{}\"", spell(Duration::from_secs(seconds.into()))),
                 "the host gives at most the open_for_max of the door".to_owned(),
             ),
-            _ => Key::Note("it is no number of seconds, so the time is left to the host".to_owned()),
+            _ => DirectiveEffect::Note("it is no number of seconds, so the time is left to the host".to_owned()),
         },
-        "ALLOW_IP" if value.eq_ignore_ascii_case("source") => Key::Line("source = \"::\"".to_owned()),
-        "ALLOW_IP" if value.eq_ignore_ascii_case("resolve") => Key::Note(
+        "ALLOW_IP" if value.eq_ignore_ascii_case("source") => DirectiveEffect::Line("source = \"::\"".to_owned()),
+        "ALLOW_IP" if value.eq_ignore_ascii_case("resolve") => DirectiveEffect::Note(
             "no web service is asked: a public address is written into the packet, and a private IPv4 address \
              left to the host"
                 .to_owned(),
         ),
         "ALLOW_IP" => match value.parse::<IpAddr>() {
-            Ok(address) if address.is_unspecified() => Key::Line("source = \"::\"".to_owned()),
-            Ok(address) => Key::Both(
+            Ok(address) if address.is_unspecified() => DirectiveEffect::Line("source = \"::\"".to_owned()),
+            Ok(address) => DirectiveEffect::Both(
                 format!("source = \"{address}\""),
                 "if the packet comes from another address, the host needs for_others = true for the user; \
                  without this line, this machine's own address is used"
                     .to_owned(),
             ),
-            Err(_) => Key::Note("a name can't be used: add source with the address, or leave it out".to_owned()),
+            Err(_) => DirectiveEffect::Note("a name can't be used: add source with the address, or leave it out".to_owned()),
         },
-        "ACCESS" => Key::Note(format!(
+        "ACCESS" => DirectiveEffect::Note(format!(
             "{}: the door on the host decides which ports open; add door with its name, unless it is the first of \
              your doors",
             value.escape_debug()
         )),
-        "SERVER_RESOLVE_IPV4" if value.eq_ignore_ascii_case("y") => Key::Line("family = \"ipv4\"".to_owned()),
-        _ => Key::Nothing,
+        "SERVER_RESOLVE_IPV4" if value.eq_ignore_ascii_case("y") => DirectiveEffect::Line("family = \"ipv4\"".to_owned()),
+        _ => DirectiveEffect::Nothing,
     }
 }
 

@@ -5,7 +5,7 @@ const DEFAULT: &str = "default";
 
 /// A stanza, with the directives of `[default]` before its own.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Stanza {
+pub(super) struct RcStanza {
     pub(super) name: String,
     pub(super) directives: Vec<Directive>,
     /// Lines without a name and a value.
@@ -21,7 +21,7 @@ pub(super) struct Directive {
     pub(super) value: String,
 }
 
-impl Stanza {
+impl RcStanza {
     /// Returns whether its directives apply to all others, too.
     pub(super) fn is_default(&self) -> bool {
         self.name.eq_ignore_ascii_case(DEFAULT)
@@ -37,8 +37,8 @@ impl Stanza {
 }
 
 /// Returns the stanzas in the order of the file.
-pub(super) fn stanzas(text: &str) -> Vec<Stanza> {
-    let mut stanzas: Vec<Stanza> = Vec::new();
+pub(super) fn stanzas(text: &str) -> Vec<RcStanza> {
+    let mut stanzas: Vec<RcStanza> = Vec::new();
     let mut current = DEFAULT.to_owned();
     for (line, text) in (1..).zip(text.lines()) {
         if text.is_empty() || text.starts_with(['#', ';']) {
@@ -72,12 +72,12 @@ pub(super) fn stanzas(text: &str) -> Vec<Stanza> {
 }
 
 /// Returns the stanza with a name; stanzas with the same name are one.
-fn stanza<'a>(stanzas: &'a mut Vec<Stanza>, name: &str) -> &'a mut Stanza {
+fn stanza<'a>(stanzas: &'a mut Vec<RcStanza>, name: &str) -> &'a mut RcStanza {
     let place = stanzas.iter().position(|stanza| stanza.name == name);
     let place = place.unwrap_or_else(|| {
-        stanzas.push(Stanza {
+        stanzas.push(RcStanza {
             name: name.to_owned(),
-            ..Stanza::default()
+            ..RcStanza::default()
         });
         stanzas.len() - 1
     });

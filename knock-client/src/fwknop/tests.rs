@@ -57,7 +57,7 @@ NO_SAVE_ARGS        Y
 SERVER_RESOLVE_IPV4 Y
 ";
 
-fn converted(text: &str, keys: &[&str]) -> Result<Converted, String> {
+fn converted(text: &str, keys: &[&str]) -> Result<ConvertedRc, String> {
     let keys: Vec<StanzaKey> = keys
         .iter()
         .map(|key| match key.parse() {

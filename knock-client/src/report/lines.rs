@@ -1,6 +1,6 @@
 //! The lines of JSON, and the words for failures.
 
-use crate::connect::{Closed, ConnectError};
+use crate::connect::{ConnectError, FailedConnect};
 use crate::failure::Failure;
 use crate::spa::{Answered, CheckedSpa, SentPacket};
 use serde::Serialize;
@@ -70,7 +70,7 @@ pub(super) enum ReportLine {
 
 #[derive(Serialize)]
 pub(super) struct Failed {
-    reason: Reason,
+    reason: FailureReason,
     /// Of the knock that was not sent, or of the connection.
     #[serde(skip_serializing_if = "Option::is_none")]
     port: Option<u16>,
@@ -84,7 +84,7 @@ pub(super) struct Failed {
 /// Why a run failed, in a word. docs/client.md lists the words; `ValueEnum` enumerates them.
 #[derive(Clone, Copy, Debug, Serialize, clap::ValueEnum)]
 #[serde(rename_all = "snake_case")]
-pub(super) enum Reason {
+pub(super) enum FailureReason {
     NoKnocks,
     Profile,
     Sequence,
@@ -144,23 +144,27 @@ impl From<&Failure> for Failed {
             message: String::new(),
         };
         let failed = match failure {
-            Failure::NoKnocks { .. } => plain(Reason::NoKnocks, None),
-            Failure::Profile(_) => plain(Reason::Profile, None),
-            Failure::Sequence(_) => plain(Reason::Sequence, None),
-            Failure::OneTime(_) => plain(Reason::OneTime, None),
-            Failure::Otp(_) => plain(Reason::Otp, None),
-            Failure::Spa(_) | Failure::KeyFile(_) | Failure::Import(_) => plain(Reason::Spa, None),
-            Failure::NotSent(error) => plain(Reason::Unsent, Some(error.port.number())),
-            Failure::Unanswered(error) => plain(Reason::Unanswered, error.not_connected),
-            Failure::Refused(_) => plain(Reason::NotOpened, None),
-            Failure::NoPort { .. } => plain(Reason::NoReply, None),
-            Failure::OpenButSilent { port, .. } => plain(Reason::NoAnswer, Some(*port)),
-            Failure::NextLine(_) | Failure::NextLineOfNothing => plain(Reason::NextLine, None),
-            Failure::Broken(_) => plain(Reason::Broken, None),
-            Failure::Log(_) => plain(Reason::Log, None),
-            Failure::Resolve(_) => plain(Reason::Unresolved, None),
-            Failure::Send(error) => plain(Reason::Unsent, Some(error.knock.port)),
-            Failure::Reply(error) => plain(Reason::NoReply, Some(error.knock.port)),
+            Failure::NoKnocks { .. } => plain(FailureReason::NoKnocks, None),
+            Failure::Profile(_) => plain(FailureReason::Profile, None),
+            Failure::Sequence(_) => plain(FailureReason::Sequence, None),
+            Failure::OneTime(_) => plain(FailureReason::OneTime, None),
+            Failure::Otp(_) => plain(FailureReason::Otp, None),
+            Failure::Spa(_) | Failure::KeyFile(_) | Failure::Import(_) => {
+                plain(FailureReason::Spa, None)
+            }
+            Failure::NotSent(error) => plain(FailureReason::Unsent, Some(error.port.number())),
+            Failure::Unanswered(error) => plain(FailureReason::Unanswered, error.not_connected),
+            Failure::Refused(_) => plain(FailureReason::NotOpened, None),
+            Failure::NoPort { .. } => plain(FailureReason::NoReply, None),
+            Failure::OpenButSilent { port, .. } => plain(FailureReason::NoAnswer, Some(*port)),
+            Failure::NextLine(_) | Failure::NextLineOfNothing => {
+                plain(FailureReason::NextLine, None)
+            }
+            Failure::Broken(_) => plain(FailureReason::Broken, None),
+            Failure::Log(_) => plain(FailureReason::Log, None),
+            Failure::Resolve(_) => plain(FailureReason::Unresolved, None),
+            Failure::Send(error) => plain(FailureReason::Unsent, Some(error.knock.port)),
+            Failure::Reply(error) => plain(FailureReason::NoReply, Some(error.knock.port)),
             Failure::Connect(ConnectError {
                 port,
                 attempts,
@@ -172,18 +176,18 @@ impl From<&Failure> for Failed {
                 after_us: Some(microseconds(*after)),
                 ..plain(reason(closed), Some(*port))
             },
-            Failure::Output(_) => plain(Reason::Output, None),
+            Failure::Output(_) => plain(FailureReason::Output, None),
         };
         Self { message, ..failed }
     }
 }
 
-fn reason(closed: &Closed) -> Reason {
+fn reason(closed: &FailedConnect) -> FailureReason {
     match closed {
-        Closed::NoAnswer => Reason::NoAnswer,
-        Closed::Refused => Reason::Refused,
-        Closed::Unreachable(_) => Reason::Unreachable,
-        Closed::Unable(_) => Reason::Unable,
+        FailedConnect::NoAnswer => FailureReason::NoAnswer,
+        FailedConnect::Refused => FailureReason::Refused,
+        FailedConnect::Unreachable(_) => FailureReason::Unreachable,
+        FailedConnect::Unable(_) => FailureReason::Unable,
     }
 }
 
@@ -275,7 +279,7 @@ mod tests {
                 after_us: 1,
             },
             ReportLine::Failed(Failed {
-                reason: Reason::Otp,
+                reason: FailureReason::Otp,
                 port: Some(1),
                 attempts: Some(1),
                 after_us: Some(1),
@@ -315,7 +319,7 @@ mod tests {
             .iter()
             .map(|cells| cells[0][0].to_owned())
             .collect();
-        let mut expected: Vec<_> = Reason::value_variants()
+        let mut expected: Vec<_> = FailureReason::value_variants()
             .iter()
             .map(|reason| {
                 serde_json::to_value(reason)

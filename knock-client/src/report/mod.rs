@@ -19,7 +19,7 @@ const BUFFER_BYTES: usize = 64 * 1024;
 
 /// How much is reported, and in which form.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Style {
+pub enum ReportStyle {
     /// The connection, and what prevented it.
     Quiet,
     /// Each knock, too.
@@ -40,7 +40,7 @@ pub enum Sends {
 /// Writes lines to an output and a log. Lines and errors of writing are kept until
 /// [`flush`](Self::flush) or [`finish`](Self::finish), because knocks must not wait for a reader.
 pub struct Reporter<W: Write> {
-    style: Style,
+    style: ReportStyle,
     out: BufWriter<W>,
     log: Option<Log>,
     /// Whether knocks go to several addresses, so that each line must name its address.
@@ -51,7 +51,7 @@ pub struct Reporter<W: Write> {
 
 impl<W: Write> Reporter<W> {
     /// Reports to `out`.
-    pub fn new(style: Style, out: W) -> Self {
+    pub fn new(style: ReportStyle, out: W) -> Self {
         Self {
             style,
             out: BufWriter::with_capacity(BUFFER_BYTES, out),
@@ -84,7 +84,7 @@ impl<W: Write> Reporter<W> {
             let others = list(others);
             format!("{verb} {names} (first address of {host}, not {others})")
         };
-        self.line(&[Style::Verbose], &text, None);
+        self.line(&[ReportStyle::Verbose], &text, None);
     }
 
     /// Reports that a one-time sequence was taken.
@@ -92,7 +92,7 @@ impl<W: Write> Reporter<W> {
         let &TakenLine { line, left, .. } = taken;
         let text = format!("took line {line}, {left} left");
         self.line(
-            &[Style::Verbose],
+            &[ReportStyle::Verbose],
             &text,
             Some(ReportLine::Taken { line, left }),
         );
@@ -115,7 +115,7 @@ impl<W: Write> Reporter<W> {
             port,
             address,
         };
-        self.line(&[Style::Verbose], &text, Some(line));
+        self.line(&[ReportStyle::Verbose], &text, Some(line));
     }
 
     /// Reports that nothing could be sent to one of several addresses.
@@ -123,28 +123,32 @@ impl<W: Write> Reporter<W> {
         let (address, message) = (target.to_string(), error.to_string());
         let text = message.clone();
         let line = ReportLine::Skipped { address, message };
-        self.line(&[Style::Quiet, Style::Verbose], &text, Some(line));
+        self.line(
+            &[ReportStyle::Quiet, ReportStyle::Verbose],
+            &text,
+            Some(line),
+        );
     }
 
     /// Reports that a packet of single packet authorization was sent.
     pub fn packet(&mut self, spa: &CheckedSpa, sent: &SentPacket) {
         let text = spa.packet_text(sent);
         let line = lines::of_packet(spa, sent);
-        self.line(&[Style::Verbose], &text, Some(line));
+        self.line(&[ReportStyle::Verbose], &text, Some(line));
     }
 
     /// Reports the answer to a packet. Without `-v` only a success that is the result of the run is printed: a
     /// refusal fails the run or another address works, and where a connection follows, that is the result.
     pub fn answered(&mut self, spa: &CheckedSpa, answered: &Answered, is_result: bool) {
-        let styles: &[Style] = match answered.is_done() && is_result {
-            true => &[Style::Quiet, Style::Verbose],
-            false => &[Style::Verbose],
+        let styles: &[ReportStyle] = match answered.is_done() && is_result {
+            true => &[ReportStyle::Quiet, ReportStyle::Verbose],
+            false => &[ReportStyle::Verbose],
         };
         let line = lines::of_answer(answered);
         self.line(styles, &answered.text(spa), Some(line));
         let warnings = [answered.time_warning(spa), answered.clock_warning()];
         for warning in warnings.into_iter().flatten() {
-            self.line(&[Style::Quiet, Style::Verbose], &warning, None);
+            self.line(&[ReportStyle::Quiet, ReportStyle::Verbose], &warning, None);
         }
     }
 
@@ -154,7 +158,11 @@ impl<W: Write> Reporter<W> {
             message: message.to_owned(),
         };
         let text = format!("warning: {message}");
-        self.line(&[Style::Quiet, Style::Verbose], &text, Some(line));
+        self.line(
+            &[ReportStyle::Quiet, ReportStyle::Verbose],
+            &text,
+            Some(line),
+        );
     }
 
     /// Reports a retry.
@@ -170,7 +178,11 @@ impl<W: Write> Reporter<W> {
             of,
             message,
         };
-        self.line(&[Style::Quiet, Style::Verbose], &text, Some(line));
+        self.line(
+            &[ReportStyle::Quiet, ReportStyle::Verbose],
+            &text,
+            Some(line),
+        );
     }
 
     /// Reports the port in the host's reply.
@@ -179,7 +191,7 @@ impl<W: Write> Reporter<W> {
         let (ms, us) = (after_us / 1000, after_us % 1000);
         let text = format!("the reply is tcp/{port}, {ms}.{us:03} ms after the last knock");
         let line = ReportLine::Replied { port, after_us };
-        self.line(&[Style::Verbose], &text, Some(line));
+        self.line(&[ReportStyle::Verbose], &text, Some(line));
     }
 
     /// Reports that the port is open.
@@ -199,7 +211,11 @@ impl<W: Write> Reporter<W> {
             attempt,
             after_us,
         };
-        self.line(&[Style::Quiet, Style::Verbose], &text, Some(line));
+        self.line(
+            &[ReportStyle::Quiet, ReportStyle::Verbose],
+            &text,
+            Some(line),
+        );
     }
 
     /// Reports a failure in JSON and in the log only: a person reads it on standard error.
@@ -229,17 +245,17 @@ impl<W: Write> Reporter<W> {
     }
 
     /// Adds a line as text, in these styles, or as JSON.
-    fn line(&mut self, styles: &[Style], text: &str, json: Option<ReportLine>) {
+    fn line(&mut self, styles: &[ReportStyle], text: &str, json: Option<ReportLine>) {
         if let Some(log) = &mut self.log {
             log.line(text);
         }
         let written = match (self.style, json) {
-            (Style::Json, Some(line)) => serde_json::to_writer(&mut self.out, &line)
+            (ReportStyle::Json, Some(line)) => serde_json::to_writer(&mut self.out, &line)
                 .map_err(io::Error::from)
                 .and_then(|()| writeln!(self.out)),
-            (Style::Json, None) => Ok(()),
+            (ReportStyle::Json, None) => Ok(()),
             (style, _) if styles.contains(&style) => writeln!(self.out, "{text}"),
-            (Style::Quiet | Style::Verbose, _) => Ok(()),
+            (ReportStyle::Quiet | ReportStyle::Verbose, _) => Ok(()),
         };
         if let Err(error) = written {
             self.unwritten(error);

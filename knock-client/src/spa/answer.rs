@@ -105,7 +105,7 @@ impl std::error::Error for Refusal {}
 
 /// The outcome that an answer reports.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Meaning {
+enum AnswerMeaning {
     Open,
     Closed,
     NotAllowed,
@@ -118,7 +118,7 @@ enum Meaning {
     Other(&'static str),
 }
 
-impl Meaning {
+impl AnswerMeaning {
     fn of(outcome: Option<Reason>) -> Self {
         match outcome {
             Some(Reason::Opened | Reason::Refreshed) => Self::Open,
@@ -139,13 +139,13 @@ impl Answered {
     /// Returns whether the door is open.
     #[must_use]
     pub fn is_open(&self) -> bool {
-        Meaning::of(self.answer.outcome) == Meaning::Open
+        AnswerMeaning::of(self.answer.outcome) == AnswerMeaning::Open
     }
 
     /// Returns whether the host complied.
     pub(crate) fn is_done(&self) -> bool {
-        let meaning = Meaning::of(self.answer.outcome);
-        matches!(meaning, Meaning::Open | Meaning::Closed)
+        let meaning = AnswerMeaning::of(self.answer.outcome);
+        matches!(meaning, AnswerMeaning::Open | AnswerMeaning::Closed)
     }
 
     /// Returns the name of the outcome: that of the reason in the host's events.
@@ -158,9 +158,9 @@ impl Answered {
     pub(super) fn refusal(&self, spa: &CheckedSpa, asked: Option<IpAddr>) -> Option<Refusal> {
         let door = spa.door_text();
         let Answer { source, .. } = self.answer;
-        let (text, is_passing) = match Meaning::of(self.answer.outcome) {
-            Meaning::Open | Meaning::Closed => return None,
-            Meaning::NotAllowed => (
+        let (text, is_passing) = match AnswerMeaning::of(self.answer.outcome) {
+            AnswerMeaning::Open | AnswerMeaning::Closed => return None,
+            AnswerMeaning::NotAllowed => (
                 format!(
                     "{} does not open {door} for this key: name another door with --door, or have its \
                      administrator add the door to this key's user",
@@ -168,7 +168,7 @@ impl Answered {
                 ),
                 false,
             ),
-            Meaning::Elsewhere => (
+            AnswerMeaning::Elsewhere => (
                 match asked {
                     Some(asked) => format!(
                         "{} opens {door} only for the address that the packet comes from, which is {source} \
@@ -183,14 +183,14 @@ impl Answered {
                 },
                 false,
             ),
-            Meaning::Expired => (
+            AnswerMeaning::Expired => (
                 format!(
                     "this key or its user has expired on {}: ask its administrator for a later date",
                     self.target
                 ),
                 false,
             ),
-            Meaning::Stale => (
+            AnswerMeaning::Stale => (
                 format!(
                     "this machine's clock is {} than that of {}: set the clock, then try again",
                     self.clock(),
@@ -198,7 +198,7 @@ impl Answered {
                 ),
                 false,
             ),
-            Meaning::Replayed => (
+            AnswerMeaning::Replayed => (
                 format!(
                     "{} has received a packet of this key with the same or a later time: try again; \
                      if this machine's clock was set back, wait until the old time has passed, and use \
@@ -207,14 +207,14 @@ impl Answered {
                 ),
                 true,
             ),
-            Meaning::Busy => (
+            AnswerMeaning::Busy => (
                 format!(
                     "{} has no room for another grant: try again later",
                     self.target
                 ),
                 true,
             ),
-            Meaning::Other(reason) => (
+            AnswerMeaning::Other(reason) => (
                 format!(
                     "{} does not open {door}: it answers {reason}; see its log",
                     self.target
@@ -231,8 +231,8 @@ impl Answered {
         // The answer has the packet's source, and the host complies for the address that the packet asks for.
         let source = self.asked.unwrap_or(self.answer.source);
         let door = spa.door_text();
-        match Meaning::of(self.answer.outcome) {
-            Meaning::Open => {
+        match AnswerMeaning::of(self.answer.outcome) {
+            AnswerMeaning::Open => {
                 let time = spell(Duration::from_secs(seconds.into()));
                 let port = port.map_or(String::new(), |port| format!(" (tcp/{port})"));
                 format!(
@@ -240,14 +240,16 @@ impl Answered {
                     self.target
                 )
             }
-            Meaning::Closed => format!("{door} on {} is closed for {source}", self.target),
-            Meaning::NotAllowed
-            | Meaning::Elsewhere
-            | Meaning::Expired
-            | Meaning::Stale
-            | Meaning::Replayed
-            | Meaning::Busy
-            | Meaning::Other(_) => format!("the answer of {} is {}", self.target, self.outcome()),
+            AnswerMeaning::Closed => format!("{door} on {} is closed for {source}", self.target),
+            AnswerMeaning::NotAllowed
+            | AnswerMeaning::Elsewhere
+            | AnswerMeaning::Expired
+            | AnswerMeaning::Stale
+            | AnswerMeaning::Replayed
+            | AnswerMeaning::Busy
+            | AnswerMeaning::Other(_) => {
+                format!("the answer of {} is {}", self.target, self.outcome())
+            }
         }
     }
 
@@ -270,7 +272,7 @@ impl Answered {
     /// Returns a warning about this machine's clock, if it is far from the host's.
     pub(crate) fn clock_warning(&self) -> Option<String> {
         let is_notable = self.ahead_ms.unsigned_abs() >= NOTABLE.as_millis() as u64;
-        let is_said = Meaning::of(self.answer.outcome) == Meaning::Stale;
+        let is_said = AnswerMeaning::of(self.answer.outcome) == AnswerMeaning::Stale;
         (is_notable && !is_said).then(|| {
             format!(
                 "this machine's clock is {} than that of {}: set it, since packets are refused if \
@@ -295,7 +297,7 @@ impl Answered {
 
 /// What was received until the limit.
 #[derive(Clone, Copy, Debug)]
-pub(super) enum Received {
+pub(super) enum ReceivedAnswer {
     Answer(Answered),
     /// Nothing; the network may have reported that the port is closed.
     Nothing {
@@ -305,25 +307,25 @@ pub(super) enum Received {
 
 impl SentPacket {
     /// Waits for the answer until `limit` has passed since the packet was sent.
-    pub(super) fn receive(&self, channel: &Channel, limit: Duration) -> Received {
+    pub(super) fn receive(&self, channel: &Channel, limit: Duration) -> ReceivedAnswer {
         let mut buffer = [0; LONGEST];
         let mut is_closed = false;
         loop {
             let left = limit.saturating_sub(self.at.elapsed());
             if left.is_zero() || self.socket.set_read_timeout(Some(left)).is_err() {
-                return Received::Nothing { is_closed };
+                return ReceivedAnswer::Nothing { is_closed };
             }
             match self.socket.recv(&mut buffer) {
                 Ok(length) => {
                     let datagram = buffer.get(..length).unwrap_or_default();
                     if let Ok(answer) = channel.open_answer(&self.packet, datagram) {
-                        return Received::Answer(self.answered(answer));
+                        return ReceivedAnswer::Answer(self.answered(answer));
                     }
                 }
                 // Anybody can send such a report, so the wait continues.
                 Err(error) if is_unreachable(error.kind()) => is_closed = true,
                 Err(error) if is_passing(error.kind()) => {}
-                Err(_) => return Received::Nothing { is_closed },
+                Err(_) => return ReceivedAnswer::Nothing { is_closed },
             }
         }
     }

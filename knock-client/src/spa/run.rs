@@ -1,9 +1,9 @@
 //! A run: sends the packet to each address, waits for the answer, and connects.
 
-use super::answer::{Answered, Received, Refusal, Unanswered};
+use super::answer::{Answered, ReceivedAnswer, Refusal, Unanswered};
 use super::packet::{SentPacket, StampClock};
 use super::settings::CheckedSpa;
-use crate::connect::{Attempted, Closed, ConnectError, Connected, Knocked, connect_any};
+use crate::connect::{Attempted, ConnectError, Connected, FailedConnect, Knocked, connect_any};
 use crate::failure::Failure;
 use crate::plan::KnockPlan;
 use crate::reply::ConnectTo;
@@ -20,9 +20,9 @@ use std::time::{Duration, Instant};
 const GRACE: Duration = Duration::from_secs(1);
 
 /// What happens while a run waits.
-enum Event {
+enum RunEvent {
     /// The number of the packet, and what was received.
-    Received(usize, Received),
+    Received(usize, ReceivedAnswer),
     /// The attempts to connect have ended.
     Ended(Option<Result<(Target, TcpStream, Connected), ConnectError>>),
 }
@@ -32,7 +32,7 @@ struct Answers<'a> {
     spa: &'a CheckedSpa,
     /// For each packet, the address that it asks to open for.
     asked: Vec<Option<IpAddr>>,
-    received: Vec<Option<Received>>,
+    received: Vec<Option<ReceivedAnswer>>,
     first: Target,
     limit: Duration,
     /// Whether no connection follows.
@@ -165,7 +165,7 @@ fn wait_for_all(
     answers.listen(sent, &sender);
     drop(sender);
     for event in events {
-        if let Event::Received(place, received) = event {
+        if let RunEvent::Received(place, received) = event {
             answers.add(place, received, report);
         }
     }
@@ -187,9 +187,9 @@ fn wait_for_port(
     drop(sender);
     let mut without_port = None;
     for event in events {
-        if let Event::Received(place, received) = event {
+        if let RunEvent::Received(place, received) = event {
             answers.add(place, received, report);
-            if let Received::Answer(answered) = received
+            if let ReceivedAnswer::Answer(answered) = received
                 && answered.is_open()
             {
                 match answered.answer.port {
@@ -219,7 +219,7 @@ fn connect(
     // The first SYN is sent before anything else.
     thread::spawn(move || {
         // The receiver is gone if the host has refused.
-        let _late = ended.send(Event::Ended(connect_any(&knocked, port, timeout)));
+        let _late = ended.send(RunEvent::Ended(connect_any(&knocked, port, timeout)));
     });
     answers.listen(sent, &sender);
     drop(sender);
@@ -232,22 +232,22 @@ fn connect(
             }
         };
         match event {
-            Ok(Event::Received(place, received)) => {
+            Ok(RunEvent::Received(place, received)) => {
                 answers.add(place, received, report);
                 if answers.are_all_refused() {
                     deadline.get_or_insert_with(|| Instant::now() + GRACE);
                 }
             }
-            Ok(Event::Ended(None)) | Err(RecvTimeoutError::Disconnected) => return Ok(None),
-            Ok(Event::Ended(Some(Ok((target, stream, connected))))) => {
+            Ok(RunEvent::Ended(None)) | Err(RecvTimeoutError::Disconnected) => return Ok(None),
+            Ok(RunEvent::Ended(Some(Ok((target, stream, connected))))) => {
                 report.connected(&target, port, &connected);
                 return Ok(Some(stream));
             }
-            Ok(Event::Ended(Some(Err(error)))) => {
-                if matches!(error.closed, Closed::NoAnswer) {
+            Ok(RunEvent::Ended(Some(Err(error)))) => {
+                if matches!(error.closed, FailedConnect::NoAnswer) {
                     // The time for answers has passed, too.
                     for event in events {
-                        if let Event::Received(place, received) = event {
+                        if let RunEvent::Received(place, received) = event {
                             answers.add(place, received, report);
                         }
                     }
@@ -270,19 +270,19 @@ impl SentPacket {
 
 impl Answers<'_> {
     /// Listens for the answers, each in a thread of its own.
-    fn listen(&self, sent: Vec<SentPacket>, events: &Sender<Event>) {
+    fn listen(&self, sent: Vec<SentPacket>, events: &Sender<RunEvent>) {
         let limit = self.limit;
         for (place, sent) in sent.into_iter().enumerate() {
             let (events, channel) = (events.clone(), self.spa.channel.clone());
             thread::spawn(move || {
                 // The receiver is gone after a connection.
-                let _late = events.send(Event::Received(place, sent.receive(&channel, limit)));
+                let _late = events.send(RunEvent::Received(place, sent.receive(&channel, limit)));
             });
         }
     }
 
-    fn add(&mut self, place: usize, received: Received, report: &mut Reporter<impl Write>) {
-        if let Received::Answer(answered) = received {
+    fn add(&mut self, place: usize, received: ReceivedAnswer, report: &mut Reporter<impl Write>) {
+        if let ReceivedAnswer::Answer(answered) = received {
             report.answered(self.spa, &answered, self.are_result);
         }
         if let Some(slot) = self.received.get_mut(place) {
@@ -294,8 +294,8 @@ impl Answers<'_> {
     fn answered(&self) -> impl Iterator<Item = (Answered, Option<IpAddr>)> + '_ {
         let both = self.received.iter().zip(&self.asked);
         both.filter_map(|(received, &asked)| match received {
-            Some(Received::Answer(answered)) => Some((*answered, asked)),
-            Some(Received::Nothing { .. }) | None => None,
+            Some(ReceivedAnswer::Answer(answered)) => Some((*answered, asked)),
+            Some(ReceivedAnswer::Nothing { .. }) | None => None,
         })
     }
 
@@ -318,8 +318,8 @@ impl Answers<'_> {
         if let Some(refusal) = self.refusals().next() {
             return refusal.into();
         }
-        let is_closed = |received: &Option<Received>| {
-            matches!(received, Some(Received::Nothing { is_closed: true }))
+        let is_closed = |received: &Option<ReceivedAnswer>| {
+            matches!(received, Some(ReceivedAnswer::Nothing { is_closed: true }))
         };
         Failure::Unanswered(Unanswered {
             target: self.first,
@@ -334,13 +334,16 @@ impl Answers<'_> {
     fn not_connected(&self, error: ConnectError) -> Failure {
         let open = self.answered().find(|(answered, _)| answered.is_open());
         match (&error.closed, open) {
-            (Closed::NoAnswer, Some((answered, _))) => Failure::OpenButSilent {
+            (FailedConnect::NoAnswer, Some((answered, _))) => Failure::OpenButSilent {
                 opened: answered.text(self.spa),
                 port: error.port,
                 limit: error.limit,
             },
-            (Closed::NoAnswer, None) => self.failure(Some(error.port)),
-            (Closed::Refused | Closed::Unreachable(_) | Closed::Unable(_), _) => error.into(),
+            (FailedConnect::NoAnswer, None) => self.failure(Some(error.port)),
+            (
+                FailedConnect::Refused | FailedConnect::Unreachable(_) | FailedConnect::Unable(_),
+                _,
+            ) => error.into(),
         }
     }
 }

@@ -186,17 +186,17 @@ pub(super) fn interfaces(instance: &Instance) -> String {
 
 /// The part of an answer of `status` that names interfaces.
 #[derive(Deserialize)]
-struct Done {
-    status: Protected,
+struct StatusAnswer {
+    status: InstanceStatus,
 }
 
 #[derive(Deserialize)]
-struct Protected {
-    interfaces: Vec<Named>,
+struct InstanceStatus {
+    interfaces: Vec<NamedInterface>,
 }
 
 #[derive(Deserialize)]
-struct Named {
+struct NamedInterface {
     name: String,
 }
 
@@ -210,7 +210,7 @@ fn asked_interfaces(instance: &Instance) -> Vec<String> {
         fields: Map::new(),
     };
     let done = connection::ask(&request, stream).map(|(done, _)| serde_json::from_value(done));
-    let Ok(Ok(Done { status })) = done else {
+    let Ok(Ok(StatusAnswer { status })) = done else {
         return Vec::new();
     };
     let interfaces = status.interfaces.into_iter();

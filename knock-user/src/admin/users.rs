@@ -40,7 +40,7 @@ pub struct ListedUser {
     /// The doors that it may open.
     pub doors: Vec<String>,
     /// Its keys.
-    pub keys: Vec<Key>,
+    pub keys: Vec<UserKey>,
     /// Its keys of fwknop, if it has some.
     pub fwknop: Option<FwknopFile>,
 }
@@ -58,7 +58,7 @@ pub struct FwknopFile {
 
 /// A key of a user.
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
-pub struct Key {
+pub struct UserKey {
     /// The public key.
     pub key: String,
     /// Its note; empty if it has none.
@@ -151,7 +151,7 @@ pub fn answer(settings: &Settings, used: &BTreeMap<SpaKeyId, u64>, unix_ms: u64)
             let until = user.end_of(key);
             let stamp = used.get(&SpaKeyId(key.key.id().number()));
             let is_late = |stamp: u64| until.is_some_and(|until| until.unix_ns() <= stamp);
-            Key {
+            UserKey {
                 key: key.key.to_string(),
                 note: key.note.clone(),
                 until: until.and_then(|until| rfc3339(until.unix_ns())),

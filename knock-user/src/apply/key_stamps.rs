@@ -15,7 +15,7 @@ use crate::{
         maps::{self, Plain},
         program::XdpProgram,
     },
-    sequences::stamps::{FWKNOP_FRESH_MS, OpenedStamps, Stamps, UsedStamps},
+    sequences::stamps::{FWKNOP_FRESH_MS, OpenedStamps, StampStore, UsedStamps},
 };
 
 /// Reasons that are counted after a packet has used its stamp.
@@ -140,7 +140,7 @@ impl KeyStamps {
     }
 
     /// Writes the stamps that a program used before one without users replaced it.
-    pub(super) fn leave(&self, before: &mut XdpProgram, record: &Stamps) -> Result<()> {
+    pub(super) fn leave(&self, before: &mut XdpProgram, record: &StampStore) -> Result<()> {
         if !before.has_users() {
             return Ok(());
         }

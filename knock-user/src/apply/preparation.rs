@@ -19,7 +19,7 @@ use crate::{
     },
     sequences::{
         replay_cache::{Floor, LoadedCache, Replay},
-        stamps::{self, Stamps},
+        stamps::{self, StampStore},
     },
 };
 
@@ -33,7 +33,7 @@ pub struct Preparation {
     replay: Arc<Replay>,
     /// The floor that this process knows itself, if it does.
     floor: Option<Floor>,
-    stamps: Arc<Stamps>,
+    stamps: Arc<StampStore>,
     /// Whether there is no confirmed program of this instance to roll back to.
     is_first: bool,
 }
@@ -57,7 +57,7 @@ impl Preparation {
         attach_options: AttachOptions,
         replay: Arc<Replay>,
         floor: Option<Floor>,
-        stamps: Arc<Stamps>,
+        stamps: Arc<StampStore>,
     ) -> Self {
         Self {
             instance: instance.clone(),

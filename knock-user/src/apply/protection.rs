@@ -27,7 +27,7 @@ use crate::{
         instance::Instance, lock::Locked, maps, pins, program::XdpProgram, registry::Registry,
     },
     model::settings::Mode,
-    sequences::{one_time::Standing, replay_cache::Replay, stamps::Stamps},
+    sequences::{one_time::Standing, replay_cache::Replay, stamps::StampStore},
 };
 
 /// An instance that this process protects.
@@ -38,7 +38,7 @@ pub struct Protection {
     pub(super) registry: Registry,
     pub(super) live_tables: LiveTables,
     pub(super) replay: Arc<Replay>,
-    pub(super) stamps: Arc<Stamps>,
+    pub(super) stamps: Arc<StampStore>,
     pub(super) key_stamps: KeyStamps,
     pub(super) mode: Mode,
     pub(super) rollback: Option<Rollback>,
@@ -88,7 +88,7 @@ impl Protection {
         let is_continued = before.is_some() && instance.maps().join("USED").exists();
         let replay = Arc::new(Replay::new(instance.name(), is_continued));
         let are_pinned = pins::replay_directory().join("SPA_LAST").exists();
-        let stamps = Arc::new(Stamps::new(instance.name(), are_pinned));
+        let stamps = Arc::new(StampStore::new(instance.name(), are_pinned));
         let change = Change {
             instance: &instance,
             before: before.as_ref(),

@@ -34,7 +34,7 @@ pub enum Occasion {
 }
 
 /// The key within which commands run one after the other.
-pub(super) type Turn = (Prefix, String);
+pub(super) type TurnKey = (Prefix, String);
 
 impl Occasion {
     /// Returns the key in the configuration.
@@ -60,7 +60,7 @@ impl Job {
         (&self.door, network(self.source.address))
     }
 
-    pub(super) fn turn(&self) -> Turn {
+    pub(super) fn turn(&self) -> TurnKey {
         (self.source, self.door.clone())
     }
 

@@ -23,7 +23,7 @@ mod process;
 mod report;
 mod tail;
 
-use job::Turn;
+use job::TurnKey;
 pub use job::{Job, Occasion};
 pub use report::{CommandReport, CommandResult};
 
@@ -40,11 +40,11 @@ const REPORTS_MAX: usize = 64;
 /// When it is dropped, what runs is killed.
 #[derive(Debug)]
 pub struct Runner {
-    shared: Arc<Shared>,
+    shared: Arc<SharedQueue>,
 }
 
 #[derive(Debug)]
-struct Shared {
+struct SharedQueue {
     state: Mutex<QueueState>,
     reports: mpsc::Sender<CommandReport>,
 }
@@ -52,7 +52,7 @@ struct Shared {
 #[derive(Debug, Default)]
 struct QueueState {
     waiting: VecDeque<Job>,
-    busy: HashSet<Turn>,
+    busy: HashSet<TurnKey>,
     tasks: JoinSet<()>,
     is_stopped: bool,
 }
@@ -62,7 +62,7 @@ impl Runner {
     pub fn new() -> (Self, mpsc::Receiver<CommandReport>) {
         let (reports, receiver) = mpsc::channel(REPORTS_MAX);
         let state = Mutex::new(QueueState::default());
-        let shared = Arc::new(Shared { state, reports });
+        let shared = Arc::new(SharedQueue { state, reports });
         (Self { shared }, receiver)
     }
 
@@ -161,7 +161,7 @@ impl QueueState {
     }
 }
 
-impl Shared {
+impl SharedQueue {
     fn lock(&self) -> MutexGuard<'_, QueueState> {
         // No holder of the lock leaves the state inconsistent.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)

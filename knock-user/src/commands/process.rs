@@ -49,7 +49,7 @@ pub(super) async fn run(job: Job) -> CommandReport {
     }
 }
 
-fn start(job: &Job) -> io::Result<(Group, pipe::Receiver)> {
+fn start(job: &Job) -> io::Result<(ProcessGroup, pipe::Receiver)> {
     // One pipe for both streams keeps their lines in order.
     let (output, input) = io::pipe()?;
     let output = pipe::Receiver::from_owned_fd(OwnedFd::from(output))?;
@@ -64,12 +64,12 @@ fn start(job: &Job) -> io::Result<(Group, pipe::Receiver)> {
         .process_group(0)
         .kill_on_drop(true)
         .spawn()?;
-    Ok((Group::of(child), output))
+    Ok((ProcessGroup::of(child), output))
 }
 
 async fn attend(
     job: &Job,
-    mut group: Group,
+    mut group: ProcessGroup,
     mut output: pipe::Receiver,
     tail: &mut Tail,
 ) -> CommandResult {
@@ -110,13 +110,13 @@ async fn drain(output: &mut pipe::Receiver, tail: &mut Tail) {
 
 /// A command and its descendants, as far as they stay in its process group.
 #[derive(Debug)]
-struct Group {
+struct ProcessGroup {
     child: Child,
     /// Its id, until the first process has been waited for; after that the id may be reused.
     leader: Option<Pid>,
 }
 
-impl Group {
+impl ProcessGroup {
     fn of(child: Child) -> Self {
         let number = child.id().and_then(|id| i32::try_from(id).ok());
         let leader = number.map(Pid::from_raw);
@@ -156,7 +156,7 @@ impl Group {
     }
 }
 
-impl Drop for Group {
+impl Drop for ProcessGroup {
     fn drop(&mut self) {
         self.signal(Signal::SIGKILL);
     }

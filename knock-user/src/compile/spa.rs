@@ -28,7 +28,7 @@ use super::{
 };
 use crate::model::{
     settings::{Door, Otherwise, Settings, User},
-    spa::{Fwknop, HostKey, UserKey},
+    spa::{Fwknop, HostKeyPairs, UserKey},
 };
 
 /// Users that a configuration may have: a reload has numbers for those of two configurations.
@@ -220,7 +220,7 @@ impl Tables {
     }
 }
 
-fn gate(HostKey { key, .. }: &HostKey) -> Gate {
+fn gate(HostKeyPairs { key, .. }: &HostKeyPairs) -> Gate {
     let keys = GateKeys::of_host(key.public());
     Gate {
         check: sip_key(*keys.check),

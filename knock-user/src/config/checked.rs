@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::places::Places;
+use super::places::FileLines;
 use crate::{
     compile::Conflict,
     model::{problem::Problems, settings::Settings},
@@ -19,7 +19,7 @@ pub struct Checked {
     pub digest: Option<u64>,
     /// The text itself.
     pub text: Arc<str>,
-    pub(super) places: Places,
+    pub(super) places: FileLines,
 }
 
 impl Checked {

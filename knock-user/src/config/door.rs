@@ -10,10 +10,10 @@ use knock_sequence::{Knock, Ports, duration};
 
 use super::{
     grant_prefix, otp,
-    section::{Item, Section},
+    section::{Section, TomlItem},
 };
 use crate::model::{
-    problem::Report,
+    problem::ProblemReport,
     settings::{Command, Door, Dynamic, Effect, OneTime, Verify},
     value,
 };
@@ -66,7 +66,7 @@ const HOUR: Duration = Duration::from_secs(3600);
 const NAME_MOST: usize = 64;
 
 /// Reads a door; `None` if it could not be read in full, which is reported.
-pub(super) fn read(section: &mut Section<'_, '_>, report: &mut Report) -> Option<Door> {
+pub(super) fn read(section: &mut Section<'_, '_>, report: &mut ProblemReport) -> Option<Door> {
     let before = report.problems.len();
     let name = section.get("name", report, name);
     if section.lacks("name") {
@@ -130,8 +130,8 @@ pub(super) fn read(section: &mut Section<'_, '_>, report: &mut Report) -> Option
     let verify = section.or("verify", report, Verify::Packet, |item, report| {
         item.word(report, &Verify::WORDS)
     });
-    let reply = section.or("reply", report, false, Item::boolean);
-    let knock_pass = section.or("knock_pass", report, false, Item::boolean);
+    let reply = section.or("reply", report, false, TomlItem::boolean);
+    let knock_pass = section.or("knock_pass", report, false, TomlItem::boolean);
     (report.problems.len() == before).then_some(())?;
     Some(Door {
         name: name?,
@@ -160,7 +160,7 @@ pub(super) fn read(section: &mut Section<'_, '_>, report: &mut Report) -> Option
 fn dynamic(
     section: &mut Section<'_, '_>,
     sequence_timeout: Duration,
-    report: &mut Report,
+    report: &mut ProblemReport,
 ) -> Option<Dynamic> {
     let lookahead = section.or("lookahead", report, LOOKAHEAD, |item, report| {
         item.number(report, 1..=LOOKAHEAD_MOST)
@@ -176,12 +176,12 @@ fn dynamic(
     if let Some(item) = section.item("otp", report) {
         return otp::read(&item, sequence_timeout, report).map(Dynamic::Otp);
     }
-    let file = section.get("one_time", report, Item::path)?;
+    let file = section.get("one_time", report, TomlItem::path)?;
     Some(Dynamic::OneTime(OneTime { file, lookahead }))
 }
 
 /// Reads a name. Names appear in the environment of commands, on the console and as arguments.
-pub(super) fn name(item: &Item<'_, '_>, report: &mut Report) -> Option<String> {
+pub(super) fn name(item: &TomlItem<'_, '_>, report: &mut ProblemReport) -> Option<String> {
     let name = item.text(report)?;
     let fits = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
     if name.is_empty() || name.len() > NAME_MOST || !name.chars().all(fits) {
@@ -194,7 +194,7 @@ pub(super) fn name(item: &Item<'_, '_>, report: &mut Report) -> Option<String> {
     Some(name.to_owned())
 }
 
-fn knocks(item: &Item<'_, '_>, report: &mut Report) -> Option<Vec<Knock>> {
+fn knocks(item: &TomlItem<'_, '_>, report: &mut ProblemReport) -> Option<Vec<Knock>> {
     let before = report.problems.len();
     let knocks = item.list(report, str::parse::<Knock>)?;
     (report.problems.len() == before).then_some(())?;
@@ -211,7 +211,7 @@ fn knocks(item: &Item<'_, '_>, report: &mut Report) -> Option<Vec<Knock>> {
     }
 }
 
-fn effect(section: &mut Section<'_, '_>, report: &mut Report) -> Effect {
+fn effect(section: &mut Section<'_, '_>, report: &mut ProblemReport) -> Effect {
     let open: Option<Vec<Ports>> =
         section.get("open", report, |item, report| item.list(report, str::parse));
     let close: Option<Vec<Ports>> = section.get("close", report, |item, report| {
@@ -269,7 +269,7 @@ fn effect(section: &mut Section<'_, '_>, report: &mut Report) -> Effect {
 }
 
 /// Reports an empty `open`, unless it is empty because its items were wrong.
-fn report_empty(section: &mut Section<'_, '_>, report: &mut Report) {
+fn report_empty(section: &mut Section<'_, '_>, report: &mut ProblemReport) {
     let Some(line) = section.lines.get("open").copied() else {
         return;
     };
@@ -285,7 +285,11 @@ fn report_empty(section: &mut Section<'_, '_>, report: &mut Report) {
     }
 }
 
-fn command(item: &Item<'_, '_>, timeout: Duration, report: &mut Report) -> Option<Command> {
+fn command(
+    item: &TomlItem<'_, '_>,
+    timeout: Duration,
+    report: &mut ProblemReport,
+) -> Option<Command> {
     let mut words = item.list(report, placeholders)?.into_iter();
     let Some(program) = words.next().filter(|program| !program.is_empty()) else {
         return item.wrong(
@@ -341,7 +345,11 @@ fn placeholders(text: &str) -> Result<String, String> {
     Ok(text.to_owned())
 }
 
-fn open_for_max(item: &Item<'_, '_>, open_for: Duration, report: &mut Report) -> Option<Duration> {
+fn open_for_max(
+    item: &TomlItem<'_, '_>,
+    open_for: Duration,
+    report: &mut ProblemReport,
+) -> Option<Duration> {
     let most = item.duration(report, SECOND, OPEN_FOR_MOST)?;
     if most < open_for {
         let reason = format!(
@@ -355,9 +363,9 @@ fn open_for_max(item: &Item<'_, '_>, open_for: Duration, report: &mut Report) ->
 }
 
 fn step_timeout(
-    item: &Item<'_, '_>,
+    item: &TomlItem<'_, '_>,
     sequence_timeout: Duration,
-    report: &mut Report,
+    report: &mut ProblemReport,
 ) -> Option<Duration> {
     let step = item.duration(report, STEP_LEAST, SEQUENCE_TIMEOUT_MOST)?;
     if step > sequence_timeout {
@@ -372,7 +380,7 @@ fn step_timeout(
     Some(step)
 }
 
-fn target(item: &Item<'_, '_>, report: &mut Report) -> Option<IpAddr> {
+fn target(item: &TomlItem<'_, '_>, report: &mut ProblemReport) -> Option<IpAddr> {
     let address = item.parsed(report, value::address)?;
     if address.is_unspecified() || address.is_multicast() {
         let reason = format!(

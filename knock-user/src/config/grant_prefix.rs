@@ -4,8 +4,8 @@ use std::ops::RangeInclusive;
 
 use knock_common::GrantPrefix;
 
-use super::section::Item;
-use crate::model::{problem::Report, settings::Door};
+use super::section::TomlItem;
+use crate::model::{problem::ProblemReport, settings::Door};
 
 const KEYS: &[&str] = &["ipv4", "ipv6"];
 
@@ -19,7 +19,7 @@ const IPV4_WIDE: u8 = 24;
 const IPV6_WIDE: u8 = 48;
 
 /// Reads the table; a missing length is that of a single address.
-pub(super) fn read(item: &Item<'_, '_>, report: &mut Report) -> Option<GrantPrefix> {
+pub(super) fn read(item: &TomlItem<'_, '_>, report: &mut ProblemReport) -> Option<GrantPrefix> {
     let before = report.problems.len();
     let mut section = item.section("grant_prefix", KEYS, report)?;
     let mut bits = |key, range: RangeInclusive<u8>| {

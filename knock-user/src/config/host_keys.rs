@@ -9,11 +9,11 @@ use std::{
 
 use knock_sequence::spa::{KeyError, PairKeys, PrivateKey, PublicKey, WeakKey, read_private_key};
 
-use super::{checked::Checked, fwknop, reader::Read, shared_keys};
+use super::{checked::Checked, fwknop, reader::ReadFile, shared_keys};
 use crate::model::problem::{Problem, Problems};
 use crate::{
     host::{files, os_error},
-    model::spa::HostKey,
+    model::spa::HostKeyPairs,
 };
 
 /// The keys of a host and its clients, by both public keys.
@@ -25,8 +25,8 @@ static LAST: Mutex<Option<Pairs>> = Mutex::new(None);
 
 /// Reads the files with keys, and adds a problem for each file without a usable one. Returns the
 /// keys of the host, the current one first. Without users no key is needed.
-pub(super) fn read(read: &mut Read, problems: &mut Vec<Problem>) -> Vec<PrivateKey> {
-    let Read {
+pub(super) fn read(read: &mut ReadFile, problems: &mut Vec<Problem>) -> Vec<PrivateKey> {
+    let ReadFile {
         settings, places, ..
     } = read;
     let mut keys = Vec::new();
@@ -79,7 +79,7 @@ impl Checked {
         }
         let mut host_keys: Vec<_> = keys
             .into_iter()
-            .map(|key| HostKey {
+            .map(|key| HostKeyPairs {
                 key,
                 pairs: HashMap::new(),
             })

@@ -40,12 +40,12 @@ use std::{
 };
 
 pub use self::checked::Checked;
-use self::reader::Read;
+use self::reader::ReadFile;
 pub(crate) use self::{door::SEQUENCE_TIMEOUT_MOST, scans::is_scan};
 pub use crate::model::problem::{Problem, Problems};
 use crate::{
     host::{files, os_error},
-    model::problem::Report,
+    model::problem::ProblemReport,
 };
 
 /// Twice the size of a file with 10 000 doors of 128 knocks; bounds the reading of `/dev/zero`.
@@ -160,7 +160,7 @@ fn bytes_of(file: File) -> io::Result<Vec<u8>> {
 /// # Errors
 /// Returns every problem of the file.
 pub fn parse(text: &str, file: &str) -> Result<Checked, Problems> {
-    let mut report = Report::new(text, Path::new(""));
+    let mut report = ProblemReport::new(text, Path::new(""));
     let read = read_checked(text, &mut report);
     finish(text, file, read, report.problems)
 }
@@ -168,7 +168,7 @@ pub fn parse(text: &str, file: &str) -> Result<Checked, Problems> {
 /// Reads and checks the text of a file, and the files with keys that it names.
 fn parse_with_files(text: &str, path: &Path) -> Result<Checked, Problems> {
     let file = path.display().to_string();
-    let mut report = Report::new(text, path.parent().unwrap_or(Path::new("")));
+    let mut report = ProblemReport::new(text, path.parent().unwrap_or(Path::new("")));
     let mut read = read_checked(text, &mut report);
     let mut problems = report.problems;
     let keys = read
@@ -178,7 +178,7 @@ fn parse_with_files(text: &str, path: &Path) -> Result<Checked, Problems> {
     finish(text, &file, read, problems)?.with_keys(keys)
 }
 
-fn read_checked(text: &str, report: &mut Report) -> Option<Read> {
+fn read_checked(text: &str, report: &mut ProblemReport) -> Option<ReadFile> {
     let read = reader::read(text, report)?;
     rules::check(&read, report);
     Some(read)
@@ -187,7 +187,7 @@ fn read_checked(text: &str, report: &mut Report) -> Option<Read> {
 fn finish(
     text: &str,
     file: &str,
-    read: Option<Read>,
+    read: Option<ReadFile>,
     mut list: Vec<Problem>,
 ) -> Result<Checked, Problems> {
     match read {

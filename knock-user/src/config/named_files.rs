@@ -5,12 +5,12 @@ use std::path::Path;
 
 use nix::unistd::{Uid, User};
 
-use super::{checked::Checked, one_time_lines, places::Places, read_text, reader};
+use super::{checked::Checked, one_time_lines, places::FileLines, read_text, reader};
 use crate::{
     host::{files, programs},
     model::{
-        otp::Origin,
-        problem::{Problem, Report},
+        otp::SecretOrigin,
+        problem::{Problem, ProblemReport},
         settings::{Dynamic, Settings},
     },
 };
@@ -70,7 +70,7 @@ impl Checked {
                     );
                 }
                 Some(Dynamic::Otp(otp)) => {
-                    if let Origin::File(path) = &otp.origin {
+                    if let SecretOrigin::File(path) = &otp.origin {
                         look(places.of_door(index, "otp"), "secret_file", path);
                     }
                 }
@@ -94,13 +94,13 @@ pub fn warnings_despite_errors(path: &Path) -> Vec<Problem> {
     let Ok(text) = read_text(path) else {
         return Vec::new();
     };
-    let mut report = Report::new(&text, path.parent().unwrap_or(Path::new("")));
+    let mut report = ProblemReport::new(&text, path.parent().unwrap_or(Path::new("")));
     let read = reader::read(&text, &mut report);
     read.map(|read| warnings(&read.settings, &read.places))
         .unwrap_or_default()
 }
 
-fn warnings(settings: &Settings, places: &Places) -> Vec<Problem> {
+fn warnings(settings: &Settings, places: &FileLines) -> Vec<Problem> {
     let mut warnings = Vec::new();
     for (index, door) in settings.doors.iter().enumerate() {
         let mut add = |key: &str, reason| {

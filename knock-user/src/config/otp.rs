@@ -17,13 +17,13 @@ use knock_sequence::{
 
 use super::{
     checked::Checked,
-    section::{Item, Section},
+    section::{Section, TomlItem},
 };
 use crate::{
     host::os_error,
     model::{
-        otp::{Origin, Otp},
-        problem::Report,
+        otp::{Otp, SecretOrigin},
+        problem::ProblemReport,
         settings::Dynamic,
     },
 };
@@ -48,9 +48,9 @@ const CHANGES_MOST: u32 = 8;
 
 /// Reads the table; `sequence_timeout` bounds the period.
 pub(super) fn read(
-    item: &Item<'_, '_>,
+    item: &TomlItem<'_, '_>,
     sequence_timeout: Duration,
-    report: &mut Report,
+    report: &mut ProblemReport,
 ) -> Option<Otp> {
     let before = report.problems.len();
     let mut section = item.section("otp", KEYS, report)?;
@@ -93,12 +93,12 @@ pub(super) fn read(
     })
 }
 
-fn period(item: &Item<'_, '_>, report: &mut Report) -> Option<Duration> {
+fn period(item: &TomlItem<'_, '_>, report: &mut ProblemReport) -> Option<Duration> {
     let period = item.duration(report, *PERIODS.start(), *PERIODS.end())?;
     or_report(item, report, otp::whole_seconds(period))
 }
 
-fn protocols(item: &Item<'_, '_>, report: &mut Report) -> Option<Vec<Protocol>> {
+fn protocols(item: &TomlItem<'_, '_>, report: &mut ProblemReport) -> Option<Vec<Protocol>> {
     let before = report.problems.len();
     let protocols = item.list(report, otp::protocol)?;
     (report.problems.len() == before).then_some(())?;
@@ -106,7 +106,10 @@ fn protocols(item: &Item<'_, '_>, report: &mut Report) -> Option<Vec<Protocol>> 
 }
 
 /// Reads the secret from the file, from another file or from the environment. No error contains it.
-fn secret(section: &mut Section<'_, '_>, report: &mut Report) -> Option<(Secret, Origin)> {
+fn secret(
+    section: &mut Section<'_, '_>,
+    report: &mut ProblemReport,
+) -> Option<(Secret, SecretOrigin)> {
     let written = section.item("secret", report);
     let file = section.item("secret_file", report);
     let variable = section.item("secret_env", report);
@@ -127,7 +130,7 @@ fn secret(section: &mut Section<'_, '_>, report: &mut Report) -> Option<(Secret,
     }
     if let Some(item) = written {
         let secret = Secret::of_line(item.text(report)?.as_bytes());
-        return or_report(&item, report, secret).map(|secret| (secret, Origin::Written));
+        return or_report(&item, report, secret).map(|secret| (secret, SecretOrigin::Written));
     }
     if let Some(item) = variable {
         let name = item.text(report)?;
@@ -140,12 +143,12 @@ fn secret(section: &mut Section<'_, '_>, report: &mut Report) -> Option<(Secret,
                  secret_file"
             )),
         };
-        return or_report(&item, report, secret).map(|secret| (secret, Origin::Environment));
+        return or_report(&item, report, secret).map(|secret| (secret, SecretOrigin::Environment));
     }
     let item = file?;
     let path = item.path(report)?;
     let secret = read_secret(&path).map_err(|reason| format!("{}: {reason}", path.display()));
-    or_report(&item, report, secret).map(|secret| (secret, Origin::File(path)))
+    or_report(&item, report, secret).map(|secret| (secret, SecretOrigin::File(path)))
 }
 
 impl Checked {
@@ -157,7 +160,7 @@ impl Checked {
             let Some(Dynamic::Otp(otp)) = &door.dynamic else {
                 return None;
             };
-            let Origin::File(path) = &otp.origin else {
+            let SecretOrigin::File(path) = &otp.origin else {
                 return None;
             };
             match read_secret(path) {
@@ -171,8 +174,8 @@ impl Checked {
 }
 
 fn or_report<T>(
-    item: &Item<'_, '_>,
-    report: &mut Report,
+    item: &TomlItem<'_, '_>,
+    report: &mut ProblemReport,
     checked: Result<T, impl Display>,
 ) -> Option<T> {
     match checked {

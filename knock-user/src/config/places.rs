@@ -1,6 +1,6 @@
 //! The lines of keys and doors in a file.
 
-use super::section::Lines;
+use super::section::KeyLines;
 use crate::{compile::Conflict, model::problem::Problem};
 
 /// A problem of a door: its index, the key, and the reason.
@@ -8,26 +8,26 @@ pub(super) type DoorProblem = (usize, &'static str, String);
 
 /// The lines of keys and doors in the file.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
-pub(super) struct Places {
-    pub(super) keys: Lines,
+pub(super) struct FileLines {
+    pub(super) keys: KeyLines,
     /// The lines of the keys of `[spa]`.
-    pub(super) spa: Lines,
-    pub(super) doors: Vec<TablePlaces>,
-    pub(super) users: Vec<TablePlaces>,
+    pub(super) spa: KeyLines,
+    pub(super) doors: Vec<TableLines>,
+    pub(super) users: Vec<TableLines>,
 }
 
 /// The lines of a table and its keys.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub(super) struct TablePlaces {
+pub(super) struct TableLines {
     pub(super) line: usize,
-    pub(super) keys: Lines,
+    pub(super) keys: KeyLines,
     /// Whether none of its keys gives a sequence, nor was probably meant to.
     pub(super) lacks_sequence: bool,
     /// The lines of a user's keys.
     pub(super) items: Vec<usize>,
 }
 
-impl Places {
+impl FileLines {
     /// Returns the line of a key of a door, or of the door if the key is not written.
     pub(super) fn of_door(&self, door: usize, key: &str) -> Option<usize> {
         let places = self.doors.get(door)?;

@@ -6,12 +6,12 @@ use toml::de::DeTable;
 
 use super::{
     door,
-    places::{Places, TablePlaces},
-    section::{Item, Section},
+    places::{FileLines, TableLines},
+    section::{Section, TomlItem},
     spa, statements, user,
 };
 use crate::model::{
-    problem::Report,
+    problem::ProblemReport,
     settings::{Control, Decoys, Established, Exempt, Lockout, Mode, Prefix, Scope, Settings},
 };
 
@@ -57,15 +57,15 @@ const INTERFACE_NAME_MOST: usize = 127;
 const GROUP_NAME_MOST: usize = 32;
 
 /// The part of a file that could be read.
-pub(super) struct Read {
+pub(super) struct ReadFile {
     pub(super) settings: Settings,
-    pub(super) places: Places,
+    pub(super) places: FileLines,
     /// Whether every door and user could be read.
     pub(super) complete: bool,
 }
 
 /// Reads a file; wrong values are reported and left out.
-pub(super) fn read(text: &str, report: &mut Report) -> Option<Read> {
+pub(super) fn read(text: &str, report: &mut ProblemReport) -> Option<ReadFile> {
     let mut rest = Cow::Borrowed(text);
     if let Err(error) = DeTable::parse(text) {
         rest = statements::readable(text, &error, report).into();
@@ -102,9 +102,9 @@ pub(super) fn read(text: &str, report: &mut Report) -> Option<Read> {
         users: Vec::new(),
         doors: Vec::new(),
     };
-    let mut places = Places {
+    let mut places = FileLines {
         spa: spa_lines.unwrap_or_default(),
-        ..Places::default()
+        ..FileLines::default()
     };
     let mut complete = report.broken.is_empty();
     if let Some(item) = top.item("door", report) {
@@ -115,7 +115,7 @@ pub(super) fn read(text: &str, report: &mut Report) -> Option<Read> {
             };
             settings.doors.push(door);
             let sources = ["knock", "one_time", "otp"];
-            places.doors.push(TablePlaces {
+            places.doors.push(TableLines {
                 line: section.line,
                 lacks_sequence: sources.iter().all(|key| section.lacks(key)),
                 items: Vec::new(),
@@ -130,7 +130,7 @@ pub(super) fn read(text: &str, report: &mut Report) -> Option<Read> {
                 continue;
             };
             settings.users.push(user);
-            places.users.push(TablePlaces {
+            places.users.push(TableLines {
                 line: section.line,
                 lacks_sequence: false,
                 items: key_lines,
@@ -142,14 +142,14 @@ pub(super) fn read(text: &str, report: &mut Report) -> Option<Read> {
     let is_misspelt = |key| top.item(key, report).is_none() && !top.lacks(key);
     complete &= !["door", "user"].into_iter().any(is_misspelt);
     places.keys = std::mem::take(&mut top.lines);
-    Some(Read {
+    Some(ReadFile {
         settings,
         places,
         complete,
     })
 }
 
-fn interfaces(item: &Item<'_, '_>, report: &mut Report) -> Option<Vec<String>> {
+fn interfaces(item: &TomlItem<'_, '_>, report: &mut ProblemReport) -> Option<Vec<String>> {
     let names = item.list(report, |name| {
         let fits = |c: char| !c.is_whitespace() && c != '/' && !c.is_control();
         let named = !["", ".", ".."].contains(&name) && name.chars().all(fits);
@@ -169,7 +169,7 @@ fn interfaces(item: &Item<'_, '_>, report: &mut Report) -> Option<Vec<String>> {
     Some(names)
 }
 
-fn exempt(item: &Item<'_, '_>, report: &mut Report) -> Option<Exempt> {
+fn exempt(item: &TomlItem<'_, '_>, report: &mut ProblemReport) -> Option<Exempt> {
     if item.is_text() {
         let list = Some("a list of ports, as in [\"tcp/443\"]");
         return item
@@ -179,7 +179,7 @@ fn exempt(item: &Item<'_, '_>, report: &mut Report) -> Option<Exempt> {
     item.list(report, str::parse).map(Exempt::Listed)
 }
 
-fn established(top: &mut Section<'_, '_>, report: &mut Report) -> Established {
+fn established(top: &mut Section<'_, '_>, report: &mut ProblemReport) -> Established {
     let default = Established {
         keep: true,
         idle: IDLE,
@@ -199,7 +199,7 @@ fn established(top: &mut Section<'_, '_>, report: &mut Report) -> Established {
     })
 }
 
-fn lockout(top: &mut Section<'_, '_>, report: &mut Report) -> Option<Lockout> {
+fn lockout(top: &mut Section<'_, '_>, report: &mut ProblemReport) -> Option<Lockout> {
     top.get("lockout", report, |item, report| {
         let mut section = item.section("[lockout]", &["failures", "for", "scope"], report)?;
         let failures = section.or("failures", report, 0, |item, report| {
@@ -229,7 +229,7 @@ fn lockout(top: &mut Section<'_, '_>, report: &mut Report) -> Option<Lockout> {
     .filter(|lockout| lockout.failures > 0)
 }
 
-fn decoys(top: &mut Section<'_, '_>, report: &mut Report) -> Decoys {
+fn decoys(top: &mut Section<'_, '_>, report: &mut ProblemReport) -> Decoys {
     let none = Decoys::Drawn {
         count: 0,
         range: DECOY_RANGE,
@@ -258,7 +258,7 @@ fn decoys(top: &mut Section<'_, '_>, report: &mut Report) -> Decoys {
     })
 }
 
-fn control(top: &mut Section<'_, '_>, report: &mut Report) -> Control {
+fn control(top: &mut Section<'_, '_>, report: &mut ProblemReport) -> Control {
     top.or("control", report, Control::default(), |item, report| {
         let mut section = item.section("[control]", &["group"], report)?;
         let group = section.get("group", report, |item, report| {
@@ -294,7 +294,7 @@ const METRICS: ListenTable = ListenTable {
 
 fn listen(
     top: &mut Section<'_, '_>,
-    report: &mut Report,
+    report: &mut ProblemReport,
     table: &ListenTable,
 ) -> Option<SocketAddr> {
     top.get(table.key, report, |item, report| {

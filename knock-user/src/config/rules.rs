@@ -9,18 +9,18 @@ use std::{
 use knock_common::packet::Protocol;
 use knock_sequence::{Knock, PortSet, Ports};
 
-use super::{otp_rules, places::Places, reader::Read, scan_rules, spa_rules};
+use super::{otp_rules, places::FileLines, reader::ReadFile, scan_rules, spa_rules};
 use crate::{
     compile,
     model::{
-        problem::Report,
+        problem::ProblemReport,
         settings::{Decoys, Door, Dynamic, Exempt, Settings, Verify},
     },
 };
 
 /// Reports every contradiction.
-pub(super) fn check(read: &Read, report: &mut Report) {
-    let Read {
+pub(super) fn check(read: &ReadFile, report: &mut ProblemReport) {
+    let ReadFile {
         settings,
         places,
         complete,
@@ -67,10 +67,10 @@ fn knocks(settings: &Settings) -> impl Iterator<Item = Knock> {
 
 struct DoorRules<'a> {
     settings: &'a Settings,
-    places: &'a Places,
+    places: &'a FileLines,
     protected: PortSet,
     knocks: PortSet,
-    report: &'a mut Report,
+    report: &'a mut ProblemReport,
 }
 
 impl DoorRules<'_> {
@@ -164,7 +164,7 @@ impl DoorRules<'_> {
         }
     }
 
-    fn users(&mut self, read: &Read) {
+    fn users(&mut self, read: &ReadFile) {
         let protector = |ports| self.protector(ports);
         let found = spa_rules::check(read, &self.knocks, &self.protected, protector);
         self.report.problems.extend(found);

@@ -7,7 +7,7 @@ use toml::de::{DeTable, DeValue};
 
 use knock_sequence::duration;
 
-use crate::model::{problem::Report, spa::Until};
+use crate::model::{problem::ProblemReport, spa::Until};
 
 /// Names that other port-knocking programs, and older versions, use for our keys.
 const ALIASES: &[(&str, &str)] = &[
@@ -33,7 +33,7 @@ const ALIASES: &[(&str, &str)] = &[
 ];
 
 /// The line of each key, for errors that are found once the whole file is read.
-pub(super) type Lines = BTreeMap<&'static str, usize>;
+pub(super) type KeyLines = BTreeMap<&'static str, usize>;
 
 /// A table that is being read.
 pub(super) struct Section<'t, 'i> {
@@ -44,13 +44,13 @@ pub(super) struct Section<'t, 'i> {
     entries: &'t DeTable<'i>,
     known: &'static [&'static str],
     /// The lines of the keys that were read.
-    pub(super) lines: Lines,
+    pub(super) lines: KeyLines,
     /// Known keys for which unknown ones were probably meant, and those whose values can't be read.
     meant: Vec<&'static str>,
 }
 
 /// A value, and where it is.
-pub(super) struct Item<'t, 'i> {
+pub(super) struct TomlItem<'t, 'i> {
     pub(super) key: &'static str,
     pub(super) line: usize,
     value: &'t DeValue<'i>,
@@ -63,14 +63,14 @@ impl<'t, 'i> Section<'t, 'i> {
         line: usize,
         entries: &'t DeTable<'i>,
         known: &'static [&'static str],
-        report: &mut Report,
+        report: &mut ProblemReport,
     ) -> Self {
         let mut section = Self {
             name,
             line,
             entries,
             known,
-            lines: Lines::new(),
+            lines: KeyLines::new(),
             meant: Vec::new(),
         };
         section.report_unknown(report);
@@ -81,7 +81,7 @@ impl<'t, 'i> Section<'t, 'i> {
         section
     }
 
-    fn report_unknown(&mut self, report: &mut Report) {
+    fn report_unknown(&mut self, report: &mut ProblemReport) {
         for key in self.entries.keys() {
             let name = key.get_ref().as_ref();
             if self.known.contains(&name) {
@@ -100,10 +100,14 @@ impl<'t, 'i> Section<'t, 'i> {
     }
 
     /// Returns the value of a key, if the key is there.
-    pub(super) fn item(&mut self, key: &'static str, report: &Report) -> Option<Item<'t, 'i>> {
+    pub(super) fn item(
+        &mut self,
+        key: &'static str,
+        report: &ProblemReport,
+    ) -> Option<TomlItem<'t, 'i>> {
         let (name, value) = self.entries.get_key_value(key)?;
         self.lines.insert(key, report.line(&name.span()));
-        Some(Item {
+        Some(TomlItem {
             key,
             line: report.line(&value.span()),
             value: value.get_ref(),
@@ -119,9 +123,9 @@ impl<'t, 'i> Section<'t, 'i> {
     pub(super) fn or<T>(
         &mut self,
         key: &'static str,
-        report: &mut Report,
+        report: &mut ProblemReport,
         default: T,
-        read: impl FnOnce(&Item<'t, 'i>, &mut Report) -> Option<T>,
+        read: impl FnOnce(&TomlItem<'t, 'i>, &mut ProblemReport) -> Option<T>,
     ) -> T {
         self.get(key, report, read).unwrap_or(default)
     }
@@ -130,27 +134,27 @@ impl<'t, 'i> Section<'t, 'i> {
     pub(super) fn get<T>(
         &mut self,
         key: &'static str,
-        report: &mut Report,
-        read: impl FnOnce(&Item<'t, 'i>, &mut Report) -> Option<T>,
+        report: &mut ProblemReport,
+        read: impl FnOnce(&TomlItem<'t, 'i>, &mut ProblemReport) -> Option<T>,
     ) -> Option<T> {
         let item = self.item(key, report)?;
         read(&item, report)
     }
 }
 
-impl<'t, 'i> Item<'t, 'i> {
+impl<'t, 'i> TomlItem<'t, 'i> {
     /// Reports that the value is wrong.
-    pub(super) fn wrong<T>(&self, report: &mut Report, reason: impl Display) -> Option<T> {
+    pub(super) fn wrong<T>(&self, report: &mut ProblemReport, reason: impl Display) -> Option<T> {
         report.add(self.line, self.key, reason.to_string());
         None
     }
 
-    fn mistyped<T>(&self, report: &mut Report, wanted: &str) -> Option<T> {
+    fn mistyped<T>(&self, report: &mut ProblemReport, wanted: &str) -> Option<T> {
         let found = kind(self.value);
         self.wrong(report, format!("expected {wanted}, found {found}"))
     }
 
-    pub(super) fn boolean(&self, report: &mut Report) -> Option<bool> {
+    pub(super) fn boolean(&self, report: &mut ProblemReport) -> Option<bool> {
         let DeValue::Boolean(value) = self.value else {
             return self.mistyped(report, "true or false");
         };
@@ -160,7 +164,7 @@ impl<'t, 'i> Item<'t, 'i> {
     /// Reads a number within `range`.
     pub(super) fn number(
         &self,
-        report: &mut Report,
+        report: &mut ProblemReport,
         range: std::ops::RangeInclusive<u16>,
     ) -> Option<u16> {
         let DeValue::Integer(integer) = self.value else {
@@ -179,7 +183,7 @@ impl<'t, 'i> Item<'t, 'i> {
         }
     }
 
-    pub(super) fn text(&self, report: &mut Report) -> Option<&'t str> {
+    pub(super) fn text(&self, report: &mut ProblemReport) -> Option<&'t str> {
         let DeValue::String(text) = self.value else {
             return self.mistyped(report, "a text in quotes");
         };
@@ -187,7 +191,7 @@ impl<'t, 'i> Item<'t, 'i> {
     }
 
     /// Reads the name of a file, which is relative to the directory of the configuration.
-    pub(super) fn path(&self, report: &mut Report) -> Option<PathBuf> {
+    pub(super) fn path(&self, report: &mut ProblemReport) -> Option<PathBuf> {
         match self.text(report)? {
             "" => self.wrong(report, "empty: name a file"),
             name => Some(report.path(name)),
@@ -201,7 +205,7 @@ impl<'t, 'i> Item<'t, 'i> {
     /// Reads a text that is one of `words`.
     pub(super) fn word<T: Copy>(
         &self,
-        report: &mut Report,
+        report: &mut ProblemReport,
         words: &[(&'static str, T)],
     ) -> Option<T> {
         self.word_or(report, words, None)
@@ -211,7 +215,7 @@ impl<'t, 'i> Item<'t, 'i> {
     /// too.
     pub(super) fn word_or<T: Copy>(
         &self,
-        report: &mut Report,
+        report: &mut ProblemReport,
         words: &[(&'static str, T)],
         other: Option<&str>,
     ) -> Option<T> {
@@ -231,7 +235,7 @@ impl<'t, 'i> Item<'t, 'i> {
     /// Reads a text with `parse`.
     pub(super) fn parsed<T, E: Display>(
         &self,
-        report: &mut Report,
+        report: &mut ProblemReport,
         parse: impl FnOnce(&str) -> Result<T, E>,
     ) -> Option<T> {
         match parse(self.text(report)?) {
@@ -243,7 +247,7 @@ impl<'t, 'i> Item<'t, 'i> {
     /// Reads a list of texts with `parse`; items with errors are reported and left out.
     pub(super) fn list<T, E: Display>(
         &self,
-        report: &mut Report,
+        report: &mut ProblemReport,
         parse: impl Fn(&str) -> Result<T, E>,
     ) -> Option<Vec<T>> {
         Some(
@@ -255,7 +259,7 @@ impl<'t, 'i> Item<'t, 'i> {
     }
 
     /// Returns the items of a list.
-    pub(super) fn items(&self, report: &mut Report) -> Option<Vec<Item<'t, 'i>>> {
+    pub(super) fn items(&self, report: &mut ProblemReport) -> Option<Vec<TomlItem<'t, 'i>>> {
         if let DeValue::String(text) = self.value {
             let reason = format!("expected a list, found a text: write [\"{text}\"]");
             return self.wrong(report, reason);
@@ -263,7 +267,7 @@ impl<'t, 'i> Item<'t, 'i> {
         let DeValue::Array(items) = self.value else {
             return self.mistyped(report, "a list of texts");
         };
-        let items = items.iter().map(|item| Item {
+        let items = items.iter().map(|item| TomlItem {
             key: self.key,
             line: report.line(&item.span()),
             value: item.get_ref(),
@@ -274,7 +278,7 @@ impl<'t, 'i> Item<'t, 'i> {
     /// Reads a duration from `least` to `most`.
     pub(super) fn duration(
         &self,
-        report: &mut Report,
+        report: &mut ProblemReport,
         least: Duration,
         most: Duration,
     ) -> Option<Duration> {
@@ -288,7 +292,7 @@ impl<'t, 'i> Item<'t, 'i> {
     }
 
     /// Reads a day, which still counts, or a moment.
-    pub(super) fn until(&self, report: &mut Report) -> Option<Until> {
+    pub(super) fn until(&self, report: &mut ProblemReport) -> Option<Until> {
         const WANTED: &str = "a date without quotes, as in 2027-01-31, or a time with its offset, \
                               as in 2027-01-31T18:00:00Z";
         let DeValue::Datetime(written) = self.value else {
@@ -318,7 +322,7 @@ impl<'t, 'i> Item<'t, 'i> {
         &self,
         name: &'static str,
         known: &'static [&'static str],
-        report: &mut Report,
+        report: &mut ProblemReport,
     ) -> Option<Section<'t, 'i>> {
         let DeValue::Table(entries) = self.value else {
             return self.mistyped(report, "a table");
@@ -331,10 +335,10 @@ impl<'t, 'i> Item<'t, 'i> {
         &self,
         name: &'static str,
         known: &'static [&'static str],
-        report: &mut Report,
+        report: &mut ProblemReport,
     ) -> Vec<Section<'t, 'i>> {
-        let one = |line, value: &'t DeValue<'i>, report: &mut Report| {
-            let item = Item {
+        let one = |line, value: &'t DeValue<'i>, report: &mut ProblemReport| {
+            let item = TomlItem {
                 key: self.key,
                 line,
                 value,

@@ -1,6 +1,6 @@
 //! Finds users of fwknop whose packets can't be distinguished.
 
-use super::places::Places;
+use super::places::FileLines;
 use crate::model::{
     problem::Problem,
     settings::{Prefix, Settings},
@@ -9,7 +9,7 @@ use crate::model::{
 
 /// Returns a problem for each user with the HMAC key of an earlier one, if both may send from the same address: such
 /// packets are judged as the earlier user's, and never open a door that only the later one has.
-pub(super) fn find(settings: &Settings, places: &Places) -> Vec<Problem> {
+pub(super) fn find(settings: &Settings, places: &FileLines) -> Vec<Problem> {
     let users: Vec<_> = settings.fwknop_users().collect();
     let mut found = Vec::new();
     for (place, &(index, _, own)) in users.iter().enumerate() {

@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use knock_sequence::{Ports, Protocol, spa::WINDOW};
 
-use super::section::{Item, Lines, Section};
+use super::section::{KeyLines, Section, TomlItem};
 use crate::model::{
-    problem::Report,
+    problem::ProblemReport,
     spa::{HOST_KEY, Otherwise, Spa},
 };
 
@@ -18,27 +18,30 @@ const WINDOW_LEAST: Duration = Duration::from_secs(1);
 const WINDOW_MOST: Duration = Duration::from_secs(10 * 60);
 
 /// Reads the table, and the lines of its keys; `None` if it is missing.
-pub(super) fn read(top: &mut Section<'_, '_>, report: &mut Report) -> Option<(Spa, Lines)> {
+pub(super) fn read(
+    top: &mut Section<'_, '_>,
+    report: &mut ProblemReport,
+) -> Option<(Spa, KeyLines)> {
     let item = top.item("spa", report)?;
     let mut section = item.section("[spa]", KEYS, report)?;
     let default = Spa::default();
     let spa = Spa {
         ports: section.or("ports", report, default.ports, ports),
-        key: section.or("key", report, HOST_KEY.into(), Item::path),
-        old_key: section.get("old_key", report, Item::path),
+        key: section.or("key", report, HOST_KEY.into(), TomlItem::path),
+        old_key: section.get("old_key", report, TomlItem::path),
         window: section.or("window", report, WINDOW, |item, report| {
             item.duration(report, WINDOW_LEAST, WINDOW_MOST)
         }),
         otherwise: section.or("otherwise", report, Otherwise::default(), |item, report| {
             item.word(report, &Otherwise::WORDS)
         }),
-        bind: section.or("bind", report, false, Item::boolean),
+        bind: section.or("bind", report, false, TomlItem::boolean),
         host_keys: Vec::new(),
     };
     Some((spa, section.lines))
 }
 
-fn ports(item: &Item<'_, '_>, report: &mut Report) -> Option<Vec<Ports>> {
+fn ports(item: &TomlItem<'_, '_>, report: &mut ProblemReport) -> Option<Vec<Ports>> {
     let before = report.problems.len();
     let ports = item.list(report, |text| {
         let ports: Ports = text.parse().map_err(|error| format!("{error}"))?;

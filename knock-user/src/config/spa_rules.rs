@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use knock_sequence::{PortSet, Ports, spa::KeyId};
 
-use super::{places::Places, reader::Read};
+use super::{places::FileLines, reader::ReadFile};
 use crate::model::{
     problem::Problem,
     settings::{Decoys, Otherwise, Settings},
@@ -23,12 +23,12 @@ const OF_SEQUENCES: [&str; 6] = [
 /// Returns every problem; `knocks` and `protected` are ports of the configuration, and `protector`
 /// returns why a port is protected.
 pub(super) fn check(
-    read: &Read,
+    read: &ReadFile,
     knocks: &PortSet,
     protected: &PortSet,
     protector: impl Fn(Ports) -> String,
 ) -> Vec<Problem> {
-    let Read {
+    let ReadFile {
         settings,
         places,
         complete,
@@ -50,7 +50,7 @@ pub(super) fn check(
 
 struct SpaRules<'a> {
     settings: &'a Settings,
-    places: &'a Places,
+    places: &'a FileLines,
     found: Vec<Problem>,
 }
 
@@ -206,7 +206,7 @@ impl SpaRules<'_> {
     }
 }
 
-impl Places {
+impl FileLines {
     /// Returns the line of a key of a user, or of the user if the key is not written.
     pub(super) fn of_user(&self, user: usize, key: &str) -> Option<usize> {
         let places = self.users.get(user)?;

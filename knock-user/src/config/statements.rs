@@ -8,7 +8,7 @@ use std::ops::Range;
 
 use toml::de::{DeTable, Error};
 
-use crate::model::problem::Report;
+use crate::model::problem::ProblemReport;
 
 /// How many repeated statements are reported; each costs one more parse of the whole file.
 const REPEATED_MAX: usize = 50;
@@ -24,7 +24,7 @@ struct Statement {
 
 /// Reports why a text is not TOML, and returns the text without the unreadable statements. `error`
 /// is the first error.
-pub(super) fn readable(text: &str, error: &Error, report: &mut Report) -> String {
+pub(super) fn readable(text: &str, error: &Error, report: &mut ProblemReport) -> String {
     // The lines of a multi-line string may look like statements.
     if text.contains("\"\"\"") || text.contains("'''") {
         report.add(line(error, 0, report), "", not_toml(error));
@@ -84,7 +84,7 @@ fn parts(text: &str, statements: &[Statement]) -> (usize, Option<Error>) {
 }
 
 /// Removes keys and tables that repeat others.
-fn repeated(statements: &[Statement], rest: &mut String, report: &mut Report) {
+fn repeated(statements: &[Statement], rest: &mut String, report: &mut ProblemReport) {
     for _ in 0..REPEATED_MAX {
         let Err(error) = DeTable::parse(rest) else {
             return;
@@ -112,7 +112,7 @@ fn not_toml(error: &Error) -> String {
 }
 
 /// Returns the line of an error in a part of the text that begins at `start`.
-fn line(error: &Error, start: usize, report: &Report) -> usize {
+fn line(error: &Error, start: usize, report: &ProblemReport) -> usize {
     let span = error.span().unwrap_or_default();
     report.line(&(start + span.start..start + span.end))
 }

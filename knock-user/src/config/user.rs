@@ -4,10 +4,10 @@ use knock_sequence::spa::PublicKey;
 
 use super::{
     door,
-    section::{Item, Section},
+    section::{Section, TomlItem},
 };
 use crate::model::{
-    problem::Report,
+    problem::ProblemReport,
     settings::Prefix,
     spa::{Fwknop, User, UserKey},
 };
@@ -34,7 +34,7 @@ const NOTE_MOST: usize = 100;
 /// Reads a user, and the lines of its keys; `None` if it could not be read in full, which is reported.
 pub(super) fn read(
     section: &mut Section<'_, '_>,
-    report: &mut Report,
+    report: &mut ProblemReport,
 ) -> Option<(User, Vec<usize>)> {
     let before = report.problems.len();
     let name = section.get("name", report, door::name);
@@ -56,9 +56,9 @@ pub(super) fn read(
         );
     }
     let doors = section.or("doors", report, Vec::new(), doors);
-    let until = section.get("until", report, Item::until);
-    let bind = section.get("bind", report, Item::boolean);
-    let for_others = section.or("for_others", report, false, Item::boolean);
+    let until = section.get("until", report, TomlItem::until);
+    let bind = section.get("bind", report, TomlItem::boolean);
+    let for_others = section.or("for_others", report, false, TomlItem::boolean);
     (report.problems.len() == before).then_some(())?;
     let (lines, keys) = keys.into_iter().unzip();
     let user = User {
@@ -74,8 +74,8 @@ pub(super) fn read(
 }
 
 /// Reads `fwknop`, `source` and `username`, which belong together.
-fn fwknop(section: &mut Section<'_, '_>, report: &mut Report) -> Option<Fwknop> {
-    let file = section.get("fwknop", report, Item::path);
+fn fwknop(section: &mut Section<'_, '_>, report: &mut ProblemReport) -> Option<Fwknop> {
+    let file = section.get("fwknop", report, TomlItem::path);
     let source = section.or("source", report, Vec::new(), |item, report| {
         item.list(report, str::parse::<Prefix>)
     });
@@ -100,7 +100,7 @@ fn fwknop(section: &mut Section<'_, '_>, report: &mut Report) -> Option<Fwknop> 
     })
 }
 
-fn username(item: &Item<'_, '_>, report: &mut Report) -> Option<String> {
+fn username(item: &TomlItem<'_, '_>, report: &mut ProblemReport) -> Option<String> {
     let name = item.text(report)?;
     let fits = |c: char| c.is_ascii_graphic();
     if name.is_empty() || name.len() > USERNAME_MOST || !name.chars().all(fits) {
@@ -111,7 +111,7 @@ fn username(item: &Item<'_, '_>, report: &mut Report) -> Option<String> {
     Some(name.to_owned())
 }
 
-fn keys(item: &Item<'_, '_>, report: &mut Report) -> Option<Vec<(usize, UserKey)>> {
+fn keys(item: &TomlItem<'_, '_>, report: &mut ProblemReport) -> Option<Vec<(usize, UserKey)>> {
     let before = report.problems.len();
     let items = item.items(report)?;
     let keys: Vec<_> = items
@@ -138,7 +138,7 @@ fn keys(item: &Item<'_, '_>, report: &mut Report) -> Option<Vec<(usize, UserKey)
 }
 
 /// Reads `{ key = "...", until = 2027-01-31, note = "old phone" }`.
-fn table(item: &Item<'_, '_>, report: &mut Report) -> Option<UserKey> {
+fn table(item: &TomlItem<'_, '_>, report: &mut ProblemReport) -> Option<UserKey> {
     let mut section = item.section("a key", KEY_KEYS, report)?;
     let key = section.get("key", report, public);
     if section.lacks("key") {
@@ -151,16 +151,16 @@ fn table(item: &Item<'_, '_>, report: &mut Report) -> Option<UserKey> {
     }
     Some(UserKey {
         key: key?,
-        until: section.get("until", report, Item::until),
+        until: section.get("until", report, TomlItem::until),
         note: section.get("note", report, note).unwrap_or_default(),
     })
 }
 
-fn public(item: &Item<'_, '_>, report: &mut Report) -> Option<PublicKey> {
+fn public(item: &TomlItem<'_, '_>, report: &mut ProblemReport) -> Option<PublicKey> {
     item.parsed(report, str::parse)
 }
 
-fn note(item: &Item<'_, '_>, report: &mut Report) -> Option<String> {
+fn note(item: &TomlItem<'_, '_>, report: &mut ProblemReport) -> Option<String> {
     let note = item.text(report)?;
     if note.chars().count() > NOTE_MOST || note.contains(char::is_control) {
         let reason = format!("write one line of at most {NOTE_MOST} characters");
@@ -169,7 +169,7 @@ fn note(item: &Item<'_, '_>, report: &mut Report) -> Option<String> {
     Some(note.to_owned())
 }
 
-fn doors(item: &Item<'_, '_>, report: &mut Report) -> Option<Vec<String>> {
+fn doors(item: &TomlItem<'_, '_>, report: &mut ProblemReport) -> Option<Vec<String>> {
     let names = item.list(report, |name| Ok::<_, String>(name.to_owned()))?;
     for (index, name) in names.iter().enumerate() {
         if names.iter().take(index).any(|other| other == name) {

@@ -5,7 +5,7 @@
 
 use std::io::Write;
 
-use super::{Console, EventKind, Form, LinePrefix, record::Record};
+use super::{Console, ConsoleForm, EventKind, LinePrefix, record::Record};
 use crate::{commands::Job, model::terminal::harmless};
 
 /// The time of a line, to the minute, as programs that read these lines expect.
@@ -24,7 +24,9 @@ impl<W: Write> Console<W> {
     /// Reports that a command runs; only knockd's format has such a line.
     pub fn running(&mut self, job: &Job, at_ns: u64) {
         let source = job.source.address;
-        if self.form() != Form::Knockd || !self.quota.admits(COMMAND, source, &job.door, at_ns) {
+        if self.form() != ConsoleForm::Knockd
+            || !self.quota.admits(COMMAND, source, &job.door, at_ns)
+        {
             return;
         }
         let command = job.line();
@@ -34,7 +36,7 @@ impl<W: Write> Console<W> {
 
     /// Writes an event if knockd has a line for it.
     pub(super) fn translate(&mut self, at_ns: u64, what: EventKind, record: &Record<'_>) {
-        if self.form() != Form::Knockd {
+        if self.form() != ConsoleForm::Knockd {
             return;
         }
         let knocks = |name: &str| {
@@ -45,7 +47,7 @@ impl<W: Write> Console<W> {
     }
 
     pub(super) fn report_as_knockd(&mut self, at_ns: u64, lines: &[String]) {
-        if self.form() != Form::Knockd {
+        if self.form() != ConsoleForm::Knockd {
             return;
         }
         let zoned = self.wall(at_ns).to_zoned(self.style.zone.clone());

@@ -277,7 +277,7 @@ impl<W: Write> Console<W> {
                 self.watchers.send(form, &line);
             }
         }
-        if self.form() == Form::Text {
+        if self.form() == ConsoleForm::Text {
             let stamp = match self.style.stamp {
                 LinePrefix::Time => brief,
                 LinePrefix::None | LinePrefix::Date => self.style.stamp,
@@ -331,7 +331,7 @@ impl<W: Write> Console<W> {
                 }
                 self.last.push_back(text.clone());
                 self.watchers.send(watch::Form::Json, &text);
-                if self.form() == Form::Json {
+                if self.form() == ConsoleForm::Json {
                     self.print(&text);
                 }
             }
@@ -341,16 +341,17 @@ impl<W: Write> Console<W> {
 
     /// Returns whether text has a reader: lines are formatted once, and only if needed.
     fn wants_text(&self) -> bool {
-        self.form() == Form::Text || self.watchers.want(&[watch::Form::Text, watch::Form::Dated])
+        self.form() == ConsoleForm::Text
+            || self.watchers.want(&[watch::Form::Text, watch::Form::Dated])
     }
 
-    const fn form(&self) -> Form {
+    const fn form(&self) -> ConsoleForm {
         if self.speaks_knockd {
-            Form::Knockd
+            ConsoleForm::Knockd
         } else if self.style.json {
-            Form::Json
+            ConsoleForm::Json
         } else {
-            Form::Text
+            ConsoleForm::Text
         }
     }
 
@@ -367,7 +368,7 @@ impl<W: Write> Console<W> {
 
 /// The form of a line.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-enum Form {
+enum ConsoleForm {
     /// For people.
     Text,
     /// One object.

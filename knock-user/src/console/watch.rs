@@ -17,10 +17,10 @@ pub const WAITING_MAX: usize = 1_024;
 
 /// All watchers. Clones share them.
 #[derive(Clone, Debug, Default)]
-pub struct Watchers(Arc<Mutex<Everybody>>);
+pub struct Watchers(Arc<Mutex<WatcherList>>);
 
 #[derive(Debug, Default)]
-struct Everybody {
+struct WatcherList {
     queues: Vec<Arc<Queue>>,
     ended: bool,
 }
@@ -47,12 +47,12 @@ struct Queue {
 
 #[derive(Debug, Default)]
 struct WatchQueue {
-    items: VecDeque<Item>,
+    items: VecDeque<QueueItem>,
     ended: bool,
 }
 
 #[derive(Debug)]
-enum Item {
+enum QueueItem {
     /// With its line end.
     Line(Arc<str>),
     /// This many lines had no room.
@@ -130,11 +130,11 @@ impl Watchers {
 impl WatchQueue {
     fn push(&mut self, line: &Arc<str>) {
         if self.items.len() < WAITING_MAX {
-            self.items.push_back(Item::Line(Arc::clone(line)));
-        } else if let Some(Item::Missed(count)) = self.items.back_mut() {
+            self.items.push_back(QueueItem::Line(Arc::clone(line)));
+        } else if let Some(QueueItem::Missed(count)) = self.items.back_mut() {
             *count = count.saturating_add(1);
         } else {
-            self.items.push_back(Item::Missed(1));
+            self.items.push_back(QueueItem::Missed(1));
         }
     }
 }
@@ -149,8 +149,10 @@ impl Watcher {
                 (waiting.items.pop_front(), waiting.ended)
             };
             match item {
-                Some(Item::Line(line)) => return Some(line),
-                Some(Item::Missed(count)) => return Some(missed(count, self.queue.form).into()),
+                Some(QueueItem::Line(line)) => return Some(line),
+                Some(QueueItem::Missed(count)) => {
+                    return Some(missed(count, self.queue.form).into());
+                }
                 None if ended => return None,
                 None => self.queue.changed.notified().await,
             }

@@ -11,7 +11,7 @@ use anyhow::{Context as _, Result, anyhow, bail};
 use nix::sys::socket::{getsockopt, sockopt};
 use serde_json::Value;
 
-use super::protocol::{BadFile, Failure, Reply, Request};
+use super::protocol::{BadFile, CommandFailure, Reply, Request};
 use crate::model::problem::Misuse;
 
 /// How long a daemon may take to answer: a reload of the largest configuration takes seconds.
@@ -76,17 +76,17 @@ pub(crate) fn ask(request: &Request, stream: UnixStream) -> Result<(Value, BufRe
     }
     match Reply::from_line(&line) {
         Ok(Reply::Done(answer)) => Ok((answer, reader)),
-        Ok(Reply::Failed(Failure {
+        Ok(Reply::Failed(CommandFailure {
             message,
             names_file: true,
             ..
         })) => Err(BadFile(message).into()),
-        Ok(Reply::Failed(Failure {
+        Ok(Reply::Failed(CommandFailure {
             message,
             bad_configuration: true,
             ..
         })) => Err(Misuse(message).into()),
-        Ok(Reply::Failed(Failure { message, .. })) => bail!("{message}"),
+        Ok(Reply::Failed(CommandFailure { message, .. })) => bail!("{message}"),
         Err(reason) => bail!("{reason}"),
     }
 }

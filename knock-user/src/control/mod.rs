@@ -24,5 +24,5 @@ mod socket_file;
 
 pub use crate::model::problem::Misuse;
 pub use access::{Peer, SocketAccess};
-pub use protocol::{BadFile, Failure, Reply, Request};
+pub use protocol::{BadFile, CommandFailure, Reply, Request};
 pub use server::{Asker, Call, Server};

@@ -44,12 +44,12 @@ pub enum Reply {
     /// The command succeeded: an object with the name of the answer and the answer.
     Done(Value),
     /// The command failed.
-    Failed(Failure),
+    Failed(CommandFailure),
 }
 
 /// Why a command failed.
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
-pub struct Failure {
+pub struct CommandFailure {
     /// For the terminal of the client; problems of a configuration have a line each.
     pub message: String,
     /// Whether the configuration or the request is at fault, and not the circumstances.
@@ -91,7 +91,7 @@ impl Request {
 impl Reply {
     /// Returns the reply to a command that the circumstances prevent.
     pub fn failed(message: impl Into<String>) -> Self {
-        Self::Failed(Failure {
+        Self::Failed(CommandFailure {
             message: message.into(),
             bad_configuration: false,
             names_file: false,
@@ -100,7 +100,7 @@ impl Reply {
 
     /// Returns the reply to a command whose request or configuration is at fault.
     pub fn bad(message: impl Into<String>) -> Self {
-        Self::Failed(Failure {
+        Self::Failed(CommandFailure {
             message: message.into(),
             bad_configuration: true,
             names_file: false,
@@ -111,7 +111,7 @@ impl Reply {
     pub fn of(done: anyhow::Result<Value>) -> Self {
         match done {
             Ok(answer) => Self::Done(answer),
-            Err(error) if error.is::<Problems>() => Self::Failed(Failure {
+            Err(error) if error.is::<Problems>() => Self::Failed(CommandFailure {
                 message: error.to_string(),
                 bad_configuration: true,
                 names_file: true,

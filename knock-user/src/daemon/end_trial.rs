@@ -6,7 +6,7 @@ use anyhow::{Error, Result, anyhow, bail};
 
 use super::{
     difference::difference,
-    making::{Purpose, Ready},
+    making::{ChangePurpose, Ready},
     state::{Daemon, StopCause},
     trial::{LastTrial, Trial},
 };
@@ -46,7 +46,9 @@ impl<W: Write> Daemon<W> {
         self.last_trial = Some(LastTrial::Undone(now_ms));
         tracing::warn!("no confirmation came: the previous configuration is being restored");
         trial.back = Some(plan.clone());
-        self.begin(Purpose::RollBack(Box::new(trial)), None, move || Ok(plan));
+        self.begin(ChangePurpose::RollBack(Box::new(trial)), None, move || {
+            Ok(plan)
+        });
         None
     }
 

@@ -27,7 +27,7 @@ pub(super) struct Ready {
 }
 
 /// Why a configuration is prepared.
-pub(super) enum Purpose {
+pub(super) enum ChangePurpose {
     /// The file was read again.
     Reload {
         /// How long it is on trial, if it is.
@@ -44,7 +44,7 @@ pub(crate) type Then<T> = Box<dyn FnOnce(Result<T>)>;
 
 /// A configuration that another thread prepares.
 pub(super) struct Making {
-    pub(super) purpose: Purpose,
+    pub(super) purpose: ChangePurpose,
     /// None if a signal caused it, or the end of a trial.
     pub(super) then: Option<Then<Changes>>,
     pub(super) ready: oneshot::Receiver<Result<Ready>>,
@@ -58,8 +58,8 @@ impl Making {
     pub(super) fn reason_to_wait(&self) -> String {
         let seconds = clock::boot_ms().saturating_sub(self.since_ms) / 1_000;
         let what = match self.purpose {
-            Purpose::Reload { .. } => "a reload is under way",
-            Purpose::RollBack(_) => {
+            ChangePurpose::Reload { .. } => "a reload is under way",
+            ChangePurpose::RollBack(_) => {
                 "the trial ended without a confirmation, and the previous configuration is being \
                  restored"
             }
@@ -79,8 +79,8 @@ impl Making {
             then(Err(anyhow!("the daemon is ending")));
         }
         match self.purpose {
-            Purpose::Reload { .. } => None,
-            Purpose::RollBack(trial) => Some(*trial),
+            ChangePurpose::Reload { .. } => None,
+            ChangePurpose::RollBack(trial) => Some(*trial),
         }
     }
 }

@@ -11,7 +11,7 @@ use anyhow::{Context as _, Result, anyhow};
 use tokio::sync::oneshot;
 
 use super::{
-    making::{Changes, Making, Purpose, Ready, Then},
+    making::{ChangePurpose, Changes, Making, Ready, Then},
     state::Daemon,
 };
 use crate::{
@@ -84,9 +84,11 @@ impl<W: Write> Daemon<W> {
         };
         service_manager::reloading();
         let run = self.run.clone();
-        self.begin(Purpose::Reload { confirm, rejected }, then, move || {
-            Plan::read_again(&run)
-        });
+        self.begin(
+            ChangePurpose::Reload { confirm, rejected },
+            then,
+            move || Plan::read_again(&run),
+        );
     }
 
     /// Whether the file is unchanged since its trial expired. SIGHUP does not put such a file in
@@ -101,7 +103,7 @@ impl<W: Write> Daemon<W> {
     /// Begins to prepare the configuration that `plan` returns.
     pub(super) fn begin(
         &mut self,
-        purpose: Purpose,
+        purpose: ChangePurpose,
         then: Option<Then<Changes>>,
         plan: impl FnOnce() -> Result<Plan> + Send + 'static,
     ) {
@@ -118,12 +120,12 @@ impl<W: Write> Daemon<W> {
         });
         // A restart does not put the rejected configuration in force either.
         let rejected = match purpose {
-            Purpose::Reload { .. } => None,
-            Purpose::RollBack(_) => self.protection.registry().text,
+            ChangePurpose::Reload { .. } => None,
+            ChangePurpose::RollBack(_) => self.protection.registry().text,
         };
         // Maps without pins would be created again, without grants.
         let pinned = self.protection.pin_again();
-        let is_read = matches!(purpose, Purpose::Reload { .. });
+        let is_read = matches!(purpose, ChangePurpose::Reload { .. });
         let make = move || -> Result<Ready> {
             let plan = plan()?;
             pinned?;
@@ -173,7 +175,7 @@ impl<W: Write> Daemon<W> {
         // The thread has sent its result and ends.
         let _ended = thread.join();
         let done = match purpose {
-            Purpose::Reload { confirm, rejected } => {
+            ChangePurpose::Reload { confirm, rejected } => {
                 let changes = ready.and_then(|mut ready| {
                     // The trial begins now.
                     ready.attach_options.confirm_by_ms = confirm.map(clock::boot_ms_after);
@@ -193,7 +195,7 @@ impl<W: Write> Daemon<W> {
                 self.notify_ready();
                 changes
             }
-            Purpose::RollBack(trial) => {
+            ChangePurpose::RollBack(trial) => {
                 admit_as_before(control);
                 self.finish_roll_back(*trial, ready);
                 Ok(Changes::default())

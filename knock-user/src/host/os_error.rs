@@ -16,10 +16,10 @@ const REFUSED_TO_ROOT: &str = "root may not either: the process lacks a capabili
 
 /// Describes an error in one line: what was done, the reason and the cure.
 pub fn describe(error: &anyhow::Error) -> String {
-    describe_to(error, Process::find)
+    describe_to(error, OwnPrivileges::find)
 }
 
-fn describe_to(error: &anyhow::Error, process: impl Fn() -> Process) -> String {
+fn describe_to(error: &anyhow::Error, process: impl Fn() -> OwnPrivileges) -> String {
     let text = without_numbers(&format!("{error:#}"));
     // The error of a bpf(2) call contains that of the system.
     let all: Vec<_> = error.chain().filter_map(system_error).collect();
@@ -60,7 +60,7 @@ pub fn plain(error: &io::Error) -> String {
 }
 
 fn cure_of(number: i32, about: &str) -> Option<String> {
-    cure(number, None, about, Process::find)
+    cure(number, None, about, OwnPrivileges::find)
 }
 
 /// Returns the number of a system error, and the bpf(2) command that was refused, if it was one.
@@ -106,7 +106,7 @@ fn without_numbers(text: &str) -> String {
 
 /// The privileges of this process, as far as they matter here.
 #[derive(Clone, Copy, Debug, Default)]
-struct Process {
+struct OwnPrivileges {
     /// Whether it has the capabilities that bpf(2) requires.
     may_load: bool,
     /// Whether a seccomp filter judges its system calls.
@@ -117,7 +117,7 @@ struct Process {
     is_root: bool,
 }
 
-impl Process {
+impl OwnPrivileges {
     fn find() -> Self {
         let has = |capability| caps::has_cap(None, CapSet::Effective, capability).unwrap_or(false);
         let status = fs::read_to_string("/proc/thread-self/status").unwrap_or_default();
@@ -140,7 +140,7 @@ fn cure(
     number: i32,
     call: Option<&str>,
     text: &str,
-    process: impl Fn() -> Process,
+    process: impl Fn() -> OwnPrivileges,
 ) -> Option<String> {
     if let Some(call) = call.filter(|call| call.starts_with("bpf_")) {
         return of_bpf(number, call, process);
@@ -179,7 +179,7 @@ fn cure(
     Some(cure.to_owned())
 }
 
-fn of_bpf(number: i32, call: &str, process: impl Fn() -> Process) -> Option<String> {
+fn of_bpf(number: i32, call: &str, process: impl Fn() -> OwnPrivileges) -> Option<String> {
     let is_of_pin = call.starts_with("bpf_obj_");
     let cure = match number {
         libc::EPERM | libc::EACCES if is_of_pin && process().is_root => REFUSED_TO_ROOT,
@@ -210,25 +210,25 @@ fn of_bpf(number: i32, call: &str, process: impl Fn() -> Process) -> Option<Stri
 
 /// Returns why bpf(2) is not permitted. The kernel does not report it, so it is derived from the
 /// privileges of this process.
-const fn not_permitted(process: Process) -> &'static str {
+const fn not_permitted(process: OwnPrivileges) -> &'static str {
     match process {
-        Process {
+        OwnPrivileges {
             may_load: false, ..
         } => "it takes CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON: use sudo",
-        Process {
+        OwnPrivileges {
             is_filtered: true, ..
         } => {
             "a seccomp filter refuses bpf(2): that of a container allows it only with CAP_SYS_ADMIN, \
              so add SYS_ADMIN to its capabilities, or start it with --security-opt \
              seccomp=unconfined; in a systemd unit, SystemCallFilter= must have bpf"
         }
-        Process {
+        OwnPrivileges {
             is_on_host: false, ..
         } => {
             "the capabilities of a user namespace, as in a rootless container, are not enough: run \
              it as root of the host"
         }
-        Process { .. } => {
+        OwnPrivileges { .. } => {
             "the kernel is locked down, or a security module refuses: see \
              /sys/kernel/security/lockdown and `dmesg`"
         }
@@ -315,7 +315,7 @@ mod tests {
                 ["`FLOWS`", "84 MB"],
             ),
         ] {
-            let text = describe_to(&error, Process::default);
+            let text = describe_to(&error, OwnPrivileges::default);
             for word in words {
                 assert!(text.contains(word), "{name}: no {word:?} in {text}");
             }
@@ -325,9 +325,9 @@ mod tests {
 
     #[test]
     fn root_is_not_advised_to_become_root() {
-        let root = || Process {
+        let root = || OwnPrivileges {
             is_root: true,
-            ..Process::default()
+            ..OwnPrivileges::default()
         };
         let io = |about: &'static str| Err::<(), _>(system(libc::EACCES)).context(about);
         let pin = Err::<(), _>(bpf("bpf_obj_get", libc::EPERM)).context("opening a pin");
@@ -344,7 +344,7 @@ mod tests {
 
     #[test]
     fn a_refused_bpf_call_has_a_reason() {
-        let process = |may_load, is_filtered, is_on_host| Process {
+        let process = |may_load, is_filtered, is_on_host| OwnPrivileges {
             may_load,
             is_filtered,
             is_on_host,

@@ -24,7 +24,7 @@ use tokio::{
 
 use super::format::Format;
 use crate::{
-    control::{self, Asker, Failure, Reply},
+    control::{self, Asker, CommandFailure, Reply},
     host::{listener::Listening, os_error},
 };
 
@@ -178,7 +178,7 @@ impl Pages {
         }
         let page = match self.asker.ask(request(format)).await {
             Reply::Done(done) => page(done)?,
-            Reply::Failed(Failure { message, .. }) => return Err(message),
+            Reply::Failed(CommandFailure { message, .. }) => return Err(message),
         };
         *last = Some((now, format, page.clone()));
         Ok(page)

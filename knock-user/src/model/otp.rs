@@ -11,14 +11,14 @@ pub struct Otp {
     /// The settings that clients share.
     pub sequences: TimeBased,
     /// The place of the secret in the configuration.
-    pub origin: Origin,
+    pub origin: SecretOrigin,
     /// How many periods before and after the current one are accepted.
     pub skew: u16,
 }
 
 /// The place of a secret.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub enum Origin {
+pub enum SecretOrigin {
     /// In the configuration itself.
     Written,
     /// In a file of its own.

@@ -62,7 +62,7 @@ impl Problem {
 }
 
 /// Collects problems while a text is read.
-pub(crate) struct Report {
+pub(crate) struct ProblemReport {
     /// The offsets of line starts, from the second line on.
     starts: Vec<usize>,
     /// The directory to which the names of other files in the text are relative.
@@ -72,7 +72,7 @@ pub(crate) struct Report {
     pub(crate) broken: Vec<(usize, String)>,
 }
 
-impl Report {
+impl ProblemReport {
     pub(crate) fn new(text: &str, directory: &Path) -> Self {
         let ends = text.bytes().enumerate().filter(|&(_, byte)| byte == b'\n');
         Self {

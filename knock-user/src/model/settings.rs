@@ -13,7 +13,7 @@ use knock_sequence::{Knock, PortSet, Ports, duration};
 
 use super::spa::Fwknop;
 pub use super::{
-    otp::{Origin, Otp},
+    otp::{Otp, SecretOrigin},
     prefix::Prefix,
     spa::{Otherwise, Spa, User},
 };

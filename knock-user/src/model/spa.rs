@@ -34,12 +34,12 @@ pub struct Spa {
     /// Whether packets must name the address that they are for.
     pub bind: bool,
     /// The host's private keys, the current one first; none if the files were not read.
-    pub host_keys: Vec<HostKey>,
+    pub host_keys: Vec<HostKeyPairs>,
 }
 
 /// A private key of the host, and the keys that follow from it and those of clients.
 #[derive(Clone, Debug)]
-pub struct HostKey {
+pub struct HostKeyPairs {
     /// The key.
     pub key: PrivateKey,
     /// The keys that each client shares with this host.
@@ -47,13 +47,13 @@ pub struct HostKey {
 }
 
 /// All else follows from the key.
-impl PartialEq for HostKey {
+impl PartialEq for HostKeyPairs {
     fn eq(&self, other: &Self) -> bool {
         self.key.public() == other.key.public()
     }
 }
 
-impl Eq for HostKey {}
+impl Eq for HostKeyPairs {}
 
 impl Default for Spa {
     fn default() -> Self {

@@ -31,7 +31,7 @@ pub(super) struct StampFile {
     /// started.
     pub(super) open: BTreeMap<String, String>,
     /// When it became unknown which stamps were used before.
-    pub(super) lost: Option<Lost>,
+    pub(super) lost: Option<LossMoment>,
     /// The widest window, in milliseconds.
     pub(super) window_ms: u64,
     /// Keys without a stamp here have not used any after this, in nanoseconds since 1970.
@@ -40,12 +40,12 @@ pub(super) struct StampFile {
     pub(super) keys: BTreeMap<u64, Stamp>,
     /// The packets of fwknop that were used in the last minutes.
     #[serde(default)]
-    pub(super) seen: Vec<Seen>,
+    pub(super) seen: Vec<UsedTag>,
 }
 
 /// A packet of fwknop that was used.
 #[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
-pub(super) struct Seen {
+pub(super) struct UsedTag {
     pub(super) tag: [u32; 4],
     /// Milliseconds since 1970.
     pub(super) at_ms: u64,
@@ -62,7 +62,7 @@ pub struct UsedStamps {
 
 /// A moment of a boot.
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
-pub(super) struct Lost {
+pub(super) struct LossMoment {
     pub(super) boot: String,
     /// Milliseconds since boot.
     pub(super) boot_ms: u64,
@@ -137,7 +137,7 @@ impl StampFile {
         }
         let is_fresh = |at_ms: u64| at_ms.saturating_add(FWKNOP_FRESH_MS) > unix_ms;
         let fresh = all.into_iter().filter(|(_, at_ms)| is_fresh(*at_ms));
-        self.seen = fresh.map(|(tag, at_ms)| Seen { tag, at_ms }).collect();
+        self.seen = fresh.map(|(tag, at_ms)| UsedTag { tag, at_ms }).collect();
     }
 
     /// Reads the file; none if it does not exist or can't be parsed.

@@ -25,7 +25,7 @@ use knock_sequence::duration::millis;
 
 pub use super::stamp_file::{FWKNOP_FRESH_MS, UsedStamps};
 use super::{
-    stamp_file::{Lost, StampFile},
+    stamp_file::{LossMoment, StampFile},
     state_directory::{boot, candidates, elsewhere, first_usable, lock, lock_soon},
 };
 use crate::{host::clock, kernel::instance::Instance};
@@ -68,7 +68,7 @@ impl StampFloor {
 
 /// The stamps of an instance.
 #[derive(Debug)]
-pub struct Stamps {
+pub struct StampStore {
     instance: String,
     /// Whether `SPA_LAST` was pinned before this process started.
     is_continued: bool,
@@ -107,7 +107,7 @@ impl OpenedStamps {
     }
 }
 
-impl Stamps {
+impl StampStore {
     /// Creates the record of an instance; `is_continued` states whether `SPA_LAST` was pinned
     /// before.
     pub fn new(instance: &str, is_continued: bool) -> Self {
@@ -195,7 +195,7 @@ impl Stamps {
             window_ms: state.window_ms,
         };
         state.lost = match is_unknown {
-            true => Some(Lost {
+            true => Some(LossMoment {
                 boot: boot.clone(),
                 // Nothing was attached since the boot unless the file has an instance of it.
                 boot_ms: if was_in_this_boot {
@@ -251,7 +251,7 @@ impl Stamps {
     /// Does the same, and records that this instance uses no more stamps.
     ///
     /// # Errors
-    /// As for [`Stamps::write`]: after a reboot, users have to wait.
+    /// As for [`StampStore::write`]: after a reboot, users have to wait.
     pub fn close(&self, used: &UsedStamps) -> Result<()> {
         self.update(|state, floor| {
             state.merge(used, &BTreeSet::new(), clock::unix_ms());

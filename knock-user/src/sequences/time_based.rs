@@ -43,7 +43,7 @@ impl Clocks {
 
 /// The time-based sequences of a door.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub struct Timed {
+pub struct TimeBased {
     otp: Otp,
     period_ms: u64,
     sequence_timeout_ms: u64,
@@ -52,7 +52,7 @@ pub struct Timed {
     is_withdrawn: bool,
 }
 
-impl Timed {
+impl TimeBased {
     /// Creates the sequences of a door with this time limit for a whole sequence.
     pub fn new(otp: &Otp, sequence_timeout: Duration) -> Self {
         Self {

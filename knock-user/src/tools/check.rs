@@ -20,7 +20,7 @@ use crate::{
     kernel::{instance::Instance, pins},
     model::{
         settings::{Door, Dynamic, Effect, OneTime, Settings, User, Verify},
-        spa::{HostKey, UserKey},
+        spa::{HostKeyPairs, UserKey},
     },
     sequences::{one_time, state_directory},
     strength::{Strength, View},
@@ -183,7 +183,7 @@ fn describe(settings: &Settings, out: &mut impl Write) -> io::Result<()> {
     }
     if let Some(spa) = settings.spa() {
         writeln!(out, "SPA packets: {}", words(&spa.ports))?;
-        if let Some(HostKey { key, .. }) = spa.host_keys.first() {
+        if let Some(HostKeyPairs { key, .. }) = spa.host_keys.first() {
             writeln!(out, "host key: {}", key.public())?;
         }
     }

@@ -28,7 +28,7 @@ pub struct KeygenOptions {
 
 /// The result as JSON.
 #[derive(Serialize)]
-struct Made<'a> {
+struct GeneratedKey<'a> {
     public_key: String,
     file: &'a Path,
 }
@@ -43,7 +43,7 @@ pub fn run(options: &KeygenOptions, out: &mut impl Write) -> Result<()> {
     private_files::create(file, key.line().as_bytes()).map_err(|error| refused(file, &error))?;
     let public_key = key.public().to_string();
     let line = match options.json {
-        true => serde_json::to_string(&Made { public_key, file })?,
+        true => serde_json::to_string(&GeneratedKey { public_key, file })?,
         false => public_key,
     };
     writeln!(out, "{line}").context("writing the public key")

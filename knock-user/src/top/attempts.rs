@@ -12,11 +12,11 @@ const MOST: usize = 256;
 
 /// Attempts by source and door.
 #[derive(Debug, Default)]
-pub(super) struct Attempts(BTreeMap<(String, String), Attempt>);
+pub(super) struct Attempts(BTreeMap<(String, String), AttemptRow>);
 
 /// An attempt.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(super) struct Attempt {
+pub(super) struct AttemptRow {
     /// How many knocks were correct, and how many there are, if that is constant.
     pub(super) stage: u64,
     pub(super) stages: Option<u64>,
@@ -26,7 +26,7 @@ pub(super) struct Attempt {
 
 impl Attempts {
     /// Takes a correct knock.
-    pub(super) fn knock(&mut self, source: &str, door: &str, attempt: Attempt) {
+    pub(super) fn knock(&mut self, source: &str, door: &str, attempt: AttemptRow) {
         let key = (source.to_owned(), door.to_owned());
         if self.0.len() >= MOST && !self.0.contains_key(&key) {
             let oldest = self.0.iter().min_by_key(|(_, attempt)| attempt.at);
@@ -49,7 +49,7 @@ impl Attempts {
     }
 
     /// Returns source, door and attempt, the latest first.
-    pub(super) fn latest(&self) -> Vec<(&str, &str, Attempt)> {
+    pub(super) fn latest(&self) -> Vec<(&str, &str, AttemptRow)> {
         let all = self.0.iter();
         let mut all: Vec<_> = all
             .map(|((source, door), attempt)| (source.as_str(), door.as_str(), *attempt))
@@ -70,7 +70,7 @@ mod tests {
         let knock = |attempts: &mut Attempts, source: &str, stage, at_s| {
             let at = begin + Duration::from_secs(at_s);
             let stages = Some(3);
-            attempts.knock(source, "ssh", Attempt { stage, stages, at });
+            attempts.knock(source, "ssh", AttemptRow { stage, stages, at });
         };
         let shown = |attempts: &Attempts| -> Vec<(String, u64)> {
             let latest = attempts.latest().into_iter();

@@ -9,7 +9,7 @@ use ratatui::{
     widgets::{Clear, Paragraph, Wrap},
 };
 
-use super::screen::{EventLine, Mode, Screen};
+use super::screen::{EventLine, KeyMode, Screen};
 use crate::{
     admin::{list::ListedGrant, text::short},
     console::{EventKind, color::Tone},
@@ -28,11 +28,11 @@ const BAR: usize = 10;
 
 /// Whether colours are used.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(super) struct Look {
+pub(super) struct DrawStyle {
     pub(super) colours: bool,
 }
 
-impl Look {
+impl DrawStyle {
     fn colour(self, colour: Color) -> Style {
         match self.colours {
             true => Style::new().fg(colour),
@@ -59,7 +59,7 @@ impl Look {
 }
 
 /// Draws everything.
-pub(super) fn draw(frame: &mut Frame<'_>, screen: &Screen, look: Look) {
+pub(super) fn draw(frame: &mut Frame<'_>, screen: &Screen, look: DrawStyle) {
     let area = frame.area();
     let (width, height) = SMALLEST;
     if area.width < width || area.height < height {
@@ -91,12 +91,12 @@ pub(super) fn draw(frame: &mut Frame<'_>, screen: &Screen, look: Look) {
     draw_grants(frame, screen, right, look);
     draw_events(frame, screen, events, look);
     frame.render_widget(foot_line(screen, foot.width), foot);
-    if let Mode::Text(text) = &screen.mode {
+    if let KeyMode::Text(text) = &screen.mode {
         draw_text(frame, text, middle.union(events));
     }
 }
 
-fn title(screen: &Screen, look: Look) -> Line<'static> {
+fn title(screen: &Screen, look: DrawStyle) -> Line<'static> {
     let status = &screen.status;
     let (word, style) = match (&screen.gone, status.in_force) {
         (Some(_), _) => ("NO ANSWER".to_owned(), look.bad()),
@@ -135,7 +135,7 @@ fn title(screen: &Screen, look: Look) -> Line<'static> {
     ])
 }
 
-fn interface_lines(screen: &Screen, look: Look) -> Text<'static> {
+fn interface_lines(screen: &Screen, look: DrawStyle) -> Text<'static> {
     let all = &screen.status.interfaces;
     let is_protected = |state: &str| state == "protected";
     // What is wrong comes first.
@@ -176,7 +176,7 @@ fn interface_lines(screen: &Screen, look: Look) -> Text<'static> {
     Text::from_iter(lines)
 }
 
-fn pressure_line(screen: &Screen, look: Look) -> Line<'static> {
+fn pressure_line(screen: &Screen, look: DrawStyle) -> Line<'static> {
     let status = &screen.status;
     let part = |name: &str, used: usize, most: u32| {
         let is_high = used as u64 * 10 >= u64::from(most) * 8;
@@ -250,7 +250,7 @@ fn draw_attempts(frame: &mut Frame<'_>, screen: &Screen, area: Rect) {
     frame.render_widget(Text::from_iter(lines), area);
 }
 
-fn draw_grants(frame: &mut Frame<'_>, screen: &Screen, area: Rect, look: Look) {
+fn draw_grants(frame: &mut Frame<'_>, screen: &Screen, area: Rect, look: DrawStyle) {
     let shown = match screen.filter.as_str() {
         "" => format!("GRANTS {}", screen.grants_in_all),
         filter => format!(
@@ -308,7 +308,7 @@ fn bar(left_s: f64, lasts_s: Option<f64>) -> String {
     format!("[{:<BAR$}]", "#".repeat(full as usize))
 }
 
-fn draw_events(frame: &mut Frame<'_>, screen: &Screen, area: Rect, look: Look) {
+fn draw_events(frame: &mut Frame<'_>, screen: &Screen, area: Rect, look: DrawStyle) {
     let area = heading(frame, area, "EVENTS, the latest first");
     let lines = screen.shown_events().take(area.height.into()).map(|event| {
         let EventLine {
@@ -330,17 +330,17 @@ fn draw_events(frame: &mut Frame<'_>, screen: &Screen, area: Rect, look: Look) {
 fn foot_line(screen: &Screen, width: u16) -> Line<'static> {
     let style = Style::new().add_modifier(Modifier::REVERSED);
     match &screen.mode {
-        Mode::Edit(purpose, line) => {
+        KeyMode::Edit(purpose, line) => {
             // The end of a long line is what is being written.
             let text = format!("{}{}_", purpose.prompt(), harmless(&line.0));
             let hidden = text.chars().count().saturating_sub(width.into());
             Line::from(text.chars().skip(hidden).collect::<String>())
         }
-        Mode::Revoke(source, door) => {
+        KeyMode::Revoke(source, door) => {
             let question = format!("revoke the grant of {source} for {}? y/n", harmless(door));
             Line::styled(question, style)
         }
-        Mode::View | Mode::Text(_) => match &screen.message {
+        KeyMode::View | KeyMode::Text(_) => match &screen.message {
             Some(message) => Line::from(message.replace('\n', "; ")),
             None => Line::from("q quit  / filter  g grant  r revoke  e explain  ? help"),
         },

@@ -29,7 +29,7 @@ const RETRY: Duration = Duration::from_millis(500);
 
 /// What arrived.
 #[derive(Debug)]
-pub(super) enum News {
+pub(super) enum FeedEvent {
     /// The state and the grants.
     State(Box<status::Answer>, list::Answer),
     /// An event, as an object.
@@ -43,8 +43,8 @@ pub(super) enum News {
 /// The receiving end.
 #[derive(Debug)]
 pub(super) struct Feed {
-    news: Receiver<News>,
-    sender: Sender<News>,
+    news: Receiver<FeedEvent>,
+    sender: Sender<FeedEvent>,
 }
 
 impl Feed {
@@ -63,7 +63,7 @@ impl Feed {
     }
 
     /// Returns what has arrived.
-    pub(super) fn news(&self) -> impl Iterator<Item = News> {
+    pub(super) fn news(&self) -> impl Iterator<Item = FeedEvent> {
         self.news.try_iter()
     }
 
@@ -76,38 +76,39 @@ impl Feed {
                 crate::admin::render(&done, &time).unwrap_or_else(|| done.to_string())
             });
             let answer = answer.map_err(|error| os_error::describe(&error));
-            let _ended = sender.send(News::Answer(answer));
+            let _ended = sender.send(FeedEvent::Answer(answer));
         });
     }
 }
 
 fn spawn(
     instance: &Instance,
-    sender: &Sender<News>,
-    follow: fn(&Instance, &Sender<News>) -> Option<()>,
+    sender: &Sender<FeedEvent>,
+    follow: fn(&Instance, &Sender<FeedEvent>) -> Option<()>,
 ) {
     let (instance, sender) = (instance.clone(), sender.clone());
     // It ends with the process, or when nothing receives its news.
     thread::spawn(move || follow(&instance, &sender));
 }
 
-fn follow_state(instance: &Instance, sender: &Sender<News>) -> Option<()> {
+fn follow_state(instance: &Instance, sender: &Sender<FeedEvent>) -> Option<()> {
     loop {
         let asked = Instant::now();
-        let news = state(instance).unwrap_or_else(|error| News::Gone(os_error::describe(&error)));
+        let news =
+            state(instance).unwrap_or_else(|error| FeedEvent::Gone(os_error::describe(&error)));
         let pause = INTERVAL.max(asked.elapsed().saturating_mul(SHARE));
         sender.send(news).ok()?;
         thread::sleep(pause);
     }
 }
 
-fn follow_events(instance: &Instance, sender: &Sender<News>) -> Option<()> {
+fn follow_events(instance: &Instance, sender: &Sender<FeedEvent>) -> Option<()> {
     loop {
         if let Ok(events) = events(instance) {
             for line in events.lines() {
                 let Ok(line) = line else { break };
                 if let Ok(Value::Object(event)) = serde_json::from_str(&line) {
-                    sender.send(News::Event(event)).ok()?;
+                    sender.send(FeedEvent::Event(event)).ok()?;
                 }
             }
         }
@@ -116,10 +117,10 @@ fn follow_events(instance: &Instance, sender: &Sender<News>) -> Option<()> {
     }
 }
 
-fn state(instance: &Instance) -> Result<News> {
+fn state(instance: &Instance) -> Result<FeedEvent> {
     let status = status::Answer::deserialize(&named(instance, "status")?)?;
     let list = list::Answer::deserialize(&named(instance, "list")?)?;
-    Ok(News::State(Box::new(status), list))
+    Ok(FeedEvent::State(Box::new(status), list))
 }
 
 /// Returns the answer to a request that has no fields.

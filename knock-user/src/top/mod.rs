@@ -38,7 +38,7 @@ mod feed;
 mod line;
 mod screen;
 
-use draw::Look;
+use draw::DrawStyle;
 use feed::Feed;
 use screen::{Screen, ScreenAnswer};
 
@@ -119,7 +119,7 @@ fn show(
 ) -> Result<()> {
     let mut screen = Screen::new(TimeZone::system());
     let keys = keys();
-    let look = Look { colours };
+    let look = DrawStyle { colours };
     while !ended.load(Ordering::Relaxed) {
         for news in feed.news() {
             screen.take(news, Instant::now());

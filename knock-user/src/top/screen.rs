@@ -15,8 +15,8 @@ use ratatui::crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
 use serde_json::{Map, Value};
 
 use super::{
-    attempts::{Attempt, Attempts},
-    feed::{News, request},
+    attempts::{AttemptRow, Attempts},
+    feed::{FeedEvent, request},
     line::{EditLine, Edited},
 };
 use crate::{
@@ -48,7 +48,7 @@ pub(super) struct Screen {
     pub(super) listed_at: Option<Instant>,
     pub(super) now: Option<Instant>,
     pub(super) filter: String,
-    pub(super) mode: Mode,
+    pub(super) mode: KeyMode,
     /// The answer to the last request.
     pub(super) message: Option<String>,
     all_grants: Vec<ListedGrant>,
@@ -62,11 +62,11 @@ pub(super) struct Screen {
 
 /// What keys mean.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub(super) enum Mode {
+pub(super) enum KeyMode {
     /// They move and begin something.
     View,
     /// They edit a line.
-    Edit(Purpose, EditLine),
+    Edit(InputPurpose, EditLine),
     /// They answer whether to revoke this grant.
     Revoke(Prefix, String),
     /// Any key closes this text.
@@ -75,7 +75,7 @@ pub(super) enum Mode {
 
 /// What an edited line is for.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(super) enum Purpose {
+pub(super) enum InputPurpose {
     /// A part of what is shown.
     Filter,
     /// A grant by hand.
@@ -84,7 +84,7 @@ pub(super) enum Purpose {
     Explain,
 }
 
-impl Purpose {
+impl InputPurpose {
     /// What the line begins with.
     pub(super) const fn prompt(self) -> &'static str {
         match self {
@@ -137,7 +137,7 @@ impl Screen {
             listed_at: None,
             now: None,
             filter: String::new(),
-            mode: Mode::View,
+            mode: KeyMode::View,
             message: None,
             all_grants: Vec::new(),
             selected: None,
@@ -148,9 +148,9 @@ impl Screen {
     }
 
     /// Takes what arrived.
-    pub(super) fn take(&mut self, news: News, now: Instant) {
+    pub(super) fn take(&mut self, news: FeedEvent, now: Instant) {
         match news {
-            News::State(status, list) => {
+            FeedEvent::State(status, list) => {
                 self.gone = None;
                 self.count(&status, now);
                 self.status = *status;
@@ -158,13 +158,15 @@ impl Screen {
                 self.listed_at = Some(now);
                 self.select_grants();
             }
-            News::Event(event) => self.event(&event, now),
-            News::Gone(because) => self.gone = Some(harmless(&because).into_owned()),
-            News::Answer(Ok(text)) if text.trim_end().lines().count() > 1 => {
-                self.mode = Mode::Text(text);
+            FeedEvent::Event(event) => self.event(&event, now),
+            FeedEvent::Gone(because) => self.gone = Some(harmless(&because).into_owned()),
+            FeedEvent::Answer(Ok(text)) if text.trim_end().lines().count() > 1 => {
+                self.mode = KeyMode::Text(text);
             }
-            News::Answer(Ok(text)) => self.message = Some(harmless(text.trim_end()).into_owned()),
-            News::Answer(Err(reason)) => {
+            FeedEvent::Answer(Ok(text)) => {
+                self.message = Some(harmless(text.trim_end()).into_owned())
+            }
+            FeedEvent::Answer(Err(reason)) => {
                 self.message = Some(format!("failed: {}", harmless(reason.trim_end())));
             }
         }
@@ -203,7 +205,7 @@ impl Screen {
     }
 
     /// Returns the attempts that match the filter.
-    pub(super) fn shown_attempts(&self) -> Vec<(&str, &str, Attempt)> {
+    pub(super) fn shown_attempts(&self) -> Vec<(&str, &str, AttemptRow)> {
         let mut all = self.attempts.latest();
         all.retain(|(source, door, _)| {
             source.contains(&self.filter) || door.contains(&self.filter)
@@ -214,10 +216,10 @@ impl Screen {
     /// Takes a key.
     pub(super) fn key(&mut self, key: KeyEvent) -> ScreenAnswer {
         match self.mode.clone() {
-            Mode::View => self.view(key),
-            Mode::Edit(purpose, line) => self.edit(purpose, line, key),
-            Mode::Revoke(source, door) => {
-                self.mode = Mode::View;
+            KeyMode::View => self.view(key),
+            KeyMode::Edit(purpose, line) => self.edit(purpose, line, key),
+            KeyMode::Revoke(source, door) => {
+                self.mode = KeyMode::View;
                 if key.code != KeyCode::Char('y') {
                     return ScreenAnswer::Continue;
                 }
@@ -229,8 +231,8 @@ impl Screen {
                     ],
                 ))
             }
-            Mode::Text(_) => {
-                self.mode = Mode::View;
+            KeyMode::Text(_) => {
+                self.mode = KeyMode::View;
                 ScreenAnswer::Continue
             }
         }
@@ -252,20 +254,22 @@ impl Screen {
             KeyCode::Home => self.move_by(isize::MIN),
             KeyCode::End => self.move_by(isize::MAX),
             KeyCode::Char('/') => {
-                self.mode = Mode::Edit(Purpose::Filter, EditLine(self.filter.clone()));
+                self.mode = KeyMode::Edit(InputPurpose::Filter, EditLine(self.filter.clone()));
             }
-            KeyCode::Char('g') => self.mode = Mode::Edit(Purpose::Grant, EditLine::default()),
+            KeyCode::Char('g') => {
+                self.mode = KeyMode::Edit(InputPurpose::Grant, EditLine::default())
+            }
             KeyCode::Char('e') => {
                 let source = self.selected.as_ref();
                 let source = source.map(|(source, _)| format!("{} ", source.address));
                 let line = EditLine(source.unwrap_or_default());
-                self.mode = Mode::Edit(Purpose::Explain, line);
+                self.mode = KeyMode::Edit(InputPurpose::Explain, line);
             }
             KeyCode::Char('r') => match &self.selected {
-                Some((source, door)) => self.mode = Mode::Revoke(*source, door.clone()),
+                Some((source, door)) => self.mode = KeyMode::Revoke(*source, door.clone()),
                 None => self.message = Some("there is no grant to revoke".to_owned()),
             },
-            KeyCode::Char('?') => self.mode = Mode::Text(HELP.to_owned()),
+            KeyCode::Char('?') => self.mode = KeyMode::Text(HELP.to_owned()),
             KeyCode::Esc => {
                 self.message = None;
                 self.filter.clear();
@@ -276,26 +280,26 @@ impl Screen {
         ScreenAnswer::Continue
     }
 
-    fn edit(&mut self, purpose: Purpose, mut line: EditLine, key: KeyEvent) -> ScreenAnswer {
+    fn edit(&mut self, purpose: InputPurpose, mut line: EditLine, key: KeyEvent) -> ScreenAnswer {
         match line.key(key) {
             Edited::Continues => {
-                if purpose == Purpose::Filter {
+                if purpose == InputPurpose::Filter {
                     self.filter.clone_from(&line.0);
                     self.select_grants();
                 }
-                self.mode = Mode::Edit(purpose, line);
+                self.mode = KeyMode::Edit(purpose, line);
                 return ScreenAnswer::Continue;
             }
             Edited::Cancelled => {
-                self.mode = Mode::View;
+                self.mode = KeyMode::View;
                 return ScreenAnswer::Continue;
             }
-            Edited::Done => self.mode = Mode::View,
+            Edited::Done => self.mode = KeyMode::View,
         }
         let asked = match purpose {
-            Purpose::Filter => return ScreenAnswer::Continue,
-            Purpose::Grant => grant(&line.0),
-            Purpose::Explain => explain(&line.0),
+            InputPurpose::Filter => return ScreenAnswer::Continue,
+            InputPurpose::Grant => grant(&line.0),
+            InputPurpose::Explain => explain(&line.0),
         };
         match asked {
             Ok(request) => ScreenAnswer::Ask(request),
@@ -371,7 +375,7 @@ impl Screen {
         let number = |name: &str| event.get(name).and_then(Value::as_u64);
         match (line.event.as_str(), number("stage")) {
             ("knock", Some(stage)) => {
-                let attempt = Attempt {
+                let attempt = AttemptRow {
                     stage,
                     stages: number("stages"),
                     at: now,

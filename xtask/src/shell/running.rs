@@ -49,14 +49,14 @@ impl Outcome {
 pub fn run_quietly(what: &str, cmd: Cmd<'_>) -> Result<()> {
     let line = cmd.to_string();
     // rustup would end with a backtrace instead of its reason.
-    let mut running = Running::start(cmd.env("RUST_BACKTRACE", "0"), Stdio::null())?;
+    let mut running = RunningCommand::start(cmd.env("RUST_BACKTRACE", "0"), Stdio::null())?;
     let mut progress = Progress::new(what);
     let mut said = Vec::new();
     loop {
         match running.next() {
-            Next::Bytes(bytes) => said.extend_from_slice(&bytes),
-            Next::Nothing => progress.tick(&last_line(&said)),
-            Next::End => break,
+            NextOutput::Bytes(bytes) => said.extend_from_slice(&bytes),
+            NextOutput::Nothing => progress.tick(&last_line(&said)),
+            NextOutput::End => break,
         }
     }
     drop(progress);
@@ -113,13 +113,13 @@ fn watch_into(
 ) -> Result<Outcome> {
     let command = cmd.to_string();
     writeln!(to, "\n$ {command}").context("writing the output")?;
-    let mut running = Running::start(cmd, Stdio::inherit())?;
+    let mut running = RunningCommand::start(cmd, Stdio::inherit())?;
     let mut progress = Progress::new(what);
-    let mut lines = Lines::default();
+    let mut lines = LineSplitter::default();
     let (mut sign, mut last) = (None, String::new());
     loop {
         match running.next() {
-            Next::Bytes(bytes) => {
+            NextOutput::Bytes(bytes) => {
                 progress.note_output();
                 // At once, so that a test's name shows while it runs.
                 to.write_all(&bytes)
@@ -134,9 +134,9 @@ fn watch_into(
                 });
             }
             // In the middle of a line the output itself shows what is running.
-            Next::Nothing if lines.rest.is_empty() => progress.tick(&last),
-            Next::Nothing => {}
-            Next::End => break,
+            NextOutput::Nothing if lines.rest.is_empty() => progress.tick(&last),
+            NextOutput::Nothing => {}
+            NextOutput::End => break,
         }
     }
     drop(progress);
@@ -149,14 +149,14 @@ fn watch_into(
 }
 
 /// A process whose output is read as it comes.
-struct Running {
+struct RunningCommand {
     line: String,
     child: Child,
     output: Receiver<Vec<u8>>,
 }
 
 /// The result of waiting for output.
-enum Next {
+enum NextOutput {
     /// It printed this.
     Bytes(Vec<u8>),
     /// It printed nothing for [`progress::TICK`].
@@ -165,7 +165,7 @@ enum Next {
     End,
 }
 
-impl Running {
+impl RunningCommand {
     fn start(cmd: Cmd<'_>, stdin: Stdio) -> Result<Self> {
         let line = cmd.to_string();
         // One pipe for both streams: cargo names a suite on stderr, libtest reports on stdout.
@@ -202,11 +202,11 @@ impl Running {
         })
     }
 
-    fn next(&mut self) -> Next {
+    fn next(&mut self) -> NextOutput {
         match self.output.recv_timeout(progress::TICK) {
-            Ok(bytes) => Next::Bytes(bytes),
-            Err(RecvTimeoutError::Timeout) => Next::Nothing,
-            Err(RecvTimeoutError::Disconnected) => Next::End,
+            Ok(bytes) => NextOutput::Bytes(bytes),
+            Err(RecvTimeoutError::Timeout) => NextOutput::Nothing,
+            Err(RecvTimeoutError::Disconnected) => NextOutput::End,
         }
     }
 
@@ -218,11 +218,11 @@ impl Running {
 
 /// Splits chunks of output into lines.
 #[derive(Default)]
-struct Lines {
+struct LineSplitter {
     rest: Vec<u8>,
 }
 
-impl Lines {
+impl LineSplitter {
     fn take(&mut self, bytes: &[u8], mut on_line: impl FnMut(&str)) {
         self.rest.extend_from_slice(bytes);
         while let Some(end) = self.rest.iter().position(|&byte| byte == b'\n') {
@@ -242,7 +242,7 @@ mod tests {
         let long = "x".repeat(5000);
         let text = format!("one\n\ntwo\r\n{long}\ntail");
         for size in [1, 3, 4096, 10_000] {
-            let mut lines = Lines::default();
+            let mut lines = LineSplitter::default();
             let mut seen = Vec::new();
             for chunk in text.as_bytes().chunks(size) {
                 lines.take(chunk, |line| seen.push(line.to_owned()));

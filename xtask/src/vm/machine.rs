@@ -9,7 +9,7 @@ use std::{
 use anyhow::{Context as _, Result};
 use xshell::{Cmd, Shell};
 
-use super::{kernel::Kernel, outcome::Log, qemu::Qemu};
+use super::{kernel::Kernel, outcome::ConsoleLog, qemu::Qemu};
 use crate::shell;
 
 /// After this time a machine hangs. On two busy cores without KVM, all suites take two minutes.
@@ -91,9 +91,9 @@ pub(super) struct Machine<'a> {
 
 impl Machine<'_> {
     /// Boots it, shows its output, and waits for its end.
-    pub(super) fn run(&self, sh: &Shell) -> Result<Log> {
+    pub(super) fn run(&self, sh: &Shell) -> Result<ConsoleLog> {
         let start = Instant::now();
-        let mut log = Log::default();
+        let mut log = ConsoleLog::default();
         let cmd = self.command(sh, LIMIT, "");
         let what = format!("kernel {}", self.kernel.release());
         log.exited_well = shell::watch(&what, cmd, |line| log.line(line))?.passed;

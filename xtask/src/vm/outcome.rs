@@ -12,7 +12,7 @@ const END: &str = "machine: all suites ran";
 
 /// A suite that must have run.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Expected {
+pub(super) struct ExpectedSuite {
     pub(super) name: &'static str,
     /// The number of its tests; 0 stands for any number above 0.
     pub(super) tests: usize,
@@ -20,7 +20,7 @@ pub(super) struct Expected {
 
 /// The output of a machine, from its start to its end.
 #[derive(Debug, Default)]
-pub(super) struct Log {
+pub(super) struct ConsoleLog {
     suites: Suites,
     ended: bool,
     panic: Option<String>,
@@ -29,7 +29,7 @@ pub(super) struct Log {
     pub(super) exited_well: bool,
 }
 
-impl Log {
+impl ConsoleLog {
     /// Takes the next line.
     pub(super) fn line(&mut self, line: &str) {
         self.suites.line(line);
@@ -43,11 +43,11 @@ impl Log {
     pub(super) fn rows(
         mut self,
         release: &str,
-        expected: impl IntoIterator<Item = Expected>,
+        expected: impl IntoIterator<Item = ExpectedSuite>,
     ) -> Vec<Row> {
         self.suites.end();
         let mut rows = Vec::new();
-        for Expected { name, tests } in expected {
+        for ExpectedSuite { name, tests } in expected {
             let name = format!("{name} on {release}");
             let found = self.suites.list.iter().find(|suite| suite.name == name);
             let failed = |why: String| Row::Step {
@@ -106,16 +106,16 @@ mod tests {
     const PASSED: &str = "test result: ok. 2 passed; 0 failed; 0 ignored; 0 measured; 0 filtered out; finished in 0.25s";
 
     /// The results in the rows of two tests: how many passed, and the names of failures.
-    fn rows(lines: &[&str], change: impl Fn(&mut Log)) -> (u32, Vec<String>) {
-        let mut log = Log {
+    fn rows(lines: &[&str], change: impl Fn(&mut ConsoleLog)) -> (u32, Vec<String>) {
+        let mut log = ConsoleLog {
             exited_well: true,
             took: Duration::from_secs(7),
-            ..Log::default()
+            ..ConsoleLog::default()
         };
         let lines = lines.iter().flat_map(|lines| lines.lines());
         lines.for_each(|line| log.line(line));
         change(&mut log);
-        let expected = [Expected {
+        let expected = [ExpectedSuite {
             name: "load",
             tests: 2,
         }];

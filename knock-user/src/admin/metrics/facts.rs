@@ -6,13 +6,13 @@ use crate::{admin::status, metrics::Tally};
 
 /// Everything that is measured of an instance.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Facts {
+pub(super) struct MetricFacts {
     /// The status, with what is missing.
     pub(super) status: status::Answer,
     /// The counters of the kernel side, by number.
     pub(super) counts: Vec<u64>,
     /// The entries of tables.
-    pub(super) tables: Tables,
+    pub(super) tables: TableEntries,
     /// The valid grants of each door, by its name.
     pub(super) grants: BTreeMap<String, u64>,
     /// The time at which the program was loaded, in seconds since 1970, if the kernel reports it.
@@ -23,7 +23,7 @@ pub(super) struct Facts {
 
 /// The entries of tables, expired ones among them, and how many of them are valid.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Tables {
+pub(super) struct TableEntries {
     /// Entries of the table of grants.
     pub(super) grants: u64,
     /// Entries of the table of flows.

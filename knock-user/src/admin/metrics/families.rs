@@ -5,7 +5,7 @@ use knock_common::{
     layout::{ALLOW_MAX, FLOWS_MAX, PROGRESS_MAX},
 };
 
-use super::facts::{Facts, ProcessFacts};
+use super::facts::{MetricFacts, ProcessFacts};
 use crate::{
     interfaces::coverage::CoverageState,
     ledger::Ending,
@@ -17,7 +17,7 @@ use crate::{
 };
 
 /// Returns the metrics of an instance.
-pub(super) fn families(facts: &Facts) -> Vec<Family> {
+pub(super) fn families(facts: &MetricFacts) -> Vec<Family> {
     let mut families = Families::default();
     families.state(facts);
     families.interfaces(facts);
@@ -54,7 +54,7 @@ impl Families {
         self.add(name, Gauge, help, [sample([], value)]);
     }
 
-    fn state(&mut self, facts: &Facts) {
+    fn state(&mut self, facts: &MetricFacts) {
         let status = &facts.status;
         let version = env!("CARGO_PKG_VERSION");
         self.add(
@@ -107,7 +107,7 @@ impl Families {
         }
     }
 
-    fn interfaces(&mut self, facts: &Facts) {
+    fn interfaces(&mut self, facts: &MetricFacts) {
         let interfaces = &facts.status.interfaces;
         let states = interfaces.iter().flat_map(|interface| {
             CoverageState::NAMES.map(|state| {
@@ -136,7 +136,7 @@ impl Families {
         );
     }
 
-    fn kernel(&mut self, facts: &Facts) {
+    fn kernel(&mut self, facts: &MetricFacts) {
         let count = |number: u8| facts.counts.get(usize::from(number)).copied().unwrap_or(0);
         let packets = Reason::ALL.iter().map(|&reason| {
             let labels = [
@@ -152,7 +152,7 @@ impl Families {
         }
     }
 
-    fn tables(&mut self, facts: &Facts) {
+    fn tables(&mut self, facts: &MetricFacts) {
         let tables = &facts.tables;
         let all = [
             ("grants", Some(tables.grants), ALLOW_MAX),
@@ -237,7 +237,7 @@ impl Families {
         );
     }
 
-    fn doors(&mut self, facts: &Facts, process: &ProcessFacts) {
+    fn doors(&mut self, facts: &MetricFacts, process: &ProcessFacts) {
         let doors: Vec<_> = facts
             .grants
             .keys()
@@ -376,8 +376,8 @@ mod tests {
     use super::*;
     use crate::{
         admin::{
-            metrics::facts::Tables,
-            status::{self, InterfaceAnswer, OneTime, Shortfall},
+            metrics::facts::TableEntries,
+            status::{self, InterfaceAnswer, OneTimeStatus, Shortfall},
         },
         commands::Occasion,
         ledger::LedgerAction,
@@ -389,7 +389,7 @@ mod tests {
     const DASHBOARD: &str = include_str!("../../../../dist/grafana/knock.json");
 
     /// Facts that every metric has a value of.
-    fn facts() -> Facts {
+    fn facts() -> MetricFacts {
         let mut tally = Tally::default();
         tally.retain(&["ssh"].into(), [(1, "alice".to_owned())].into());
         let event = knock_common::event::Event {
@@ -422,7 +422,7 @@ mod tests {
         let mut counts = vec![0; 256];
         counts[Reason::NoGrant as usize] = 17;
         counts[Stat::EventsLost as usize] = 3;
-        Facts {
+        MetricFacts {
             status: status::Answer {
                 interfaces: vec![InterfaceAnswer {
                     name: "eth0".to_owned(),
@@ -432,16 +432,16 @@ mod tests {
                     ..InterfaceAnswer::default()
                 }],
                 shortfalls: vec![short("absent"), short("full"), short("absent")],
-                one_time: vec![OneTime {
+                one_time: vec![OneTimeStatus {
                     door: "ssh".to_owned(),
                     sequences_left: 9,
-                    ..OneTime::default()
+                    ..OneTimeStatus::default()
                 }],
                 doors: 2,
                 ..status::Answer::default()
             },
             counts,
-            tables: Tables {
+            tables: TableEntries {
                 grants: 5,
                 flows: 6,
                 attempts: Some(7),
@@ -543,7 +543,7 @@ mod tests {
                 "{line} is not in\n{text}"
             );
         }
-        let alone = Facts {
+        let alone = MetricFacts {
             process: None,
             ..facts()
         };

@@ -111,7 +111,7 @@ impl Command for Args {
     }
 }
 
-fn answer(format: Format, facts: &facts::Facts) -> Answer {
+fn answer(format: Format, facts: &facts::MetricFacts) -> Answer {
     Answer {
         format,
         text: format.write(&families::families(facts)),

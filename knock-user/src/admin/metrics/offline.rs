@@ -8,7 +8,7 @@ use std::{
 use anyhow::Result;
 use aya::programs::loaded_programs;
 
-use super::facts::{Facts, Tables};
+use super::facts::{MetricFacts, TableEntries};
 use crate::{
     admin::{
         facts::{doors, kept},
@@ -22,13 +22,13 @@ use crate::{
 ///
 /// # Errors
 /// The pins can't be read.
-pub(super) fn facts(instance: &Instance) -> Result<Facts> {
+pub(super) fn facts(instance: &Instance) -> Result<MetricFacts> {
     let status = status::offline(instance)?;
     let clock = Clock::now();
     let registry = pinned::registry(instance)?;
     let entries = pinned::grants(instance)?;
     let flows = pinned::flows(instance)?;
-    let tables = Tables {
+    let tables = TableEntries {
         grants: entries.len() as u64,
         flows: flows.len() as u64,
         attempts: None,
@@ -52,7 +52,7 @@ pub(super) fn facts(instance: &Instance) -> Result<Facts> {
         all.find(|program| program.id() == *id)
     };
     let loaded = registry.programs.iter().find_map(program);
-    Ok(Facts {
+    Ok(MetricFacts {
         status,
         counts: pinned::counters(instance)?,
         tables,

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, io::Write, time::Duration};
 use anyhow::Result;
 use knock_common::time::Moment;
 
-use super::facts::{Facts, ProcessFacts, Tables};
+use super::facts::{MetricFacts, ProcessFacts, TableEntries};
 use crate::{
     admin::{facts::kept, status},
     commands::Occasion,
@@ -15,8 +15,8 @@ use crate::{
 };
 
 /// Facts that lack what is in the tables.
-pub(super) struct Incomplete {
-    facts: Facts,
+pub(super) struct IncompleteFacts {
+    facts: MetricFacts,
     tables: Snapshot,
     idle_ms: [u64; 2],
     attempt_max_ticks: u32,
@@ -27,7 +27,7 @@ pub(super) struct Incomplete {
 ///
 /// # Errors
 /// The interfaces or the program can't be asked.
-pub(super) fn facts<W: Write>(daemon: &mut Daemon<W>) -> Result<Incomplete> {
+pub(super) fn facts<W: Write>(daemon: &mut Daemon<W>) -> Result<IncompleteFacts> {
     let clock = Clock::now();
     let wall_s = |at_ms: u64| seconds(at_ms) + seconds(clock::wall_ns() / 1_000_000);
     let status = status::without_tables(daemon)?;
@@ -71,14 +71,14 @@ pub(super) fn facts<W: Write>(daemon: &mut Daemon<W>) -> Result<Incomplete> {
         commanded: commanded.collect(),
         tally: daemon.tally.clone(),
     };
-    let facts = Facts {
+    let facts = MetricFacts {
         status,
         grants: grants.collect(),
         loaded_s: loaded.and_then(super::offline::unix_s),
         process: Some(process),
-        ..Facts::default()
+        ..MetricFacts::default()
     };
-    Ok(Incomplete {
+    Ok(IncompleteFacts {
         facts,
         idle_ms: daemon.protection.registry().idle_ms(),
         attempt_max_ticks: daemon.attempt_max_ticks,
@@ -87,12 +87,12 @@ pub(super) fn facts<W: Write>(daemon: &mut Daemon<W>) -> Result<Incomplete> {
     })
 }
 
-impl Incomplete {
+impl IncompleteFacts {
     /// Reads the tables.
     ///
     /// # Errors
     /// They can't be read.
-    pub(super) fn complete(self) -> Result<Facts> {
+    pub(super) fn complete(self) -> Result<MetricFacts> {
         let Self {
             facts,
             tables,
@@ -104,9 +104,9 @@ impl Incomplete {
         let flows = tables.flows()?;
         let (attempts, in_progress) = tables.attempts(attempt_max_ticks, now)?;
         let locked_out = has_lockout.then(|| tables.locked_out(now)).transpose()?;
-        Ok(Facts {
+        Ok(MetricFacts {
             counts: tables.counters()?,
-            tables: Tables {
+            tables: TableEntries {
                 grants: tables.grants()? as u64,
                 flows: flows.len() as u64,
                 attempts: Some(attempts as u64),

@@ -27,7 +27,7 @@ pub struct Answer {
     pub doors: usize,
     /// The doors with one-time sequences; none if no process runs.
     #[serde(default)]
-    pub one_time: Vec<OneTime>,
+    pub one_time: Vec<OneTimeStatus>,
     /// How many grants are valid: a source and a door each.
     pub grants: usize,
     /// How many connections are kept.
@@ -71,7 +71,7 @@ pub struct Statuses {
 
 /// A door with one-time sequences.
 #[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
-pub struct OneTime {
+pub struct OneTimeStatus {
     /// Its name.
     pub door: String,
     /// The next line of its file; `None` if the door can't be opened.

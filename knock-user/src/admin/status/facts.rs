@@ -12,7 +12,7 @@ use crate::{
 
 /// A running process, as the status has it.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub struct Process {
+pub struct DaemonProcess {
     /// Its number.
     pub pid: u32,
     /// Since when it runs, in milliseconds since boot.
@@ -37,7 +37,7 @@ pub fn status(
     name: &str,
     registry: &Registry,
     interfaces: Vec<InterfaceAnswer>,
-    process: Option<Process>,
+    process: Option<DaemonProcess>,
     found: &MapContent,
     clock: Clock,
 ) -> Answer {

@@ -20,7 +20,7 @@ use crate::{
 
 /// What the maps say, and what only a running process knows.
 #[derive(Clone, Debug, Default)]
-pub struct Circumstances {
+pub struct HealthInput {
     /// Entries of the table of grants that are in use.
     pub entries: usize,
     /// Why the last reload failed, if it did.
@@ -53,7 +53,7 @@ pub struct Circumstances {
 
 /// The status with what is missing of what its configuration asks for.
 #[must_use]
-pub fn judged(mut status: Answer, registry: &Registry, circumstances: &Circumstances) -> Answer {
+pub fn judged(mut status: Answer, registry: &Registry, circumstances: &HealthInput) -> Answer {
     let mut found = Findings::default();
     found.interfaces(&status);
     found.pins(&status, circumstances);
@@ -133,7 +133,7 @@ impl Findings {
     }
 
     /// What is not pinned ends with the process, however that ends.
-    fn pins(&mut self, status: &Answer, circumstances: &Circumstances) {
+    fn pins(&mut self, status: &Answer, circumstances: &HealthInput) {
         let because = circumstances.unpinned.as_deref();
         let because = because.map_or_else(String::new, |because| format!(": {because}"));
         for interface in status.interfaces.iter().filter(|one| one.ends_with_process) {
@@ -157,7 +157,7 @@ impl Findings {
 
     /// What happens to a configuration on trial: the kernel side ends one alone if nothing was in
     /// force before, and only a process restores another configuration.
-    fn trial(&mut self, status: &Answer, registry: &Registry, circumstances: &Circumstances) {
+    fn trial(&mut self, status: &Answer, registry: &Registry, circumstances: &HealthInput) {
         let Some(left_s) = status.trial_seconds else {
             return;
         };
@@ -209,7 +209,7 @@ impl Findings {
         }
     }
 
-    fn time_based_doors(&mut self, circumstances: &Circumstances) {
+    fn time_based_doors(&mut self, circumstances: &HealthInput) {
         for (file, because) in &circumstances.other_host_keys {
             let file = file.display();
             match because {

@@ -23,7 +23,7 @@ mod offline;
 mod served;
 mod text;
 
-pub use answer::{Answer, Counter, InterfaceAnswer, OneTime, Shortfall, Statuses};
+pub use answer::{Answer, Counter, InterfaceAnswer, OneTimeStatus, Shortfall, Statuses};
 
 /// Show what is protected and how, and the counters
 #[derive(clap::Args, Clone, Debug)]

@@ -5,7 +5,7 @@ use anyhow::Result;
 use super::{
     answer::Answer,
     facts::{self, MapContent},
-    health::{self, Circumstances},
+    health::{self, HealthInput},
 };
 use crate::{
     admin::{
@@ -42,11 +42,11 @@ pub(super) fn status(instance: &Instance, hanging: Option<u32>) -> Result<Answer
         pid: hanging,
         ..status
     };
-    let circumstances = Circumstances {
+    let circumstances = HealthInput {
         entries,
         interrupted,
         is_hanging: hanging.is_some(),
-        ..Circumstances::default()
+        ..HealthInput::default()
     };
     let mut status = health::judged(status, &registry, &circumstances);
     status.notes.extend(facts::room(entries, false));

@@ -6,9 +6,9 @@ use anyhow::Result;
 use knock_common::layout::ALLOW_MAX;
 
 use super::{
-    answer::{Answer, OneTime},
-    facts::{self, MapContent, Process},
-    health::{self, Circumstances},
+    answer::{Answer, OneTimeStatus},
+    facts::{self, DaemonProcess, MapContent},
+    health::{self, HealthInput},
 };
 use crate::{
     admin::facts::kept,
@@ -40,7 +40,7 @@ pub(super) fn judged<W: Write>(
     entries: usize,
 ) -> Result<Answer> {
     let clock = Clock::now();
-    let process = Process {
+    let process = DaemonProcess {
         pid: std::process::id(),
         since_ms: daemon.since_ns / 1_000_000,
         watchers: daemon.console.watchers().count(),
@@ -60,7 +60,7 @@ pub(super) fn judged<W: Write>(
         one_time: one_time(daemon),
         ..status
     };
-    let circumstances = Circumstances {
+    let circumstances = HealthInput {
         entries,
         reload_failed: daemon.reload_failed.clone(),
         under_way: daemon.under_way(),
@@ -81,11 +81,11 @@ pub(super) fn judged<W: Write>(
 }
 
 /// Returns the doors with one-time sequences.
-fn one_time<W: Write>(daemon: &Daemon<W>) -> Vec<OneTime> {
+fn one_time<W: Write>(daemon: &Daemon<W>) -> Vec<OneTimeStatus> {
     daemon
         .files
         .iter()
-        .map(|(door, standing)| OneTime {
+        .map(|(door, standing)| OneTimeStatus {
             door: door.clone(),
             next_line: standing.next,
             sequences_left: standing.left,

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use super::answer::{Answer, OneTime};
+use super::answer::{Answer, OneTimeStatus};
 use crate::{
     admin::text::{LocalTime, Side, short, table},
     interfaces::coverage::CoverageState,
@@ -114,7 +114,7 @@ fn process(status: &Answer, time: &LocalTime) -> String {
 }
 
 /// `ssh: line 12 is next, 988 left`.
-fn one_time_text(one_time: &OneTime) -> String {
+fn one_time_text(one_time: &OneTimeStatus) -> String {
     let door = &one_time.door;
     match (one_time.next_line, &one_time.because) {
         (Some(line), _) => format!(

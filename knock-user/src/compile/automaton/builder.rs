@@ -9,7 +9,7 @@ use knock_common::layout::{DOORS_PER_NODE, NODES_MAX, Node, Symbol};
 
 use super::{
     Automaton, Edges, Path, ROOT,
-    conflicts::{Ambiguous, Odds, too_large},
+    conflicts::{Ambiguous, TimeoutConflict, too_large},
     find,
 };
 use crate::{
@@ -163,7 +163,7 @@ impl<'d> Builder<'d> {
             .ambiguous
             .at_odds
             .entry((a.max(b), a.min(b)))
-            .or_insert(Odds { knocks, overlap });
+            .or_insert(TimeoutConflict { knocks, overlap });
         // A common beginning is easier to see in a message than an overlap, and the longest says
         // most.
         if odds.overlap >= overlap {

@@ -12,7 +12,7 @@ use crate::{compile::conflict::Conflict, model::settings::Door};
 pub(super) struct Ambiguous {
     /// Pairs of doors that need the same `step_timeout`, the later one first, and the number of
     /// shared knocks.
-    pub(super) at_odds: BTreeMap<(usize, usize), Odds>,
+    pub(super) at_odds: BTreeMap<(usize, usize), TimeoutConflict>,
     /// Doors that the same last knock completes: more than a node can hold.
     pub(super) crowded: BTreeSet<Vec<usize>>,
     /// Pairs of doors whose source-bound knocks follow the same knocks.
@@ -20,7 +20,7 @@ pub(super) struct Ambiguous {
 }
 
 /// How the sequences of two doors with different `step_timeout` overlap.
-pub(super) struct Odds {
+pub(super) struct TimeoutConflict {
     pub(super) knocks: u8,
     pub(super) overlap: bool,
 }

@@ -8,7 +8,7 @@ use super::Advice;
 use crate::{
     config::otp_rules,
     model::{
-        settings::{Door, Origin, Otp},
+        settings::{Door, Otp, SecretOrigin},
         text::count,
     },
     strength::{self, Strength},
@@ -39,9 +39,9 @@ impl Advice<'_> {
     fn exposed(&self, otp: &Otp) -> Option<String> {
         const READ_BY_ALL: u32 = 0o004;
         let (path, mend) = match &otp.origin {
-            Origin::Environment => return None,
-            Origin::File(path) => (path.as_path(), "chmod 600"),
-            Origin::Written => (
+            SecretOrigin::Environment => return None,
+            SecretOrigin::File(path) => (path.as_path(), "chmod 600"),
+            SecretOrigin::Written => (
                 Path::new(&self.checked.file),
                 "move it to a file of its own and name that with secret_file, or chmod 600",
             ),

@@ -4,7 +4,7 @@ use knock_common::packet::Protocol;
 
 use super::{
     space::Space,
-    walk::{Act, Step, TranslationRules},
+    walk::{RuleAction, RuleStep, TranslationRules},
 };
 
 /// The chains that packets from outside enter first.
@@ -38,7 +38,7 @@ pub(super) fn take(text: &str, program: &str, rules: &mut TranslationRules) {
 }
 
 /// Parses `! -i docker0 -p tcp -m tcp --dport 8080 -j DNAT --to-destination 172.17.0.2:80`.
-fn steps(words: &[&str], name: impl Fn(&str) -> String) -> Vec<Step> {
+fn steps(words: &[&str], name: impl Fn(&str) -> String) -> Vec<RuleStep> {
     let mut steps = Vec::new();
     let value = |at: usize| words.get(at + 1).copied().unwrap_or_default();
     let option = |sought: &str| {
@@ -58,33 +58,33 @@ fn steps(words: &[&str], name: impl Fn(&str) -> String) -> Vec<Step> {
                 match ranges(value(at)) {
                     Some(ranges) => Space::of_ports(ranges),
                     None => {
-                        steps.push(Step::Hidden);
+                        steps.push(RuleStep::Hidden);
                         continue;
                     }
                 }
             }
             // This may concern the source port, or hide a port.
             "--ports" | "--port" | "--match-set" | "--mark" | "--u32" | "--bytecode" => {
-                steps.push(Step::Hidden);
+                steps.push(RuleStep::Hidden);
                 continue;
             }
             _ => continue,
         };
         let space = if is_not { space.inverted() } else { space };
-        steps.push(Step::Narrow(space));
+        steps.push(RuleStep::Narrow(space));
     }
     let target = |text: Option<&str>| match text.and_then(target_of) {
         Some(act) => act,
-        None => Act::Unread,
+        None => RuleAction::Unread,
     };
     let ports = |text: Option<&str>| match text.map(range) {
-        Some(Some(port)) => Act::Translate {
+        Some(Some(port)) => RuleAction::Translate {
             to: None,
             port: Some(port),
         },
-        Some(None) => Act::Unread,
+        Some(None) => RuleAction::Unread,
         // Without a port only the address changes.
-        None => Act::Translate {
+        None => RuleAction::Translate {
             to: None,
             port: None,
         },
@@ -94,12 +94,12 @@ fn steps(words: &[&str], name: impl Fn(&str) -> String) -> Vec<Step> {
         Some("REDIRECT") => Some(ports(option("--to-ports"))),
         Some("TPROXY") => Some(ports(option("--on-port").filter(|port| *port != "0"))),
         Some("NETMAP") => Some(ports(None)),
-        Some(chain) => Some(Act::Follow(name(chain))),
+        Some(chain) => Some(RuleAction::Follow(name(chain))),
         None => option("-g")
             .or(option("--goto"))
-            .map(|chain| Act::Follow(name(chain))),
+            .map(|chain| RuleAction::Follow(name(chain))),
     };
-    steps.extend(act.map(Step::Do));
+    steps.extend(act.map(RuleStep::Do));
     steps
 }
 
@@ -118,7 +118,7 @@ fn range(text: &str) -> Option<(u16, u16)> {
 }
 
 /// Parses `10.88.0.2:80`, `10.88.0.2-10.88.0.9:80-90`, `[fd00::2]:80`, `fd00::2` or `:22`.
-fn target_of(text: &str) -> Option<Act> {
+fn target_of(text: &str) -> Option<RuleAction> {
     let first = |address: &str| {
         let address = address.split('-').next()?;
         address.trim_matches(['[', ']']).parse().ok()
@@ -137,5 +137,5 @@ fn target_of(text: &str) -> Option<Act> {
         Some(port) => Some(range(port)?),
         None => None,
     };
-    Some(Act::Translate { to, port })
+    Some(RuleAction::Translate { to, port })
 }

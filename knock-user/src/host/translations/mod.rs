@@ -93,7 +93,7 @@ impl Reading {
                 ["ip6tables-nft-save", "ip6tables-save"],
             ];
             for programs in programs {
-                iptables(&programs, Generated::Nft, rules)?;
+                iptables(&programs, IptablesBackend::Nft, rules)?;
             }
         }
         Ok(())
@@ -102,7 +102,7 @@ impl Reading {
 
 /// The backend of iptables rules.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-enum Generated {
+enum IptablesBackend {
     Nft,
     Legacy,
 }
@@ -125,21 +125,21 @@ fn legacy(has_legacy: Option<bool>, rules: &mut TranslationRules) -> Result<(), 
         ["ip6tables-legacy-save", "ip6tables-save"],
     ];
     for programs in programs {
-        iptables(&programs, Generated::Legacy, rules)?;
+        iptables(&programs, IptablesBackend::Legacy, rules)?;
     }
     Ok(())
 }
 
 fn iptables(
     programs: &[&str],
-    generated: Generated,
+    generated: IptablesBackend,
     rules: &mut TranslationRules,
 ) -> Result<(), String> {
     let name = programs.first().copied().unwrap_or_default();
     let unread = |because: String| {
         let needs = match generated {
-            Generated::Nft => "as root, and with the program",
-            Generated::Legacy => "as root with CAP_NET_RAW, and with the program",
+            IptablesBackend::Nft => "as root, and with the program",
+            IptablesBackend::Legacy => "as root with CAP_NET_RAW, and with the program",
         };
         format!("rules of iptables: {because}; {needs} {name} (package iptables), they can be read")
     };
@@ -149,7 +149,7 @@ fn iptables(
         || text.contains("(nf_tables)");
     // Without tables it does not matter which program lists none.
     let has_tables = text.lines().any(|line| line.starts_with('*'));
-    if has_tables && is_nft != (generated == Generated::Nft) {
+    if has_tables && is_nft != (generated == IptablesBackend::Nft) {
         return Err(unread(
             "the program that is installed lists others".to_owned(),
         ));

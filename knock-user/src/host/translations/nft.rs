@@ -7,7 +7,7 @@ use serde_json::Value;
 use super::{
     nft_values::{Part, act, compared, first_address, protocol_of, range, space, text},
     space::Space,
-    walk::{Act, Step, TranslationRules},
+    walk::{RuleAction, RuleStep, TranslationRules},
 };
 
 /// The hooks that packets from outside pass before this host accepts them.
@@ -40,11 +40,11 @@ pub(super) fn take(
                 .as_str()
                 .is_some_and(|hook| HOOKS.contains(&hook))
         {
-            let place = Place::of(chain);
+            let place = TableName::of(chain);
             rules.entries.push(place.chain(text(&chain["name"])));
         } else if let Some(rule) = object.get("rule") {
-            let mut reader = Reader {
-                place: Place::of(rule),
+            let mut reader = RulesetReader {
+                place: TableName::of(rule),
                 elements: &mut *elements,
                 known: &mut known,
                 taken: &mut taken,
@@ -59,12 +59,12 @@ pub(super) fn take(
 
 /// The place of a rule.
 #[derive(Clone, Debug, Eq, Ord, PartialEq, PartialOrd)]
-struct Place {
+struct TableName {
     family: String,
     table: String,
 }
 
-impl Place {
+impl TableName {
     fn of(object: &Value) -> Self {
         Self {
             family: text(&object["family"]).to_owned(),
@@ -77,36 +77,36 @@ impl Place {
     }
 }
 
-struct Reader<'r> {
-    place: Place,
+struct RulesetReader<'r> {
+    place: TableName,
     elements: Elements<'r>,
-    known: &'r mut BTreeMap<(Place, String), Option<Vec<Value>>>,
+    known: &'r mut BTreeMap<(TableName, String), Option<Vec<Value>>>,
     taken: &'r mut NftFindings,
 }
 
-impl Reader<'_> {
-    fn steps(&mut self, expressions: &Value) -> Vec<Step> {
+impl RulesetReader<'_> {
+    fn steps(&mut self, expressions: &Value) -> Vec<RuleStep> {
         let all = expressions.as_array().map_or(&[][..], Vec::as_slice);
         all.iter().flat_map(|one| self.statement(one)).collect()
     }
 
-    fn statement(&mut self, statement: &Value) -> Vec<Step> {
+    fn statement(&mut self, statement: &Value) -> Vec<RuleStep> {
         let Some((kind, body)) = statement.as_object().and_then(|one| one.iter().next()) else {
             return Vec::new();
         };
         match kind.as_str() {
             "match" => self.condition(body),
-            "jump" | "goto" => vec![Step::Do(self.follow(body))],
+            "jump" | "goto" => vec![RuleStep::Do(self.follow(body))],
             "vmap" => {
                 let Some(ways) = self.mapped(body) else {
-                    return vec![Step::Do(Act::Unread)];
+                    return vec![RuleStep::Do(RuleAction::Unread)];
                 };
                 let ways = ways.into_iter().map(|(space, verdict)| {
                     let target = verdict.get("jump").or(verdict.get("goto"));
                     let act = target.map(|target| self.follow(target));
                     act.map(|act| (space, act))
                 });
-                vec![Step::Branch(ways.flatten().collect())]
+                vec![RuleStep::Branch(ways.flatten().collect())]
             }
             "dnat" | "redirect" | "tproxy" => self.translation(body),
             "mangle" if self.part(&body["key"]) == Part::Other => Vec::new(),
@@ -125,22 +125,22 @@ impl Reader<'_> {
         }
     }
 
-    fn follow(&self, target: &Value) -> Act {
-        Act::Follow(self.place.chain(text(&target["target"])))
+    fn follow(&self, target: &Value) -> RuleAction {
+        RuleAction::Follow(self.place.chain(text(&target["target"])))
     }
 
-    fn condition(&mut self, body: &Value) -> Vec<Step> {
+    fn condition(&mut self, body: &Value) -> Vec<RuleStep> {
         let key = self.key(&body["left"]);
         if key.iter().all(|part| *part == Part::Other) {
             return Vec::new();
         }
         let right = match self.listed(&body["right"]) {
             Some(right) => right,
-            None => return vec![Step::Hidden],
+            None => return vec![RuleStep::Hidden],
         };
         let spaces = right.iter().map(|value| space(&key, value));
         let Some(spaces) = spaces.collect::<Option<Vec<_>>>() else {
-            return vec![Step::Hidden];
+            return vec![RuleStep::Hidden];
         };
         let space = spaces.into_iter().fold(Space::none(), Space::or);
         let space = match text(&body["op"]) {
@@ -149,33 +149,33 @@ impl Reader<'_> {
             "!=" if key.len() == 1 => protocol_of(&key).and(&space.inverted()),
             "<" | "<=" | ">" | ">=" => match compared(&key, &body["op"], &right) {
                 Some(space) => space,
-                None => return vec![Step::Hidden],
+                None => return vec![RuleStep::Hidden],
             },
             "!=" => return Vec::new(),
-            _ => return vec![Step::Hidden],
+            _ => return vec![RuleStep::Hidden],
         };
-        vec![Step::Narrow(space)]
+        vec![RuleStep::Narrow(space)]
     }
 
     /// Parses `{"addr": …, "port": …}`, each of which may be a map.
-    fn translation(&mut self, body: &Value) -> Vec<Step> {
+    fn translation(&mut self, body: &Value) -> Vec<RuleStep> {
         let (address, port) = (&body["addr"], &body["port"]);
         if let Some(map) = address.get("map") {
             let Some(ways) = self.mapped(map) else {
-                return vec![Step::Do(Act::Unread)];
+                return vec![RuleStep::Do(RuleAction::Unread)];
             };
             let mut steps = Vec::new();
             let plain = ways.into_iter().map(|(space, value)| {
                 // The value is an address, or an address and a port.
                 let act = match value["concat"].as_array().map(Vec::as_slice) {
                     Some([to, port]) => act(to, port),
-                    Some(_) => Act::Unread,
+                    Some(_) => RuleAction::Unread,
                     None if port.get("map").is_some() => act(&value, &Value::Null),
                     None => act(&value, port),
                 };
                 (space, act)
             });
-            steps.push(Step::Branch(plain.collect()));
+            steps.push(RuleStep::Branch(plain.collect()));
             if port.get("map").is_some() {
                 steps.extend(self.ports(port, None));
             }
@@ -183,38 +183,38 @@ impl Reader<'_> {
         }
         let to = first_address(address);
         if to.is_none() && !address.is_null() {
-            return vec![Step::Do(Act::Unread)];
+            return vec![RuleStep::Do(RuleAction::Unread)];
         }
         self.ports(port, to)
     }
 
     /// Parses a new port, which may come from a map.
-    fn ports(&mut self, port: &Value, to: Option<IpAddr>) -> Vec<Step> {
+    fn ports(&mut self, port: &Value, to: Option<IpAddr>) -> Vec<RuleStep> {
         let Some(map) = port.get("map") else {
             let act = match (port, range(port)) {
-                (Value::Null, _) => Act::Translate { to, port: None },
-                (_, Some(port)) => Act::Translate {
+                (Value::Null, _) => RuleAction::Translate { to, port: None },
+                (_, Some(port)) => RuleAction::Translate {
                     to,
                     port: Some(port),
                 },
-                (_, None) => Act::Unread,
+                (_, None) => RuleAction::Unread,
             };
-            return vec![Step::Do(act)];
+            return vec![RuleStep::Do(act)];
         };
         let Some(ways) = self.mapped(map) else {
-            return vec![Step::Do(Act::Unread)];
+            return vec![RuleStep::Do(RuleAction::Unread)];
         };
         let ways = ways.into_iter().map(|(space, value)| {
             let act = match range(&value) {
-                Some(port) => Act::Translate {
+                Some(port) => RuleAction::Translate {
                     to,
                     port: Some(port),
                 },
-                None => Act::Unread,
+                None => RuleAction::Unread,
             };
             (space, act)
         });
-        vec![Step::Branch(ways.collect())]
+        vec![RuleStep::Branch(ways.collect())]
     }
 
     /// Returns the elements of a map: the ports of each key, and its value.

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use serde_json::Value;
 
-use super::{space::Space, walk::Act};
+use super::{space::Space, walk::RuleAction};
 
 /// A part of a key, by what it reveals about ports.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -110,20 +110,20 @@ fn protocols(value: &Value) -> Option<(u16, u16)> {
     }
 }
 
-pub(super) fn act(to: &Value, port: &Value) -> Act {
+pub(super) fn act(to: &Value, port: &Value) -> RuleAction {
     let Some(to) = first_address(to) else {
-        return Act::Unread;
+        return RuleAction::Unread;
     };
     match (port, range(port)) {
-        (Value::Null, _) => Act::Translate {
+        (Value::Null, _) => RuleAction::Translate {
             to: Some(to),
             port: None,
         },
-        (_, Some(port)) => Act::Translate {
+        (_, Some(port)) => RuleAction::Translate {
             to: Some(to),
             port: Some(port),
         },
-        (_, None) => Act::Unread,
+        (_, None) => RuleAction::Unread,
     }
 }
 

@@ -17,20 +17,20 @@ const MOST_RULES: usize = 200_000;
 
 /// A step of a rule.
 #[derive(Clone, Debug)]
-pub(super) enum Step {
+pub(super) enum RuleStep {
     /// Limits the following steps to these ports.
     Narrow(Space),
     /// Limits the following steps to packets with a mark, or to unknown ports.
     Hidden,
     /// Does one of these, by the port.
-    Branch(Vec<(Space, Act)>),
+    Branch(Vec<(Space, RuleAction)>),
     /// Does this.
-    Do(Act),
+    Do(RuleAction),
 }
 
 /// An action on a packet.
 #[derive(Clone, Debug)]
-pub(super) enum Act {
+pub(super) enum RuleAction {
     /// Continues with the rules of another chain.
     Follow(String),
     /// Sends it to another address or port.
@@ -50,13 +50,13 @@ pub(super) struct TranslationRules {
     /// The chains that packets from outside enter first.
     pub(super) entries: Vec<String>,
     /// All chains, by a name that includes their table.
-    pub(super) chains: BTreeMap<String, Vec<Vec<Step>>>,
+    pub(super) chains: BTreeMap<String, Vec<Vec<RuleStep>>>,
 }
 
 impl TranslationRules {
     /// Follows all rules.
     pub(super) fn follow(&self, reading: &mut Reading) {
-        let mut walk = Walk {
+        let mut walk = RuleWalk {
             rules: self,
             reading,
             left: MOST_RULES,
@@ -73,14 +73,14 @@ impl TranslationRules {
     }
 }
 
-struct Walk<'r> {
+struct RuleWalk<'r> {
     rules: &'r TranslationRules,
     reading: &'r mut Reading,
     left: usize,
     unread: BTreeSet<String>,
 }
 
-impl Walk<'_> {
+impl RuleWalk<'_> {
     fn chain(&mut self, name: &str, ports: &Space, is_hidden: bool, depth: usize) {
         let Some(rules) = self.rules.chains.get(name) else {
             return;
@@ -97,21 +97,21 @@ impl Walk<'_> {
     fn rule(
         &mut self,
         chain: &str,
-        steps: &[Step],
+        steps: &[RuleStep],
         mut ports: Space,
         mut is_hidden: bool,
         depth: usize,
     ) {
         for step in steps {
             match step {
-                Step::Narrow(to) => ports = ports.and(to),
-                Step::Hidden => is_hidden = true,
-                Step::Branch(ways) => {
+                RuleStep::Narrow(to) => ports = ports.and(to),
+                RuleStep::Hidden => is_hidden = true,
+                RuleStep::Branch(ways) => {
                     for (of, act) in ways {
                         self.act(chain, act, &ports.and(of), is_hidden, depth);
                     }
                 }
-                Step::Do(act) => self.act(chain, act, &ports, is_hidden, depth),
+                RuleStep::Do(act) => self.act(chain, act, &ports, is_hidden, depth),
             }
             if ports.is_empty() {
                 return;
@@ -119,31 +119,31 @@ impl Walk<'_> {
         }
     }
 
-    fn act(&mut self, chain: &str, act: &Act, ports: &Space, is_hidden: bool, depth: usize) {
+    fn act(&mut self, chain: &str, act: &RuleAction, ports: &Space, is_hidden: bool, depth: usize) {
         if ports.is_empty() {
             return;
         }
         match act {
-            Act::Follow(name) => match depth.checked_sub(1) {
+            RuleAction::Follow(name) => match depth.checked_sub(1) {
                 Some(depth) => self.chain(name, ports, is_hidden, depth),
                 None => {
                     self.unread
                         .insert(format!("{chain} nests more than {DEPTH} jumps"));
                 }
             },
-            Act::Unread => {
+            RuleAction::Unread => {
                 self.unread.insert(format!(
                     "{chain} translates ports in a way that is not understood"
                 ));
             }
-            Act::Translate { port: Some(_), .. } if is_hidden && ports.is_unbounded() => {
+            RuleAction::Translate { port: Some(_), .. } if is_hidden && ports.is_unbounded() => {
                 self.unread.insert(format!(
                     "{chain} translates ports that are chosen elsewhere, such as by a mark"
                 ));
             }
             // Ports without a translation stay the same.
-            Act::Translate { port: None, .. } if is_hidden && ports.is_unbounded() => {}
-            &Act::Translate { to, port } => {
+            RuleAction::Translate { port: None, .. } if is_hidden && ports.is_unbounded() => {}
+            &RuleAction::Translate { to, port } => {
                 let translations = ports.ranges().map(|from| Translation { from, to, port });
                 self.reading.translations.extend(translations);
             }

@@ -22,7 +22,7 @@ const FOREIGN_MOST: u64 = 95;
 
 /// The counters of an interface at one time.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub struct Look {
+pub struct FrameCounts {
     /// The frames that the program saw since the last look.
     pub seen: FramesSeen,
     /// The frames that the kernel has counted as received.
@@ -108,11 +108,11 @@ impl Frames {
     }
 
     /// Evaluates a look at the interface; returns what is to be done or reported.
-    pub fn look(&mut self, look: Look) -> Option<Finding> {
+    pub fn look(&mut self, look: FrameCounts) -> Option<Finding> {
         if let Some(finding) = self.settles(&look.seen) {
             return finding;
         }
-        let Look { received, .. } = look;
+        let FrameCounts { received, .. } = look;
         // A driver that resets may count from 0 again.
         let is_more = received > self.received;
         if received < self.received {
@@ -170,8 +170,8 @@ impl Frames {
         None
     }
 
-    fn look_for_ip(&mut self, look: Look) -> Option<Finding> {
-        let Look { received, seen, .. } = look;
+    fn look_for_ip(&mut self, look: FrameCounts) -> Option<Finding> {
+        let FrameCounts { received, seen, .. } = look;
         let Some((from, before)) = self.foreign else {
             self.foreign = Some((received, 0));
             return None;

@@ -19,7 +19,7 @@ pub mod rearm;
 pub mod resume;
 
 use crate::model::text::count;
-use frames::{Finding, Frames, Look};
+use frames::{Finding, FrameCounts, Frames};
 use rearm::Rearm;
 
 /// An interface that the program is attached to.
@@ -235,7 +235,7 @@ impl Watchdog {
             let seen = seen.copied().fold(FramesSeen::default(), FramesSeen::and);
             let found = match frames.settles(&seen) {
                 Some(found) => found,
-                None => frames.look(Look {
+                None => frames.look(FrameCounts {
                     seen,
                     received: received(*index)?,
                     now_ms,

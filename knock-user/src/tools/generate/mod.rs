@@ -45,7 +45,7 @@ pub struct GenerateOptions {
     pub range: RangeInclusive<u16>,
     /// Draw TCP knocks, UDP knocks or both
     #[arg(long, value_name = "PROTOCOL", default_value = "both", help_heading = SEQUENCE)]
-    pub protocol: Protocols,
+    pub protocol: KnockProtocols,
     /// Name the door
     #[arg(long, value_name = "NAME", default_value = "ssh", help_heading = DOOR)]
     pub name: String,
@@ -72,7 +72,7 @@ const RECOMMENDATION: &str = "Whoever records this sequence can repeat it. Where
 
 /// The protocols of knocks.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
-pub enum Protocols {
+pub enum KnockProtocols {
     /// SYNs.
     Tcp,
     /// Datagrams.
@@ -81,7 +81,7 @@ pub enum Protocols {
     Both,
 }
 
-impl Protocols {
+impl KnockProtocols {
     fn list(self) -> Vec<Protocol> {
         match self {
             Self::Tcp => vec![Protocol::Tcp],
@@ -96,7 +96,7 @@ impl Protocols {
 /// # Errors
 /// Returns [`Unsuitable`] if such sequences can't be drawn, or an error if they can't be written.
 pub fn run(options: &GenerateOptions, out: &mut impl Write) -> Result<()> {
-    let Generated { door, export } = generate(options, &mut rand::rng())?;
+    let GeneratedDoor { door, export } = generate(options, &mut rand::rng())?;
     if let (Some(path), Some(text)) = (&options.export, export) {
         write_new(path, &text)?;
     }
@@ -105,7 +105,7 @@ pub fn run(options: &GenerateOptions, out: &mut impl Write) -> Result<()> {
 
 /// The result of a draw.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub struct Generated {
+pub struct GeneratedDoor {
     /// The text to print: a configuration.
     pub door: String,
     /// The content of the file, if one was asked for.
@@ -119,7 +119,7 @@ pub struct Generated {
 pub fn generate(
     options: &GenerateOptions,
     random: &mut impl CryptoRng,
-) -> Result<Generated, Unsuitable> {
+) -> Result<GeneratedDoor, Unsuitable> {
     let GenerateOptions {
         knocks,
         range,
@@ -144,7 +144,7 @@ pub fn generate(
         let knocks = urn.draw(random, is_accepted)?;
         let space = comment(&space(options, &urn, knocks.len()));
         let seen = comment(&seen(&check(&knocks)?));
-        return Ok(Generated {
+        return Ok(GeneratedDoor {
             door: comment(RECOMMENDATION)
                 + &space
                 + &seen
@@ -174,11 +174,11 @@ pub fn generate(
          this file, and nobody else. A # in front marks those that were used. {space}"
     ));
     Ok(match export {
-        Some(_) => Generated {
+        Some(_) => GeneratedDoor {
             door: comment(&space) + &door,
             export: Some(head + &lines),
         },
-        None => Generated {
+        None => GeneratedDoor {
             door: head + &commented(&door) + &lines,
             export: None,
         },
@@ -195,7 +195,7 @@ fn door(options: &GenerateOptions, key: &str, value: &str) -> String {
 }
 
 /// Writes a door that a user opens.
-fn of_user(options: &GenerateOptions, user: &str) -> Result<Generated, Unsuitable> {
+fn of_user(options: &GenerateOptions, user: &str) -> Result<GeneratedDoor, Unsuitable> {
     let GenerateOptions {
         name, open, key, ..
     } = options;
@@ -209,7 +209,7 @@ fn of_user(options: &GenerateOptions, user: &str) -> Result<Generated, Unsuitabl
     );
     // Finds bad names.
     config::parse(&table, "door")?;
-    Ok(Generated {
+    Ok(GeneratedDoor {
         door: comment(
             "`knock-user keygen` makes the key of this host, and prints the public key, with \
              which clients open the door: knock-client HOST --spa KEY",
@@ -224,9 +224,9 @@ fn space(options: &GenerateOptions, urn: &Urn, knocks: usize) -> String {
         range, protocol, ..
     } = options;
     let kind = match protocol {
-        Protocols::Tcp => "TCP",
-        Protocols::Udp => "UDP",
-        Protocols::Both => "TCP and UDP",
+        KnockProtocols::Tcp => "TCP",
+        KnockProtocols::Udp => "UDP",
+        KnockProtocols::Both => "TCP and UDP",
     };
     format!(
         "Key space: {:.1} bits, {knocks} knocks on {kind} ports from {} to {}.",

@@ -70,7 +70,7 @@ pub(super) enum KnockdSequence {
 /// # Errors
 /// Returns every problem of the file.
 pub(super) fn parse(text: &str) -> Result<Conf, Vec<Problem>> {
-    let mut reader = Reader::default();
+    let mut reader = ConfReader::default();
     for (index, line) in text.split('\n').enumerate() {
         reader.line(index + 1, line.trim());
     }
@@ -109,13 +109,13 @@ enum ConfSection {
 }
 
 #[derive(Debug, Default)]
-struct Reader {
+struct ConfReader {
     conf: Conf,
     section: ConfSection,
     problems: Vec<Problem>,
 }
 
-impl Reader {
+impl ConfReader {
     fn wrong(&mut self, line: usize, key: &str, reason: impl Into<String>) {
         self.problems.push(Problem {
             line: Some(line),

@@ -7,7 +7,7 @@ use knock_sequence::{Ports, duration::spell};
 use super::{
     conf::{KnockdDoor, Located},
     draft::{DraftDoor, shown},
-    meaning::{CommandEffect, Meaning},
+    meaning::{CommandEffect, LineMeaning},
     rights, rule,
     rule_parts::SOURCE,
 };
@@ -148,10 +148,10 @@ impl DraftDoor {
         v4: &Option<Located<String>>,
         v6: &Option<Located<String>>,
         interface: &str,
-    ) -> Meaning {
+    ) -> LineMeaning {
         let of = |entry: &Option<Located<String>>| {
-            entry.as_ref().map_or_else(Meaning::default, |entry| {
-                Meaning::of(&entry.value, interface)
+            entry.as_ref().map_or_else(LineMeaning::default, |entry| {
+                LineMeaning::of(&entry.value, interface)
             })
         };
         let one = of(v4);
@@ -160,17 +160,17 @@ impl DraftDoor {
         };
         let other = of(v6);
         if one.effect == other.effect {
-            return Meaning {
+            return LineMeaning {
                 effect: one.effect,
                 rest: by_family(one.rest, other.rest),
             };
         }
-        if other == Meaning::default() {
+        if other == LineMeaning::default() {
             let reason = "knockd does nothing for IPv6 here, and this door serves both families: \
                           to limit it to IPv4, set target to an IPv4 address of this host, as in \
                           target = \"192.0.2.1\"";
             self.note(line, &format!("{key}_6"), reason);
-            return Meaning {
+            return LineMeaning {
                 rest: by_family(one.rest, None),
                 ..one
             };
@@ -178,14 +178,20 @@ impl DraftDoor {
         let reason = "it differs from the command for IPv4, so both are kept as commands: define \
                       two doors, each with a target";
         self.note(line, &format!("{key}_6"), reason);
-        Meaning {
+        LineMeaning {
             effect: CommandEffect::None,
             rest: whole(v4, v6),
         }
     }
 
     /// Carries over the rest of the stop command, since the end of a grant closes the ports.
-    fn closes(&mut self, opened: &[Ports], stop: Meaning, door: &KnockdDoor, line: Option<usize>) {
+    fn closes(
+        &mut self,
+        opened: &[Ports],
+        stop: LineMeaning,
+        door: &KnockdDoor,
+        line: Option<usize>,
+    ) {
         let Some(line) = line else { return };
         let rest = match stop.effect {
             CommandEffect::Close(closed) if opened.iter().all(|ports| closed.contains(ports)) => {
@@ -272,7 +278,7 @@ impl DraftDoor {
 
 /// Joins both commands in a script that selects by family.
 fn whole(v4: &Option<Located<String>>, v6: &Option<Located<String>>) -> Option<String> {
-    let kept = |entry: &Located<String>| Meaning::kept(&entry.value).rest;
+    let kept = |entry: &Located<String>| LineMeaning::kept(&entry.value).rest;
     let one = v4.as_ref().and_then(kept);
     match v6 {
         Some(other) => by_family(one, kept(other)),

@@ -8,7 +8,7 @@ use super::{rule, rule_parts::Rule, shell};
 
 /// A line without its firewall commands, and the effect of those.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
-pub(super) struct Meaning {
+pub(super) struct LineMeaning {
     pub(super) effect: CommandEffect,
     /// The commands to keep, as a shell script.
     pub(super) rest: Option<String>,
@@ -27,7 +27,7 @@ pub(super) enum CommandEffect {
     Close(Vec<Ports>),
 }
 
-impl Meaning {
+impl LineMeaning {
     /// Keeps a line unchanged.
     pub(super) fn kept(line: &str) -> Self {
         let line = line.trim();
@@ -44,8 +44,8 @@ impl Meaning {
 }
 
 /// Returns the effect of a list of commands whose firewall commands fit together.
-fn understood(line: &str, interface: &str) -> Option<Meaning> {
-    let mut sum = Sum::default();
+fn understood(line: &str, interface: &str) -> Option<LineMeaning> {
+    let mut sum = LineSummary::default();
     for command in shell::commands(line)? {
         sum.joined_by_success &= command.needs_success;
         match rule::rule(&command.words, interface) {
@@ -70,7 +70,7 @@ fn sleep(words: &[String]) -> Option<Duration> {
 
 /// The commands of a line so far.
 #[derive(Debug)]
-struct Sum {
+struct LineSummary {
     opened: Vec<Ports>,
     closed: Vec<Ports>,
     open_for: Option<Duration>,
@@ -80,7 +80,7 @@ struct Sum {
     joined_by_success: bool,
 }
 
-impl Default for Sum {
+impl Default for LineSummary {
     fn default() -> Self {
         Self {
             opened: Vec::new(),
@@ -93,7 +93,7 @@ impl Default for Sum {
     }
 }
 
-impl Sum {
+impl LineSummary {
     fn open(&mut self, ports: Vec<Ports>) -> Option<()> {
         self.open_for.is_none().then_some(())?;
         // The line deletes the rule first to avoid a second one.
@@ -129,7 +129,7 @@ impl Sum {
         self.joined_by_success = true;
     }
 
-    fn meaning(self) -> Option<Meaning> {
+    fn meaning(self) -> Option<LineMeaning> {
         let Self {
             opened,
             closed,
@@ -157,7 +157,7 @@ impl Sum {
             (all && kept.is_empty()).then_some(())?;
         }
         let rest = (!kept.is_empty()).then_some(kept);
-        Some(Meaning { effect, rest })
+        Some(LineMeaning { effect, rest })
     }
 }
 
@@ -169,7 +169,7 @@ mod tests {
     const CLOSE: &str = "iptables -D INPUT -s %IP% -p tcp --dport 22 -j ACCEPT";
 
     fn summary(line: &str) -> String {
-        let Meaning { effect, rest } = Meaning::of(line, "eth0");
+        let LineMeaning { effect, rest } = LineMeaning::of(line, "eth0");
         let words = |ports: &[Ports]| {
             let ports: Vec<String> = ports.iter().map(Ports::to_string).collect();
             ports.join(" ")

@@ -38,7 +38,7 @@ use crate::{
 
 /// A converted file.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub struct Imported {
+pub struct ImportedConf {
     /// The configuration.
     pub toml: String,
     /// Notes about differences, in the order of the lines of knockd's file.
@@ -62,7 +62,7 @@ pub fn run(path: &Path, out: &mut impl Write, stderr: &mut impl Write) -> Result
             reason: format!("can't be read: {}", os_error::reason(&error, &file)),
         }])
     })?;
-    let Imported { toml, notes } = import_bytes(&bytes, &file)?;
+    let ImportedConf { toml, notes } = import_bytes(&bytes, &file)?;
     out.write_all(toml.as_bytes())
         .context("writing the configuration")?;
     for note in notes {
@@ -75,7 +75,7 @@ pub fn run(path: &Path, out: &mut impl Write, stderr: &mut impl Write) -> Result
 ///
 /// # Errors
 /// Returns every problem of the file.
-pub fn import_bytes(bytes: &[u8], file: &str) -> Result<Imported, Problems> {
+pub fn import_bytes(bytes: &[u8], file: &str) -> Result<ImportedConf, Problems> {
     let text = encoding::decode(bytes).map_err(|list| Problems {
         file: file.to_owned(),
         list,
@@ -87,7 +87,7 @@ pub fn import_bytes(bytes: &[u8], file: &str) -> Result<Imported, Problems> {
 ///
 /// # Errors
 /// Returns every problem of the file.
-pub fn import(text: &str, file: &str) -> Result<Imported, Problems> {
+pub fn import(text: &str, file: &str) -> Result<ImportedConf, Problems> {
     let conf = conf::parse(text).map_err(|list| Problems {
         file: file.to_owned(),
         list,
@@ -115,5 +115,5 @@ pub fn import(text: &str, file: &str) -> Result<Imported, Problems> {
     let (toml, _) = page.write();
     let mut notes = page.notes();
     notes.sort();
-    Ok(Imported { toml, notes })
+    Ok(ImportedConf { toml, notes })
 }

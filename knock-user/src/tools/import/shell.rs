@@ -2,7 +2,7 @@
 
 /// A command of a line, and the operator that joins it to the previous one.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub(super) struct Simple<'t> {
+pub(super) struct SimpleCommand<'t> {
     pub(super) words: Vec<String>,
     /// The text in the file.
     pub(super) text: &'t str,
@@ -14,7 +14,7 @@ pub(super) struct Simple<'t> {
 const SPECIAL: &str = "|&<>()$`*?[]{}~#\n";
 
 /// Returns the commands of a line, or `None` if it is more than a list of commands.
-pub(super) fn commands(line: &str) -> Option<Vec<Simple<'_>>> {
+pub(super) fn commands(line: &str) -> Option<Vec<SimpleCommand<'_>>> {
     let mut commands = Vec::new();
     let mut words = Words::default();
     let mut start = 0;
@@ -95,13 +95,13 @@ impl Words {
     }
 
     /// Ends a command; the shell refuses an empty one.
-    fn simple<'t>(&mut self, text: &'t str, needs_success: bool) -> Option<Simple<'t>> {
+    fn simple<'t>(&mut self, text: &'t str, needs_success: bool) -> Option<SimpleCommand<'t>> {
         self.end();
         let words = std::mem::take(&mut self.ended);
         let first = words.first()?;
         // An assignment or a keyword of the shell is more than a command.
         let is_plain = !first.contains('=') && !KEYWORDS.contains(&first.as_str());
-        is_plain.then(|| Simple {
+        is_plain.then(|| SimpleCommand {
             words,
             text: text.trim(),
             needs_success,

@@ -22,8 +22,8 @@ use clap::Args;
 use knock_sequence::{Ports, Protocol};
 
 use self::{
-    stanza::{AccessLine, Stanza},
-    user::Converted,
+    stanza::{AccessLine, AccessStanza},
+    user::ConvertedUser,
 };
 use crate::{
     config,
@@ -48,7 +48,7 @@ pub struct ImportOptions {
 
 /// A converted configuration.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
-pub struct Imported {
+pub struct ImportedAccess {
     /// The configuration.
     pub toml: String,
     /// The name and content of each key file.
@@ -68,7 +68,7 @@ pub struct Imported {
 pub fn run(options: &ImportOptions, out: &mut impl Write, stderr: &mut impl Write) -> Result<()> {
     let access = read(&options.access)?;
     let server = options.server.as_deref().map(read).transpose()?;
-    let Imported {
+    let ImportedAccess {
         toml,
         keys,
         notes,
@@ -122,8 +122,8 @@ fn read(path: &Path) -> Result<String, Problems> {
 }
 
 /// Converts the texts of access.conf and fwknopd.conf.
-pub fn import(access: &str, server: Option<&str>) -> Imported {
-    let mut imported = Imported::default();
+pub fn import(access: &str, server: Option<&str>) -> ImportedAccess {
+    let mut imported = ImportedAccess::default();
     let mut page = String::new();
     imported.server_notes = match server {
         Some(server) => head(server, &mut page),
@@ -243,7 +243,7 @@ impl DoorDraft {
 
 /// Returns the table of a user, and adds its doors and its key file.
 fn user_table(
-    converted: &Converted,
+    converted: &ConvertedUser,
     users: &mut Vec<String>,
     doors: &mut Vec<DoorDraft>,
     keys: &mut Vec<(String, String)>,
@@ -285,7 +285,7 @@ fn free(wanted: &str, is_free: impl Fn(&str) -> bool) -> String {
 }
 
 /// Returns a stanza as a comment with the reasons why it is left out.
-fn left_out(stanza: &Stanza, reasons: &[Problem]) -> String {
+fn left_out(stanza: &AccessStanza, reasons: &[Problem]) -> String {
     let reasons = reasons.iter().map(|problem| {
         let line = problem.line.unwrap_or(1);
         comment(&format!(

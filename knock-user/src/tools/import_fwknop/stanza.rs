@@ -13,7 +13,7 @@ pub(super) struct AccessLine {
 
 /// A stanza of access.conf: its SOURCE line and those that follow.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
-pub(super) struct Stanza {
+pub(super) struct AccessStanza {
     pub(super) lines: Vec<AccessLine>,
 }
 
@@ -55,7 +55,7 @@ impl fmt::Display for AccessLine {
     }
 }
 
-impl Stanza {
+impl AccessStanza {
     /// Returns the last line with a key, which is the one that counts.
     pub(super) fn get(&self, key: &str) -> Option<&AccessLine> {
         self.lines.iter().rev().find(|line| line.key == key)
@@ -103,12 +103,12 @@ pub(super) fn lines(text: &str) -> Vec<AccessLine> {
 }
 
 /// Divides lines into stanzas; returns those before the first one apart.
-pub(super) fn stanzas(all: Vec<AccessLine>) -> (Vec<AccessLine>, Vec<Stanza>) {
+pub(super) fn stanzas(all: Vec<AccessLine>) -> (Vec<AccessLine>, Vec<AccessStanza>) {
     let mut before = Vec::new();
-    let mut stanzas: Vec<Stanza> = Vec::new();
+    let mut stanzas: Vec<AccessStanza> = Vec::new();
     for line in all {
         if line.key == "SOURCE" {
-            stanzas.push(Stanza::default());
+            stanzas.push(AccessStanza::default());
         }
         match stanzas.last_mut() {
             Some(stanza) => stanza.lines.push(line),

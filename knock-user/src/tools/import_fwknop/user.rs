@@ -4,7 +4,7 @@ use jiff::{Timestamp, civil::Date};
 use knock_sequence::Ports;
 
 use super::{
-    stanza::{AccessLine, Stanza},
+    stanza::{AccessLine, AccessStanza},
     values::{prefix, words},
 };
 use crate::{
@@ -67,7 +67,7 @@ const MAX_FW_TIMEOUT_S: u64 = 300;
 
 /// A converted user.
 #[derive(Debug)]
-pub(super) struct Converted {
+pub(super) struct ConvertedUser {
     pub(super) name: String,
     /// The text of its table, with the place of the key file as `{file}`.
     pub(super) table: Vec<String>,
@@ -83,7 +83,7 @@ pub(super) struct Converted {
 ///
 /// # Errors
 /// Returns the lines that make it impossible, with the reasons.
-pub(super) fn convert(stanza: &Stanza, number: usize) -> Result<Converted, Vec<Problem>> {
+pub(super) fn convert(stanza: &AccessStanza, number: usize) -> Result<ConvertedUser, Vec<Problem>> {
     let mut user = UserDraft {
         stanza,
         wrong: Vec::new(),
@@ -125,7 +125,7 @@ pub(super) fn convert(stanza: &Stanza, number: usize) -> Result<Converted, Vec<P
     ];
     door.extend(target.map(|target| format!("target = {}", string(&target))));
     door.extend(commands);
-    Ok(Converted {
+    Ok(ConvertedUser {
         name,
         table,
         keys: keys.unwrap_or_default(),
@@ -136,7 +136,7 @@ pub(super) fn convert(stanza: &Stanza, number: usize) -> Result<Converted, Vec<P
 }
 
 struct UserDraft<'s> {
-    stanza: &'s Stanza,
+    stanza: &'s AccessStanza,
     /// Lines that make the stanza impossible.
     wrong: Vec<Problem>,
     /// Lines that have no effect, or another one.

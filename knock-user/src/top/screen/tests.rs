@@ -7,7 +7,7 @@ use crate::{
         list,
         status::{Counter, InterfaceAnswer, Shortfall},
     },
-    top::draw::{self, Look},
+    top::draw::{self, DrawStyle},
 };
 
 fn grant_of(source: &str, door: &str, seconds: f64, lasts_s: i64) -> ListedGrant {
@@ -50,15 +50,15 @@ fn status(counters: &[(&str, u64)]) -> status::Answer {
     }
 }
 
-fn state(counters: &[(&str, u64)], grants: Vec<ListedGrant>) -> News {
-    News::State(Box::new(status(counters)), list::Answer { grants })
+fn state(counters: &[(&str, u64)], grants: Vec<ListedGrant>) -> FeedEvent {
+    FeedEvent::State(Box::new(status(counters)), list::Answer { grants })
 }
 
-fn event(value: Value) -> News {
+fn event(value: Value) -> FeedEvent {
     let Value::Object(event) = value else {
         panic!("{value} is no event");
     };
-    News::Event(event)
+    FeedEvent::Event(event)
 }
 
 fn press(screen: &mut Screen, keys: &str) -> Vec<ScreenAnswer> {
@@ -78,7 +78,7 @@ fn press(screen: &mut Screen, keys: &str) -> Vec<ScreenAnswer> {
 fn lines(screen: &Screen, width: u16, height: u16, colours: bool) -> Vec<String> {
     let mut terminal = Terminal::new(TestBackend::new(width, height)).unwrap();
     terminal
-        .draw(|frame| draw::draw(frame, screen, Look { colours }))
+        .draw(|frame| draw::draw(frame, screen, DrawStyle { colours }))
         .unwrap();
     let buffer = terminal.backend().buffer();
     let cells = buffer.content().chunks(width.into());
@@ -171,7 +171,7 @@ fn without_colours_no_cell_has_one() {
     for (colours, expected) in [(true, true), (false, false)] {
         let mut terminal = Terminal::new(TestBackend::new(80, 24)).unwrap();
         terminal
-            .draw(|frame| draw::draw(frame, &screen, Look { colours }))
+            .draw(|frame| draw::draw(frame, &screen, DrawStyle { colours }))
             .unwrap();
         let cells = terminal.backend().buffer().content();
         let has = cells
@@ -199,7 +199,7 @@ fn what_is_wrong_is_shown_first() {
             ..InterfaceAnswer::default()
         });
     }
-    let news = News::State(Box::new(wrong), list::Answer::default());
+    let news = FeedEvent::State(Box::new(wrong), list::Answer::default());
     screen.take(news, Instant::now());
     let shown = lines(&screen, 80, 24, false);
     assert_eq!(
@@ -208,7 +208,10 @@ fn what_is_wrong_is_shown_first() {
     );
     assert_eq!(shown[1], "eth4         NOT PROTECTED: frames bypass it");
     assert!(shown[4].ends_with("(and 3 more)"), "{}", shown[4]);
-    screen.take(News::Gone("no process runs".to_owned()), Instant::now());
+    screen.take(
+        FeedEvent::Gone("no process runs".to_owned()),
+        Instant::now(),
+    );
     let shown = lines(&screen, 80, 24, false);
     assert!(shown[0].contains("NO ANSWER"), "{}", shown[0]);
 }
@@ -217,10 +220,10 @@ fn what_is_wrong_is_shown_first() {
 fn every_size_is_drawn() {
     let mut screen = filled(Instant::now());
     for mode in [
-        Mode::View,
-        Mode::Text(HELP.to_owned()),
-        Mode::Edit(Purpose::Grant, EditLine("x".repeat(200))),
-        Mode::Revoke(Prefix::of("2001:db8::1".parse().unwrap()), "d".repeat(64)),
+        KeyMode::View,
+        KeyMode::Text(HELP.to_owned()),
+        KeyMode::Edit(InputPurpose::Grant, EditLine("x".repeat(200))),
+        KeyMode::Revoke(Prefix::of("2001:db8::1".parse().unwrap()), "d".repeat(64)),
     ] {
         screen.mode = mode;
         for (width, height) in [(1, 1), (59, 24), (60, 12), (80, 24), (80, 11), (300, 100)] {
@@ -238,7 +241,7 @@ fn text_of_others_does_nothing_to_the_terminal() {
         event(json!({"time": bad, "event": bad, "source": bad, "door": bad, "because": bad})),
         Instant::now(),
     );
-    screen.take(News::Answer(Err(bad.to_owned())), Instant::now());
+    screen.take(FeedEvent::Answer(Err(bad.to_owned())), Instant::now());
     screen.status.interfaces[0].name = bad.to_owned();
     let shown = lines(&screen, 80, 24, false).join("\n");
     assert!(!shown.contains(['\x1b', '\u{202e}']), "{shown:?}");
@@ -392,13 +395,16 @@ fn answers_are_shown() {
         ),
     ] {
         let answer = answer.map(str::to_owned).map_err(str::to_owned);
-        screen.take(News::Answer(answer), Instant::now());
+        screen.take(FeedEvent::Answer(answer), Instant::now());
         let shown = lines(&screen, 80, 24, false);
         assert_eq!(shown[23], expected, "{name}");
     }
-    screen.take(News::Answer(Ok("one\ntwo\n".to_owned())), Instant::now());
+    screen.take(
+        FeedEvent::Answer(Ok("one\ntwo\n".to_owned())),
+        Instant::now(),
+    );
     let shown = lines(&screen, 80, 24, false).join("\n");
     assert!(shown.contains("press any key\none\ntwo"), "{shown}");
     press(&mut screen, "x");
-    assert_eq!(screen.mode, Mode::View);
+    assert_eq!(screen.mode, KeyMode::View);
 }

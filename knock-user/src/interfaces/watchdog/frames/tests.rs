@@ -227,7 +227,7 @@ fn counters_lead_to_findings() {
         let mut frames = Frames::default();
         let mut native = matches!(kind, Native | FrameKind::Card);
         for (place, &(seen, received, expected)) in steps.iter().enumerate() {
-            let look = Look {
+            let look = FrameCounts {
                 seen,
                 received,
                 now_ms: 1_000 * place as u64,
