@@ -11,6 +11,7 @@ use crate::target::{Families, parse_source};
 use clap::{Args, Parser, Subcommand};
 use knock_sequence::duration;
 use knock_sequence::{KnockSpec, Protocol};
+use std::ffi::OsString;
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -31,6 +32,7 @@ Examples:
   knock-client keygen
   knock-client example.org --spa knock1:D6poTt8oCXu3sLqfZfT2yW0sJDjPdwPGtzBmB0Cq4m8 --then-connect 22
   knock-client home
+  knock-client home --keep -- ssh home
   ssh -o 'ProxyCommand knock-client proxy %h %p' home
 
 Exit codes: 0 success (and connected, if asked to), 1 failure, 2 usage or configuration error";
@@ -40,6 +42,7 @@ const KNOCKS: &str = "Knocks";
 const ONE_TIME: &str = "One-time sequences";
 const TIME: &str = "Time-based sequences";
 const CONNECTION: &str = "Connection";
+const KEEP: &str = "Keeping it open";
 const ADDRESSES: &str = "Addresses";
 const OUTPUT: &str = "Profiles and output";
 
@@ -109,6 +112,22 @@ pub struct KnockArgs {
         display_order = 0
     )]
     pub then_connect: Option<ConnectTo>,
+
+    /// Keep the door open until Ctrl-C: renew before the grant ends, and when this machine's address changes
+    #[arg(long, help_heading = KEEP)]
+    pub keep: bool,
+
+    /// Renew as for a door that opens for this long [default: what the host answers, or 30s]
+    #[arg(long, value_name = "DURATION", value_parser = parse_timeout, requires = "keep", help_heading = KEEP)]
+    pub open_for: Option<Duration>,
+
+    /// End after this long without success [default: never]
+    #[arg(long, value_name = "DURATION", value_parser = parse_timeout, requires = "keep", help_heading = KEEP)]
+    pub give_up_after: Option<Duration>,
+
+    /// Run this command, and keep the door open until it ends
+    #[arg(last = true, value_name = "COMMAND", requires = "keep")]
+    pub command: Vec<OsString>,
 
     /// Print one JSON object per line for each knock, the connection or the failure
     #[arg(long, help_heading = OUTPUT)]

@@ -2,6 +2,7 @@
 
 use crate::connect::ConnectError;
 use crate::fwknop::ImportError;
+use crate::keep::KeepError;
 use crate::log::LogError;
 use crate::next_line::NextLineError;
 use crate::one_time::OneTimeError;
@@ -47,6 +48,9 @@ pub enum Failure {
     /// The key can't be made.
     #[error(transparent)]
     KeyFile(#[from] KeyFileError),
+    /// The door can't be kept open.
+    #[error(transparent)]
+    Keep(#[from] KeepError),
     /// The stanzas of fwknop can't be converted.
     #[error(transparent)]
     Import(#[from] ImportError),
@@ -124,6 +128,7 @@ impl Failure {
             | Self::Otp(_)
             | Self::Spa(_)
             | Self::KeyFile(_)
+            | Self::Keep(_)
             | Self::Import(_)
             | Self::NotSent(_)
             | Self::NoPort { .. }
@@ -131,6 +136,46 @@ impl Failure {
             | Self::NextLineOfNothing
             | Self::Resolve(_)
             | Self::Send(_)
+            | Self::Broken(_)
+            | Self::Log(_)
+            | Self::Output(_) => false,
+        }
+    }
+
+    /// Returns whether the cause can pass while a door is kept open: the network is away, the host restarts, or a
+    /// clock is being set.
+    #[must_use]
+    pub fn can_pass(&self) -> bool {
+        match self {
+            Self::Connect(_)
+            | Self::Reply(_)
+            | Self::Unanswered(_)
+            | Self::OpenButSilent { .. }
+            | Self::Resolve(_)
+            | Self::Send(_)
+            | Self::NotSent(_)
+            | Self::NextLine(_)
+            | Self::NoPort { .. }
+            | Self::Otp(OtpError::NoSource { .. } | OtpError::Zero(_) | OtpError::AllUsed(_)) => {
+                true
+            }
+            Self::Refused(refusal) => refusal.can_pass(),
+            Self::Otp(
+                OtpError::Which
+                | OtpError::Unreadable { .. }
+                | OtpError::NoVariable(_)
+                | OtpError::Bad { .. }
+                | OtpError::OtherFamily { .. },
+            )
+            | Self::NoKnocks { .. }
+            | Self::Profile(_)
+            | Self::Sequence(_)
+            | Self::OneTime(_)
+            | Self::Spa(_)
+            | Self::KeyFile(_)
+            | Self::Keep(_)
+            | Self::Import(_)
+            | Self::NextLineOfNothing
             | Self::Broken(_)
             | Self::Log(_)
             | Self::Output(_) => false,
@@ -162,6 +207,11 @@ impl Failure {
                 | SpaError::Key(KeyFileError::Bad { .. } | KeyFileError::NoHome),
             )
             | Self::KeyFile(KeyFileError::Bad { .. } | KeyFileError::NoHome)
+            | Self::Keep(
+                KeepError::Closes
+                | KeepError::WastesLines { .. }
+                | KeepError::ShorterThanPeriod { .. },
+            )
             | Self::Import(
                 ImportError::NoHome
                 | ImportError::Empty(_)
@@ -175,7 +225,10 @@ impl Failure {
                 | OneTimeError::Exhausted { .. },
             )
             | Self::Otp(
-                OtpError::Unreadable { .. } | OtpError::NoSource { .. } | OtpError::Zero(_),
+                OtpError::Unreadable { .. }
+                | OtpError::NoSource { .. }
+                | OtpError::Zero(_)
+                | OtpError::AllUsed(_),
             )
             | Self::Spa(SpaError::Key(
                 KeyFileError::Missing { .. }
@@ -192,6 +245,9 @@ impl Failure {
                 | KeyFileError::Unwritable { .. }
                 | KeyFileError::NoFiles { .. }
                 | KeyFileError::Random(_),
+            )
+            | Self::Keep(
+                KeepError::NotRun { .. } | KeepError::Signals(_) | KeepError::GaveUp { .. },
             )
             | Self::Import(ImportError::Unreadable { .. })
             | Self::NotSent(_)

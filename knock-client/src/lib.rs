@@ -30,6 +30,7 @@ mod exposure;
 mod failure;
 pub mod fwknop;
 mod home;
+pub mod keep;
 pub mod keygen;
 mod log;
 pub mod next_line;
@@ -46,6 +47,7 @@ mod send;
 pub mod sequence;
 pub mod spa;
 mod target;
+mod waiting;
 
 pub use crate::connect::{
     Attempted, ConnectError, Connected, FailedConnect, Knocked, connect, connect_any,
@@ -55,11 +57,13 @@ pub use crate::log::{Log, LogError};
 pub use crate::report::{ReportStyle, Reporter, Sends};
 pub use crate::send::{SendError, SendOptions, Sent, send, send_with};
 pub use crate::target::{Family, ResolveError, Resolved, Target};
+pub use crate::waiting::Waiting;
 pub use knock_sequence::{Invalid, Knock, KnockSpec, Protocol, Sequence};
 
-use crate::plan::{KnockPlan, KnockSource, Method};
+use crate::plan::{KnockPlan, KnockSource, Method, Rounds};
 use crate::reply::{ConnectTo, ReplyListener, wait_for_reply};
 use crate::target::Families;
+use knock_sequence::duration::spell;
 use std::io::Write;
 use std::net::TcpStream;
 
@@ -88,9 +92,9 @@ pub fn run(
         Method::Packet(spa) => return spa::run(spa, plan, &targets, report),
     };
     let mut retry = 0;
-    let mut round = 0;
+    let mut rounds = Rounds::default();
     loop {
-        let (mut knocked, listeners, last) = knock(plan, source, &targets, &mut round, report)?;
+        let (mut knocked, listeners, last) = knock(plan, source, &targets, &mut rounds, report)?;
         let Some(goal) = plan.then_connect else {
             return Ok(None);
         };
@@ -120,7 +124,11 @@ fn connect_to(
         (ConnectTo::Port(port), _) => port,
         (ConnectTo::Reply, None) => return Ok(None),
         (ConnectTo::Reply, Some(last)) => {
-            match wait_for_reply(knocked, listeners, last, plan.timeout) {
+            report
+                .waits_for(|| format!("the reply of {}, up to {}", plan.host, spell(plan.timeout)));
+            let reply = wait_for_reply(knocked, listeners, last, plan.timeout);
+            report.has_waited();
+            match reply {
                 Some(reply) => {
                     let reply = reply?;
                     *knocked = knocked.drain(..).skip(reply.place).take(1).collect();
@@ -131,7 +139,12 @@ fn connect_to(
             }
         }
     };
-    let Some(connected) = connect_any(knocked, port, plan.timeout) else {
+    if let Some(first) = knocked.first() {
+        report.waits_for_port(port, first.target, plan.timeout);
+    }
+    let connected = connect_any(knocked, port, plan.timeout);
+    report.has_waited();
+    let Some(connected) = connected else {
         return Ok(None);
     };
     let (target, stream, connected) = connected.map_err(|error| error.after(plan.method.sent()))?;
@@ -141,16 +154,16 @@ fn connect_to(
 
 fn resolve(plan: &KnockPlan, report: &mut Reporter<impl Write>) -> Result<Vec<Target>, Failure> {
     let host = &plan.host;
-    let (targets, others) = if plan.families == Families::DualStack {
-        (Target::resolve_both(host)?, Vec::new())
+    report.waits_for(|| format!("the address of {host}"));
+    let found = if plan.families == Families::DualStack {
+        Target::resolve_both(host).map(|targets| (targets, Vec::new()))
     } else {
-        let Resolved { first, others } = Target::resolve(host, plan.families.only())?;
-        (vec![first], others)
+        Target::resolve(host, plan.families.only())
+            .map(|Resolved { first, others }| (vec![first], others))
     };
-    let sends = match plan.method {
-        Method::Knocks(_) => Sends::Knocks,
-        Method::Packet(_) => Sends::Packets,
-    };
+    report.has_waited();
+    let (targets, others) = found?;
+    let sends = plan.method.sends();
     report.resolved(sends, host, &targets, &others);
     Ok(targets)
 }
@@ -158,12 +171,12 @@ fn resolve(plan: &KnockPlan, report: &mut Reporter<impl Write>) -> Result<Vec<Ta
 /// The hosts that were knocked on, the listeners for their replies, and the last knock.
 type KnocksDone = (Vec<Knocked>, Vec<ReplyListener>, Option<Knock>);
 
-/// Knocks on each address, and succeeds if one works. `round` counts the sequences.
+/// Knocks on each address, and succeeds if one works. `rounds` selects the sequences.
 fn knock(
     plan: &KnockPlan,
     source: &KnockSource,
     targets: &[Target],
-    round: &mut u32,
+    rounds: &mut Rounds,
     report: &mut Reporter<impl Write>,
 ) -> Result<KnocksDone, Failure> {
     let mut knocked = Vec::new();
@@ -172,13 +185,26 @@ fn knock(
     let mut failed = None;
     let send_options = plan.send_options();
     for &target in targets {
+        if plan.next_line.is_some() {
+            report.waits_for(|| {
+                format!("the number of the next line, up to {}", spell(plan.timeout))
+            });
+        }
         let line = plan.next_line(&target)?;
-        let (knocks, taken) = source.next(line, &target, *round)?;
-        *round = round.wrapping_add(1);
+        report.has_waited();
+        let (knocks, taken) = source.next(line, &target, rounds)?;
         if let Some(taken) = taken {
             report.taken(&taken);
         }
         let of = knocks.len();
+        if plan.handshake {
+            report.waits_for(|| {
+                format!(
+                    "the handshakes of {target}, up to {} each",
+                    spell(plan.timeout)
+                )
+            });
+        }
         let sent = send_with(&target, &knocks, send_options, |number, knock| {
             last = Some(knock);
             report.knock(number, of, knock, &target);
@@ -186,6 +212,7 @@ fn knock(
                 report.flush();
             }
         });
+        report.has_waited();
         match sent {
             Ok(Sent {
                 last: last_knock,

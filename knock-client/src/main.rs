@@ -4,7 +4,7 @@ use clap::Parser;
 use knock_client::cli::{Cli, Command, KnockArgs, Proxy};
 use knock_client::plan::KnockPlan;
 use knock_client::{
-    Failure, ReportStyle, Reporter, Sequence, fwknop, keygen, proxy, run, sequence,
+    Failure, ReportStyle, Reporter, Sequence, Waiting, fwknop, keep, keygen, proxy, run, sequence,
 };
 use std::io::{self, IsTerminal, Write};
 use std::process::ExitCode;
@@ -12,6 +12,7 @@ use std::process::ExitCode;
 fn main() -> ExitCode {
     let Cli { command, args } = Cli::parse();
     match command {
+        None if args.keep => keep_open(&args),
         None => knock(&args),
         Some(Command::Proxy(proxy)) => pass(&proxy),
         Some(Command::Keygen(args)) => {
@@ -25,6 +26,9 @@ fn main() -> ExitCode {
 
 fn knock(args: &KnockArgs) -> ExitCode {
     let mut report = Reporter::new(args.style(), io::stdout());
+    if args.style() != ReportStyle::Json {
+        report = report.with_waiting(waiting());
+    }
     let plan = KnockPlan::of_args(args, &mut |host| ask(host, args));
     let done = plan.and_then(|plan| run(&plan, &mut report));
     if let Err(failure) = &done {
@@ -44,6 +48,51 @@ fn knock(args: &KnockArgs) -> ExitCode {
     exit_code(done.and(written))
 }
 
+/// Keeps the door open, and returns the exit code of the command, if there is one.
+fn keep_open(args: &KnockArgs) -> ExitCode {
+    let options = keep::KeepOptions {
+        command: args.command.clone(),
+        give_up_after: args.give_up_after,
+    };
+    let is_json = args.style() == ReportStyle::Json;
+    let reports = || {
+        // Standard output belongs to the command.
+        let out: Box<dyn Write + Send> = match options.command.is_empty() {
+            true => Box::new(io::stdout()),
+            false => Box::new(io::stderr()),
+        };
+        let report = Reporter::new(args.style(), out);
+        match is_json {
+            true => report,
+            false => report.with_waiting(waiting()),
+        }
+    };
+    let plan = match KnockPlan::of_args(args, &mut |host| ask(host, args)) {
+        Ok(plan) => plan,
+        Err(failure) => {
+            let mut report = reports();
+            report.failed(&failure);
+            return match (is_json, report.finish()) {
+                (true, Ok(())) => exit_code::<()>(Err(failure)),
+                (true | false, _) => ended(Err(failure)),
+            };
+        }
+    };
+    match keep::run(&plan, &options, reports) {
+        Ok(code) => ExitCode::from(code),
+        // JSON output already has the failure.
+        Err(failure) if is_json && !matches!(failure, Failure::Output(_)) => {
+            exit_code::<()>(Err(failure))
+        }
+        Err(failure) => ended(Err(failure)),
+    }
+}
+
+/// Prints what the program waits for to standard error.
+fn waiting() -> Waiting {
+    Waiting::new(print_line)
+}
+
 /// Relays a connection. Standard output carries its data, so events go to standard error.
 fn pass(proxy: &Proxy) -> ExitCode {
     let out: Box<dyn Write> = if proxy.options.verbose {
@@ -51,7 +100,7 @@ fn pass(proxy: &Proxy) -> ExitCode {
     } else {
         Box::new(io::sink())
     };
-    let mut report = Reporter::new(ReportStyle::Verbose, out);
+    let mut report = Reporter::new(ReportStyle::Verbose, out).with_waiting(waiting());
     let connected = KnockPlan::of_proxy(proxy).and_then(|plan| run(&plan, &mut report));
     if let Err(failure) = &connected {
         report.failed(failure);
@@ -101,8 +150,12 @@ fn close_stdout() -> io::Result<()> {
 }
 
 fn print(failure: &Failure) {
+    print_line(&failure.to_string());
+}
+
+fn print_line(text: &str) {
     // Texts of files and servers can contain control characters for the terminal.
-    let text: String = failure.to_string().chars().map(shown).collect();
+    let text: String = text.chars().map(shown).collect();
     // A closed standard error has no reader to inform.
     let _gone = writeln!(io::stderr(), "knock-client: {text}");
 }

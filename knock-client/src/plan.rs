@@ -7,14 +7,16 @@ use crate::failure::Failure;
 use crate::home;
 use crate::next_line::NextLineAddress;
 use crate::one_time::{self, TakenLine};
-use crate::otp::{self, CheckedOtp};
+use crate::otp::{self, CheckedOtp, OtpError};
 use crate::profile::{self, Profile};
 use crate::reply::ConnectTo;
+use crate::report::Sends;
 use crate::send::SendOptions;
 use crate::sequence;
 use crate::spa::{CheckedSpa, SpaError};
 use crate::target::{Families, Target};
 use knock_sequence::{KnockSpec, Sequence};
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -44,6 +46,8 @@ pub struct KnockPlan {
     pub timeout: Duration,
     /// How many times to knock again.
     pub retries: u32,
+    /// How long the door stays open after a knock, if that is known.
+    pub open_for: Option<Duration>,
     /// Which versions of IP.
     pub families: Families,
     /// The log file.
@@ -72,6 +76,15 @@ impl Method {
             Self::Packet(_) => Attempted::Packet,
         }
     }
+
+    /// Returns what is sent, in short.
+    #[must_use]
+    pub const fn sends(&self) -> Sends {
+        match self {
+            Self::Knocks(_) => Sends::Knocks,
+            Self::Packet(_) => Sends::Packets,
+        }
+    }
 }
 
 /// Where the knocks come from.
@@ -83,6 +96,34 @@ pub enum KnockSource {
     OneTime(PathBuf),
     /// The time-based sequence of the current period.
     Otp(CheckedOtp),
+}
+
+/// The sequences that a run has sent, which decides about the next time-based one.
+#[derive(Clone, Debug, Default)]
+pub struct Rounds {
+    count: u32,
+    /// The periods whose sequences were sent, if none may be sent twice.
+    used: Option<BTreeSet<u64>>,
+}
+
+impl Rounds {
+    /// Never sends a time-based sequence twice.
+    #[must_use]
+    pub fn unused() -> Self {
+        Self {
+            count: 0,
+            used: Some(BTreeSet::new()),
+        }
+    }
+
+    fn of_otp(&mut self, otp: &CheckedOtp, target: &Target) -> Result<Sequence, OtpError> {
+        let round = self.count;
+        self.count = self.count.wrapping_add(1);
+        match &mut self.used {
+            None => otp.sequence(target, round),
+            Some(used) => otp.unused_sequence(target, used),
+        }
+    }
 }
 
 /// Asks a person for the knocks of a host; `None` without an answer.
@@ -108,6 +149,7 @@ impl KnockPlan {
         }
         Ok(Self {
             then_connect,
+            open_for: args.open_for.or(plan.open_for),
             ..plan
         })
     }
@@ -172,6 +214,7 @@ impl KnockPlan {
             then_connect: profile.then_connect,
             timeout: options.timeout.or(profile.timeout).unwrap_or(TIMEOUT),
             retries: options.retries.or(profile.retries).unwrap_or(0),
+            open_for: profile.open_for,
             families: options.families().or(profile.family).unwrap_or_default(),
             log: options.log.clone().or(profile.log),
             warnings,
@@ -208,7 +251,7 @@ impl KnockPlan {
 
 impl KnockSource {
     /// Returns the knocks to send to a target now, and the line of the one-time file they were taken
-    /// from: `line`, or the next unused one. `round` is the number of sequences before this one.
+    /// from: `line`, or the next unused one. `rounds` has the sequences before this one.
     ///
     /// # Errors
     ///
@@ -217,11 +260,11 @@ impl KnockSource {
         &self,
         line: Option<usize>,
         target: &Target,
-        round: u32,
+        rounds: &mut Rounds,
     ) -> Result<(Sequence, Option<TakenLine>), Failure> {
         match self {
             Self::Sequence(knocks) => Ok((knocks.clone(), None)),
-            Self::Otp(otp) => Ok((otp.sequence(target, round)?, None)),
+            Self::Otp(otp) => Ok((rounds.of_otp(otp, target)?, None)),
             Self::OneTime(file) => {
                 let taken = match line {
                     Some(line) => one_time::take_line(file, line)?,

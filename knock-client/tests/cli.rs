@@ -4,7 +4,7 @@
 
 mod peers;
 
-use peers::{KnockPort, LOOPBACKS, OpenPort, ReservedPort};
+use peers::{KnockPort, LOOPBACKS, OpenPort, ReservedPort, SilentPort};
 use std::io::{BufRead, BufReader};
 use std::process::{Command, Stdio};
 use std::thread;
@@ -72,25 +72,25 @@ fn wrong_usage_is_reported_and_exits_with_2() {
             "no host",
             &[],
             "error: the following required arguments were not provided:\n  <HOST>\n\n\
-             Usage: knock-client <HOST> [KNOCK]...",
+             Usage: knock-client <HOST> [KNOCK]... [-- <COMMAND>...]",
         ),
         (
             "both families",
             &["h", "1", "-4", "-6"],
             "error: the argument '-4' cannot be used with '-6'\n\n\
-             Usage: knock-client -4 <HOST> <KNOCK>...",
+             Usage: knock-client -4 <HOST> <KNOCK>... [-- <COMMAND>...]",
         ),
         (
             "one family, and both",
             &["h", "1", "-4", "--dual-stack"],
             "error: the argument '-4' cannot be used with '--dual-stack'\n\n\
-             Usage: knock-client -4 <HOST> <KNOCK>...",
+             Usage: knock-client -4 <HOST> <KNOCK>... [-- <COMMAND>...]",
         ),
         (
             "knocks from two places",
             &["h", "1", "--file", "x"],
             "error: the argument '[KNOCK]...' cannot be used with '--file <FILE>'\n\n\
-             Usage: knock-client <HOST> <KNOCK>...",
+             Usage: knock-client <HOST> <KNOCK>... [-- <COMMAND>...]",
         ),
     ];
     for (name, words, error) in rows {
@@ -111,6 +111,31 @@ fn an_error_about_a_file_moves_no_cursor() {
     assert_eq!(outcome.code, Some(2), "{}", outcome.err);
     assert!(outcome.err.contains("\\u{1b}[2J\\u{7}"), "{}", outcome.err);
     assert!(!outcome.err.contains('\u{1b}'), "{:?}", outcome.err);
+}
+
+#[test]
+fn a_long_wait_is_explained() {
+    let silent = SilentPort::new(LOOPBACKS[0]);
+    let port = silent.port().to_string();
+    let words = [
+        "127.0.0.1",
+        "udp/9",
+        "--then-connect",
+        &port,
+        "--timeout",
+        "3s",
+    ];
+    let outcome = knock_client(&words);
+    let expected = format!("knock-client: waiting for tcp/{port} on 127.0.0.1 to open, up to 3s");
+    assert_eq!(
+        outcome.err.lines().next(),
+        Some(&*expected),
+        "{}",
+        outcome.err
+    );
+    assert_eq!(outcome.code, Some(1));
+    let outcome = knock_client(&[&words[..], &["--json"]].concat());
+    assert_eq!(outcome.err, "", "a program reads only the events");
 }
 
 #[test]
@@ -277,7 +302,7 @@ fn a_port_that_never_opens_is_reported_within_the_limit() {
 #[test]
 fn a_port_that_stays_silent_is_reported_as_closed() {
     let ip = LOOPBACKS[0];
-    let (knock_port, silent) = (KnockPort::bind(ip), peers::SilentPort::new(ip));
+    let (knock_port, silent) = (KnockPort::bind(ip), SilentPort::new(ip));
     let (knock, port) = (
         format!("udp/{}", knock_port.port()),
         silent.port().to_string(),
@@ -303,7 +328,7 @@ fn a_port_that_stays_silent_is_reported_as_closed() {
 #[test]
 fn the_advice_fits_what_was_sent() {
     let ip = LOOPBACKS[0];
-    let silent = peers::SilentPort::new(ip);
+    let silent = SilentPort::new(ip);
     let port = silent.port().to_string();
     let directory = tempfile::tempdir().expect("a directory");
     let once = directory.path().join("once");

@@ -13,6 +13,7 @@ use knock_sequence::Sequence;
 use knock_sequence::duration::spell;
 use knock_sequence::otp::{self, PERIOD, SecretError, TimeBased};
 use serde::Deserialize;
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::io;
 use std::net::IpAddr;
@@ -97,7 +98,13 @@ pub enum OtpError {
         "the sequence of this period has a knock on port 0, which cannot be sent: try again in {}", spell(*.0)
     )]
     Zero(Duration),
+    /// The sequences of all periods that the server accepts were sent.
+    #[error("each sequence opens once, and those of this time were sent: the next one begins in {}", spell(*.0))]
+    AllUsed(Duration),
 }
+
+/// The periods that a server accepts, counted from the current one, in the order in which they are tried.
+const AWAY: [i64; 3] = [0, 1, -1];
 
 /// The checked settings, from which sequences are derived.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -183,9 +190,53 @@ impl CheckedOtp {
     }
 
     fn sequence_at(&self, now: u64, target: &Target, round: u32) -> Result<Sequence, OtpError> {
-        let away = [0, 1, -1][round as usize % 3];
-        let length = self.sequences.period.as_secs();
-        let period = (now / length).saturating_add_signed(away);
+        let away = AWAY[round as usize % AWAY.len()];
+        let period = (now / self.period().as_secs()).saturating_add_signed(away);
+        self.sequence_of(period, now, target)
+    }
+
+    /// Returns the period.
+    #[must_use]
+    pub fn period(&self) -> Duration {
+        self.sequences.period
+    }
+
+    /// Returns the knocks of a period that the server accepts now and that is not in `used`, and adds it.
+    ///
+    /// # Errors
+    ///
+    /// All of them are used, or as for [`sequence`](Self::sequence).
+    pub fn unused_sequence(
+        &self,
+        target: &Target,
+        used: &mut BTreeSet<u64>,
+    ) -> Result<Sequence, OtpError> {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH);
+        self.unused_sequence_at(now.unwrap_or_default().as_secs(), target, used)
+    }
+
+    fn unused_sequence_at(
+        &self,
+        now: u64,
+        target: &Target,
+        used: &mut BTreeSet<u64>,
+    ) -> Result<Sequence, OtpError> {
+        let length = self.period().as_secs();
+        let current = now / length;
+        used.retain(|&period| period >= current.saturating_sub(1));
+        let mut accepted = AWAY
+            .map(|away| current.saturating_add_signed(away))
+            .into_iter();
+        let period = accepted.find(|period| !used.contains(period));
+        let left = Duration::from_secs(length - now % length);
+        let period = period.ok_or(OtpError::AllUsed(left))?;
+        let sequence = self.sequence_of(period, now, target)?;
+        used.insert(period);
+        Ok(sequence)
+    }
+
+    fn sequence_of(&self, period: u64, now: u64, target: &Target) -> Result<Sequence, OtpError> {
+        let length = self.period().as_secs();
         let mut sources = vec![None];
         if self.sequences.bind_source {
             sources.push(Some(self.source(target)?));
@@ -238,6 +289,39 @@ mod tests {
     fn words(sequence: &[Knock]) -> String {
         let words: Vec<String> = sequence.iter().map(ToString::to_string).collect();
         words.join(" ")
+    }
+
+    #[test]
+    fn no_sequence_is_sent_twice() {
+        let otp = OtpSettings {
+            bind_source: Some(false),
+            ..settings("AAgR%XXx30O$#")
+        };
+        let otp = otp.check().expect("settings");
+        let mut used = BTreeSet::new();
+        // The period is 45 s: three are accepted at a time.
+        for (name, now, expected) in [
+            ("the current one", 450, Ok(10)),
+            ("the next one", 451, Ok(11)),
+            ("the previous one", 452, Ok(9)),
+            ("none", 453, Err("begins in 42s")),
+            ("a period later, the one after it", 495, Ok(12)),
+            ("and none", 496, Err("begins in 44s")),
+            ("two periods later", 540, Ok(13)),
+        ] {
+            let found = otp.unused_sequence_at(now, &target("192.0.2.1"), &mut used);
+            match (found, expected) {
+                (Ok(found), Ok(period)) => {
+                    let whole = otp.sequence_at(period * 45, &target("192.0.2.1"), 0);
+                    assert_eq!(found, whole.expect("a sequence"), "{name}");
+                }
+                (Err(error), Err(text)) => {
+                    let error = error.to_string();
+                    assert!(error.ends_with(text), "{name}: {error}");
+                }
+                (found, _) => panic!("{name}: {found:?}"),
+            }
+        }
     }
 
     /// The expected knocks were computed by knockd's fork.

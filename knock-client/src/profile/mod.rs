@@ -74,6 +74,9 @@ pub struct Profile {
     /// Whether each TCP knock completes a connection.
     #[serde(default)]
     pub handshake: bool,
+    /// How long the door stays open after a knock.
+    #[serde(default, deserialize_with = "values::duration")]
+    pub open_for: Option<Duration>,
     /// How many times to knock again.
     pub retries: Option<u32>,
     /// Which versions of IP.

@@ -65,6 +65,23 @@ pub(super) enum ReportLine {
         attempt: u32,
         after_us: u64,
     },
+    Kept {
+        seconds: u64,
+        next_ms: u64,
+    },
+    Moved {
+        address: String,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        previous: Option<String>,
+    },
+    NotRenewed {
+        #[serde(skip_serializing_if = "Option::is_none")]
+        next_ms: Option<u64>,
+        message: String,
+    },
+    Ended {
+        seconds: u64,
+    },
     Failed(Failed),
 }
 
@@ -81,7 +98,7 @@ pub(super) struct Failed {
     message: String,
 }
 
-/// Why a run failed, in a word. docs/client.md lists the words; `ValueEnum` enumerates them.
+/// Why a run failed, in a word. docs/client-json.md lists the words; `ValueEnum` enumerates them.
 #[derive(Clone, Copy, Debug, Serialize, clap::ValueEnum)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum FailureReason {
@@ -91,6 +108,7 @@ pub(super) enum FailureReason {
     OneTime,
     Otp,
     Spa,
+    Keep,
     NextLine,
     Broken,
     Log,
@@ -152,6 +170,7 @@ impl From<&Failure> for Failed {
             Failure::Spa(_) | Failure::KeyFile(_) | Failure::Import(_) => {
                 plain(FailureReason::Spa, None)
             }
+            Failure::Keep(_) => plain(FailureReason::Keep, None),
             Failure::NotSent(error) => plain(FailureReason::Unsent, Some(error.port.number())),
             Failure::Unanswered(error) => plain(FailureReason::Unanswered, error.not_connected),
             Failure::Refused(_) => plain(FailureReason::NotOpened, None),
@@ -201,7 +220,7 @@ mod tests {
     use clap::ValueEnum as _;
     use std::collections::BTreeMap;
 
-    const PAGE: &str = include_str!("../../../docs/client.md");
+    const PAGE: &str = include_str!("../../../docs/client-json.md");
 
     /// The words in backquotes of each cell but the last, in the table whose first column has this name.
     fn table(column: &str) -> Vec<Vec<Vec<&'static str>>> {
@@ -228,6 +247,10 @@ mod tests {
             | ReportLine::Retry { .. }
             | ReportLine::Replied { .. }
             | ReportLine::Connected { .. }
+            | ReportLine::Kept { .. }
+            | ReportLine::Moved { .. }
+            | ReportLine::NotRenewed { .. }
+            | ReportLine::Ended { .. }
             | ReportLine::Failed(_) => {}
         }
         vec![
@@ -278,6 +301,19 @@ mod tests {
                 attempt: 1,
                 after_us: 1,
             },
+            ReportLine::Kept {
+                seconds: 1,
+                next_ms: 1,
+            },
+            ReportLine::Moved {
+                address: String::new(),
+                previous: Some(String::new()),
+            },
+            ReportLine::NotRenewed {
+                next_ms: Some(1),
+                message: String::new(),
+            },
+            ReportLine::Ended { seconds: 1 },
             ReportLine::Failed(Failed {
                 reason: FailureReason::Otp,
                 port: Some(1),

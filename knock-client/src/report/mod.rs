@@ -1,5 +1,6 @@
 //! Reports what happens, as text or as JSON.
 
+mod keep;
 mod lines;
 
 use self::lines::{Failed, ReportLine, microseconds};
@@ -9,7 +10,9 @@ use crate::log::Log;
 use crate::one_time::TakenLine;
 use crate::spa::{Answered, CheckedSpa, SentPacket};
 use crate::target::{Target, list};
+use crate::waiting::Waiting;
 use knock_sequence::Knock;
+use knock_sequence::duration::spell;
 use std::fmt::Display;
 use std::io::{self, BufWriter, Write};
 use std::time::Duration;
@@ -47,6 +50,7 @@ pub struct Reporter<W: Write> {
     has_several: bool,
     sends: Sends,
     error: Option<Failure>,
+    waiting: Option<Waiting>,
 }
 
 impl<W: Write> Reporter<W> {
@@ -59,7 +63,41 @@ impl<W: Write> Reporter<W> {
             has_several: false,
             sends: Sends::Knocks,
             error: None,
+            waiting: None,
         }
+    }
+
+    /// Has `waiting` print what the run waits for.
+    #[must_use]
+    pub fn with_waiting(self, waiting: Waiting) -> Self {
+        Self {
+            waiting: Some(waiting),
+            ..self
+        }
+    }
+
+    /// Names what the run waits for from now on.
+    pub(crate) fn waits_for(&self, text: impl FnOnce() -> String) {
+        if let Some(waiting) = &self.waiting {
+            waiting.set(Some(format!("waiting for {}", text())));
+        }
+    }
+
+    /// Waits for a TCP port to open.
+    pub(crate) fn waits_for_port(&self, port: u16, target: Target, limit: Duration) {
+        self.waits_for(|| format!("tcp/{port} on {target} to open, up to {}", spell(limit)));
+    }
+
+    /// The wait has ended.
+    pub(crate) fn has_waited(&self) {
+        if let Some(waiting) = &self.waiting {
+            waiting.set(None);
+        }
+    }
+
+    /// Prints no further waits.
+    pub(crate) fn end_waiting(&mut self) {
+        self.waiting = None;
     }
 
     /// Writes every later line to `log`, too.

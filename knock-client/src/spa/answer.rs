@@ -85,6 +85,7 @@ impl std::error::Error for Unanswered {}
 pub struct Refusal {
     text: String,
     is_passing: bool,
+    can_pass: bool,
 }
 
 impl Refusal {
@@ -92,6 +93,13 @@ impl Refusal {
     #[must_use]
     pub fn is_worth_a_retry(&self) -> bool {
         self.is_passing
+    }
+
+    /// Returns whether the host may comply later, without a change of its configuration: this machine can move, and
+    /// a clock can be set.
+    #[must_use]
+    pub fn can_pass(&self) -> bool {
+        self.can_pass
     }
 }
 
@@ -222,7 +230,16 @@ impl Answered {
                 false,
             ),
         };
-        Some(Refusal { text, is_passing })
+        let can_pass = is_passing
+            || matches!(
+                AnswerMeaning::of(self.answer.outcome),
+                AnswerMeaning::Elsewhere | AnswerMeaning::Stale
+            );
+        Some(Refusal {
+            text,
+            is_passing,
+            can_pass,
+        })
     }
 
     /// Returns what the host did, in words.

@@ -14,7 +14,8 @@ mod words;
 
 pub use answer::{Answered, Refusal, Unanswered};
 pub use key_file::{KeyFileError, create, default_path, read};
+pub(crate) use packet::StampClock;
 pub use packet::{NotSent, SentPacket};
-pub(crate) use run::run;
+pub(crate) use run::{open, run};
 pub use settings::{CheckedSpa, SpaError, SpaOptions, SpaSettings};
 pub use words::{DoorName, GrantTime, HostPublicKey, PacketPort};

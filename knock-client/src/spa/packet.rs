@@ -46,7 +46,7 @@ pub struct NotSent {
 
 /// The stamps of a run: each is greater than the one before, even if the clock is set back.
 #[derive(Debug, Default)]
-pub(super) struct StampClock {
+pub(crate) struct StampClock {
     last: u64,
 }
 

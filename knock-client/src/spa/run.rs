@@ -9,6 +9,7 @@ use crate::plan::KnockPlan;
 use crate::reply::ConnectTo;
 use crate::report::Reporter;
 use crate::target::Target;
+use knock_sequence::duration::spell;
 use std::io::Write;
 use std::net::{IpAddr, TcpStream};
 use std::sync::mpsc::{self, RecvTimeoutError, Sender};
@@ -101,6 +102,50 @@ fn send(
     }
 }
 
+/// What the host has opened.
+pub(crate) struct Opened {
+    /// How long, if it was asked for an answer: the shortest time of its addresses.
+    pub(crate) time: Option<Duration>,
+    /// The addresses where the door is open, as far as that is known.
+    pub(crate) hosts: Vec<Knocked>,
+    /// The TCP port that an answer names.
+    pub(crate) port: Option<u16>,
+}
+
+/// Sends a packet to each address and waits for the answers, without a connection.
+///
+/// # Errors
+///
+/// No packet was sent, or no address opened the door.
+pub(crate) fn open(
+    spa: &CheckedSpa,
+    plan: &KnockPlan,
+    targets: &[Target],
+    stamps: &mut StampClock,
+    are_result: bool,
+    report: &mut Reporter<impl Write>,
+) -> Result<Opened, Failure> {
+    let sent = send(spa, plan, targets, stamps, report)?;
+    let mut hosts: Vec<Knocked> = sent.iter().map(SentPacket::knocked).collect();
+    let (mut time, mut port) = (None, None);
+    if let (true, Some(first)) = (spa.answer, sent.first().map(|sent| sent.target)) {
+        let answers = Answers {
+            are_result,
+            ..Answers::new(spa, &sent, first, spa.answer_timeout)
+        };
+        let answers = wait_for_all(answers, sent, report)?;
+        let open = answers
+            .answered()
+            .filter(|(answered, _)| answered.is_open());
+        let open: Vec<Answered> = open.map(|(answered, _)| answered).collect();
+        hosts.retain(|host| open.iter().any(|answered| answered.target == host.target));
+        let seconds = open.iter().map(|answered| answered.answer.seconds).min();
+        time = seconds.map(|seconds| Duration::from_secs(seconds.into()));
+        port = open.iter().find_map(|answered| answered.answer.port);
+    }
+    Ok(Opened { time, hosts, port })
+}
+
 fn finish(
     spa: &CheckedSpa,
     plan: &KnockPlan,
@@ -116,12 +161,8 @@ fn finish(
         Some(ConnectTo::Reply) | None => spa.answer_timeout,
     };
     let answers = Answers {
-        spa,
-        asked: sent.iter().map(|sent| sent.source).collect(),
-        received: vec![None; sent.len()],
-        first,
-        limit,
         are_result: plan.then_connect.is_none(),
+        ..Answers::new(spa, &sent, first, limit)
     };
     match (plan.then_connect, spa.answer) {
         (None, false) => Ok(None),
@@ -130,9 +171,11 @@ fn finish(
             Ok(None)
         }
         (Some(ConnectTo::Port(port)), false) => {
+            report.waits_for_port(port, first, plan.timeout);
             let Some(ended) = connect_any(&knocked, port, plan.timeout) else {
                 return Ok(None);
             };
+            report.has_waited();
             let (target, stream, connected) =
                 ended.map_err(|error| error.after(Attempted::Packet))?;
             report.connected(&target, port, &connected);
@@ -144,6 +187,7 @@ fn finish(
             let (place, port) = wait_for_port(answers, sent, report)?;
             report.flush();
             let knocked: Vec<Knocked> = knocked.into_iter().skip(place).take(1).collect();
+            report.waits_for_port(port, first, plan.timeout);
             let Some(ended) = connect_any(&knocked, port, plan.timeout) else {
                 return Ok(None);
             };
@@ -155,12 +199,13 @@ fn finish(
 }
 
 /// Waits for the answers to all packets; the host must comply with one of them.
-fn wait_for_all(
-    mut answers: Answers<'_>,
+fn wait_for_all<'a>(
+    mut answers: Answers<'a>,
     sent: Vec<SentPacket>,
     report: &mut Reporter<impl Write>,
-) -> Result<(), Failure> {
+) -> Result<Answers<'a>, Failure> {
     report.flush();
+    answers.wait_is_said(report);
     let (sender, events) = mpsc::channel();
     answers.listen(sent, &sender);
     drop(sender);
@@ -169,8 +214,9 @@ fn wait_for_all(
             answers.add(place, received, report);
         }
     }
+    report.has_waited();
     match answers.is_any_done() {
-        true => Ok(()),
+        true => Ok(answers),
         false => Err(answers.failure(None)),
     }
 }
@@ -182,6 +228,7 @@ fn wait_for_port(
     report: &mut Reporter<impl Write>,
 ) -> Result<(usize, u16), Failure> {
     report.flush();
+    answers.wait_is_said(report);
     let (sender, events) = mpsc::channel();
     answers.listen(sent, &sender);
     drop(sender);
@@ -223,6 +270,7 @@ fn connect(
     });
     answers.listen(sent, &sender);
     drop(sender);
+    report.waits_for_port(port, answers.first, timeout);
     let mut deadline: Option<Instant> = None;
     loop {
         let event = match deadline {
@@ -268,7 +316,27 @@ impl SentPacket {
     }
 }
 
-impl Answers<'_> {
+impl<'a> Answers<'a> {
+    fn new(spa: &'a CheckedSpa, sent: &[SentPacket], first: Target, limit: Duration) -> Self {
+        Self {
+            spa,
+            asked: sent.iter().map(|sent| sent.source).collect(),
+            received: vec![None; sent.len()],
+            first,
+            limit,
+            are_result: true,
+        }
+    }
+
+    fn wait_is_said(&self, report: &mut Reporter<impl Write>) {
+        let Self {
+            spa, first, limit, ..
+        } = self;
+        report.waits_for(|| {
+            let limit = spell(*limit);
+            format!("the answer of {first} from {}, up to {limit}", spa.port)
+        });
+    }
     /// Listens for the answers, each in a thread of its own.
     fn listen(&self, sent: Vec<SentPacket>, events: &Sender<RunEvent>) {
         let limit = self.limit;

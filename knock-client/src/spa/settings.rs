@@ -242,6 +242,16 @@ impl CheckedSpa {
         &self.key_file
     }
 
+    /// Returns whether the packet closes the door.
+    pub(crate) fn closes(&self) -> bool {
+        self.action == DoorAction::Close
+    }
+
+    /// Returns whether the host is asked for an answer.
+    pub(crate) fn is_answered(&self) -> bool {
+        self.answer
+    }
+
     /// Returns the port of the packet.
     pub(crate) fn port(&self) -> PacketPort {
         self.port
