@@ -9,7 +9,10 @@ use ratatui::{
     widgets::{Clear, Paragraph, Wrap},
 };
 
-use super::screen::{EventLine, KeyMode, Screen};
+use super::{
+    event_line::EventLine,
+    screen::{KeyMode, Screen},
+};
 use crate::{
     admin::{list::ListedGrant, text::short},
     console::{EventKind, color::Tone},

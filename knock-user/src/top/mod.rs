@@ -34,9 +34,11 @@ use crate::{
 
 mod attempts;
 mod draw;
+mod event_line;
 mod feed;
 mod line;
 mod screen;
+mod typed_request;
 
 use draw::DrawStyle;
 use feed::Feed;

@@ -2,27 +2,24 @@
 
 use std::{
     collections::{BTreeMap, VecDeque},
-    net::IpAddr,
     time::{Duration, Instant},
 };
 
-use jiff::{Timestamp, tz::TimeZone};
-use knock_sequence::{
-    Knock,
-    duration::{self, millis},
-};
+use jiff::tz::TimeZone;
 use ratatui::crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
 use serde_json::{Map, Value};
 
 use super::{
     attempts::{AttemptRow, Attempts},
+    event_line::EventLine,
     feed::{FeedEvent, request},
     line::{EditLine, Edited},
+    typed_request,
 };
 use crate::{
     admin::{list::ListedGrant, status},
     control::Request,
-    model::{prefix::Prefix, terminal::harmless, value},
+    model::{prefix::Prefix, terminal::harmless},
 };
 
 /// The most events that are kept.
@@ -112,16 +109,6 @@ pub(super) struct Rate {
     pub(super) count: u64,
     /// The increase in a second; none before the second look.
     pub(super) per_s: Option<f64>,
-}
-
-/// An event in words.
-#[derive(Clone, Debug, Default, Eq, PartialEq)]
-pub(super) struct EventLine {
-    pub(super) time: String,
-    pub(super) event: String,
-    pub(super) source: String,
-    pub(super) door: String,
-    pub(super) why: String,
 }
 
 impl Screen {
@@ -298,8 +285,8 @@ impl Screen {
         }
         let asked = match purpose {
             InputPurpose::Filter => return ScreenAnswer::Continue,
-            InputPurpose::Grant => grant(&line.0),
-            InputPurpose::Explain => explain(&line.0),
+            InputPurpose::Grant => typed_request::grant(&line.0),
+            InputPurpose::Explain => typed_request::explain(&line.0),
         };
         match asked {
             Ok(request) => ScreenAnswer::Ask(request),
@@ -394,57 +381,6 @@ impl Screen {
     }
 }
 
-impl EventLine {
-    /// Describes an object of `watch --json`.
-    fn of(event: &Map<String, Value>, zone: &TimeZone) -> Self {
-        let text = |name: &str| {
-            event.get(name).map(|value| match value {
-                Value::String(text) => harmless(text).into_owned(),
-                Value::Array(list) => {
-                    let words = list.iter().filter_map(Value::as_str);
-                    harmless(&words.collect::<Vec<_>>().join(", ")).into_owned()
-                }
-                Value::Null | Value::Bool(_) | Value::Number(_) | Value::Object(_) => {
-                    value.to_string()
-                }
-            })
-        };
-        let time = text("time").and_then(|time| time.parse::<Timestamp>().ok());
-        let time = time.map(|time| time.to_zoned(zone.clone()).strftime("%H:%M:%S").to_string());
-        let port = text("protocol").zip(text("port"));
-        let port = port.map(|(protocol, port)| format!("{protocol}/{port}"));
-        let stage = text("stage").map(|stage| match text("stages") {
-            Some(stages) => format!("{stage}/{stages}"),
-            None => stage,
-        });
-        let seconds = event.get("seconds").and_then(Value::as_f64);
-        let lasts = seconds.map(|seconds| {
-            let lasts = Duration::try_from_secs_f64(seconds).unwrap_or_default();
-            format!("for {}", duration::spell_short(lasts))
-        });
-        let why = [
-            stage,
-            port.or_else(|| text("ports")),
-            text("reason"),
-            lasts,
-            text("by").map(|by| format!("by {by}")),
-            text("user").map(|user| format!("user {user}")),
-            text("because"),
-            text("interface").map(|on| format!("on {on}")),
-            text("changes"),
-            text("events_suppressed").map(|count| format!("{count} suppressed")),
-            text("missed").map(|count| format!("{count} lines")),
-        ];
-        Self {
-            time: time.unwrap_or_default(),
-            event: text("event").unwrap_or_default(),
-            source: text("source").unwrap_or_else(|| "-".to_owned()),
-            door: text("door").unwrap_or_else(|| "-".to_owned()),
-            why: why.into_iter().flatten().collect::<Vec<_>>().join(" "),
-        }
-    }
-}
-
 /// The text of `?`.
 const HELP: &str = "\
 Keys
@@ -455,59 +391,6 @@ Keys
   e   explain what would happen to a connection: SOURCE PORT
   q   quit
 Press any key.";
-
-fn grant(line: &str) -> Result<Request, String> {
-    let words: Vec<_> = line.split_whitespace().collect();
-    let (source, door, lasts) = match words.as_slice() {
-        [source, door] => (source, door, None),
-        [source, door, lasts] => (source, door, Some(lasts)),
-        _ => return Err("write SOURCE DOOR, and TIME if it should not be the door's".to_owned()),
-    };
-    let source = address(source)?;
-    let mut asked = request(
-        "grant",
-        [
-            ("source", source.to_string().into()),
-            ("door", (*door).into()),
-        ],
-    );
-    if let Some(lasts) = lasts {
-        let lasts = duration::parse(lasts).map_err(|error| error.to_string())?;
-        asked
-            .fields
-            .insert("for_ms".to_owned(), millis(lasts).into());
-    }
-    Ok(asked)
-}
-
-fn address(text: &str) -> Result<IpAddr, String> {
-    value::address(text).map_err(|error| error.to_string())
-}
-
-fn explain(line: &str) -> Result<Request, String> {
-    let words: Vec<_> = line.split_whitespace().collect();
-    let (source, port, to) = match words.as_slice() {
-        [source, port] => (source, port, None),
-        [source, port, to] => (source, port, Some(to)),
-        _ => return Err("write SOURCE PORT, such as 203.0.113.7 tcp/22".to_owned()),
-    };
-    let source = address(source)?;
-    let port: Knock = port.parse().map_err(|error| format!("{port}: {error}"))?;
-    let mut asked = request(
-        "explain",
-        [
-            ("source", source.to_string().into()),
-            ("port", port.to_string().into()),
-        ],
-    );
-    if let Some(to) = to {
-        let to = address(to)?;
-        asked
-            .fields
-            .insert("destination".to_owned(), to.to_string().into());
-    }
-    Ok(asked)
-}
 
 #[cfg(test)]
 mod tests;

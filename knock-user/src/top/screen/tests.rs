@@ -1,3 +1,4 @@
+use jiff::Timestamp;
 use ratatui::{Terminal, backend::TestBackend};
 use serde_json::json;
 
@@ -370,10 +371,10 @@ fn a_question_keeps_its_grant() {
 #[test]
 fn requests_have_the_fields_of_their_commands() {
     for line in ["192.0.2.8 ssh 10m", "192.0.2.8 ssh"] {
-        crate::admin::check(&grant(line).unwrap()).unwrap();
+        crate::admin::check(&typed_request::grant(line).unwrap()).unwrap();
     }
     for line in ["192.0.2.8 tcp/22", "2001:db8::1 udp/53 2001:db8::2"] {
-        crate::admin::check(&explain(line).unwrap()).unwrap();
+        crate::admin::check(&typed_request::explain(line).unwrap()).unwrap();
     }
     let revoke = request(
         "revoke",
