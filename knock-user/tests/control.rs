@@ -32,7 +32,7 @@ use knock_user::{
     },
     control::{
         Reply, Request, Server, SocketAccess,
-        server::{CONNECTIONS_MAX, REQUEST_MAX},
+        conversation::{CONNECTIONS_MAX, REQUEST_MAX},
     },
 };
 use serde_json::json;

@@ -17,12 +17,15 @@
 //! ```
 
 pub mod access;
+mod call;
 pub mod connection;
+pub mod conversation;
 pub mod protocol;
 pub mod server;
 mod socket_file;
 
 pub use crate::model::problem::Misuse;
 pub use access::{Peer, SocketAccess};
+pub use call::{Asker, Call};
 pub use protocol::{BadFile, CommandFailure, Reply, Request};
-pub use server::{Asker, Call, Server};
+pub use server::Server;
