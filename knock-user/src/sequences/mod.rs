@@ -10,6 +10,7 @@ pub mod next_line_server;
 pub mod one_time;
 pub mod replay_cache;
 mod stamp_file;
+mod stamp_floor;
 pub mod stamps;
 pub mod state_directory;
 pub mod time_based;

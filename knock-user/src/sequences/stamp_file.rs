@@ -78,6 +78,23 @@ pub(super) struct Stamp {
 }
 
 impl StampFile {
+    /// Returns what both files have.
+    pub(super) fn merged(mut self, other: Self) -> Self {
+        for (key, stamp) in other.keys {
+            let known = self.keys.entry(key).or_insert(stamp);
+            known.last_ns = known.last_ns.max(stamp.last_ns);
+            known.configured_ms = known.configured_ms.max(stamp.configured_ms);
+        }
+        self.seen.extend(other.seen);
+        self.floor_ns = self.floor_ns.max(other.floor_ns);
+        self.window_ms = self.window_ms.max(other.window_ms);
+        self.lost = self.lost.or(other.lost);
+        for (name, boot) in other.open {
+            self.open.entry(name).or_insert(boot);
+        }
+        self
+    }
+
     /// Returns the greatest stamp that no client with a right clock can have used yet, as a time.
     pub(super) fn far_ahead(&self, unix_ms: u64) -> Option<Timestamp> {
         let last = self.keys.values().map(|stamp| stamp.last_ns).max();
