@@ -1,12 +1,15 @@
 //! The command line.
 
+use crate::completions::Completions;
 use crate::fwknop::ImportFwknop;
 use crate::keygen::Keygen;
 use crate::next_line::NextLineAddress;
 use crate::otp::{self, Hidden, Period, Protocols};
+use crate::profiles::ListProfiles;
 use crate::reply::{ConnectTo, parse_connect_to, parse_tcp_port, parse_timeout};
 use crate::report::ReportStyle;
 use crate::spa::SpaOptions;
+use crate::ssh_config::SshConfig;
 use crate::target::{Families, parse_source};
 use clap::{Args, Parser, Subcommand};
 use knock_sequence::duration;
@@ -33,7 +36,7 @@ Examples:
   knock-client example.org --spa knock1:D6poTt8oCXu3sLqfZfT2yW0sJDjPdwPGtzBmB0Cq4m8 --then-connect 22
   knock-client home
   knock-client home --keep -- ssh home
-  ssh -o 'ProxyCommand knock-client proxy %h %p' home
+  knock-client ssh-config home >> ~/.ssh/config
 
 Exit codes: 0 success (and connected, if asked to), 1 failure, 2 usage or configuration error";
 
@@ -79,6 +82,18 @@ pub enum Command {
     /// The private key is written to a new file that only you can read. Add the printed line to a
     /// [[user]] in the configuration of each host that this machine may enter.
     Keygen(Keygen),
+
+    /// List the profiles: names, hosts and what opens their doors, but no secrets
+    Profiles(ListProfiles),
+
+    /// Print the block for ~/.ssh/config that opens the door of a profile
+    ///
+    /// With ProxyCommand, ssh connects through this program, right after the last packet; with --exec, a Match opens
+    /// the door and ssh connects by itself.
+    SshConfig(SshConfig),
+
+    /// Print the script with which a shell completes options and the names of profiles
+    Completions(Completions),
 
     /// Convert the stanzas of fwknop's client to profiles for hosts with knock-user
     ///
@@ -128,6 +143,10 @@ pub struct KnockArgs {
     /// Run this command, and keep the door open until it ends
     #[arg(last = true, value_name = "COMMAND", requires = "keep")]
     pub command: Vec<OsString>,
+
+    /// Print what would be sent, without secrets, and send nothing
+    #[arg(long, conflicts_with_all = ["json", "keep"], help_heading = OUTPUT)]
+    pub print: bool,
 
     /// Print one JSON object per line for each knock, the connection or the failure
     #[arg(long, help_heading = OUTPUT)]

@@ -13,6 +13,7 @@ use crate::reply::NoReply;
 use crate::send::SendError;
 use crate::sequence::SequenceError;
 use crate::spa::{KeyFileError, NotSent, Refusal, SpaError, Unanswered};
+use crate::ssh_config::SshConfigError;
 use crate::target::{ResolveError, Target};
 use knock_sequence::duration::spell;
 use std::io;
@@ -33,6 +34,9 @@ pub enum Failure {
     /// The profiles are wrong.
     #[error(transparent)]
     Profile(#[from] ProfileError),
+    /// ssh's configuration can't have the profile.
+    #[error(transparent)]
+    SshConfig(#[from] SshConfigError),
     /// The file with the knocks is wrong.
     #[error(transparent)]
     Sequence(#[from] SequenceError),
@@ -123,6 +127,7 @@ impl Failure {
             Self::Refused(refusal) => refusal.is_worth_a_retry(),
             Self::NoKnocks { .. }
             | Self::Profile(_)
+            | Self::SshConfig(_)
             | Self::Sequence(_)
             | Self::OneTime(_)
             | Self::Otp(_)
@@ -169,6 +174,7 @@ impl Failure {
             )
             | Self::NoKnocks { .. }
             | Self::Profile(_)
+            | Self::SshConfig(_)
             | Self::Sequence(_)
             | Self::OneTime(_)
             | Self::Spa(_)
@@ -188,6 +194,7 @@ impl Failure {
         match self {
             Self::NoKnocks { .. }
             | Self::Profile(_)
+            | Self::SshConfig(_)
             | Self::Sequence(_)
             | Self::NextLineOfNothing
             | Self::OneTime(OneTimeError::Line { .. })

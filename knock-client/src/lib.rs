@@ -25,6 +25,7 @@
 #![forbid(unsafe_code)]
 
 pub mod cli;
+pub mod completions;
 mod connect;
 mod exposure;
 mod failure;
@@ -37,7 +38,9 @@ pub mod next_line;
 pub mod one_time;
 pub mod otp;
 pub mod plan;
+pub mod preview;
 pub mod profile;
+pub mod profiles;
 pub mod proxy;
 mod refused;
 mod remedy;
@@ -46,6 +49,7 @@ mod report;
 mod send;
 pub mod sequence;
 pub mod spa;
+pub mod ssh_config;
 mod target;
 mod waiting;
 
@@ -152,15 +156,19 @@ fn connect_to(
     Ok(Some(stream))
 }
 
+/// Returns the addresses to knock on, and those that are left out.
+fn find_targets(plan: &KnockPlan) -> Result<(Vec<Target>, Vec<Target>), ResolveError> {
+    if plan.families == Families::DualStack {
+        return Ok((Target::resolve_both(&plan.host)?, Vec::new()));
+    }
+    let Resolved { first, others } = Target::resolve(&plan.host, plan.families.only())?;
+    Ok((vec![first], others))
+}
+
 fn resolve(plan: &KnockPlan, report: &mut Reporter<impl Write>) -> Result<Vec<Target>, Failure> {
     let host = &plan.host;
     report.waits_for(|| format!("the address of {host}"));
-    let found = if plan.families == Families::DualStack {
-        Target::resolve_both(host).map(|targets| (targets, Vec::new()))
-    } else {
-        Target::resolve(host, plan.families.only())
-            .map(|Resolved { first, others }| (vec![first], others))
-    };
+    let found = find_targets(plan);
     report.has_waited();
     let (targets, others) = found?;
     let sends = plan.method.sends();

@@ -1,27 +1,40 @@
 //! The command `knock-client`.
 
-use clap::Parser;
+use clap::{CommandFactory as _, Parser};
 use knock_client::cli::{Cli, Command, KnockArgs, Proxy};
 use knock_client::plan::KnockPlan;
 use knock_client::{
-    Failure, ReportStyle, Reporter, Sequence, Waiting, fwknop, keep, keygen, proxy, run, sequence,
+    Failure, ReportStyle, Reporter, Sequence, Waiting, completions, fwknop, keep, keygen, preview,
+    profiles, proxy, run, sequence, ssh_config,
 };
 use std::io::{self, IsTerminal, Write};
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
+    completions::answer(Cli::command);
     let Cli { command, args } = Cli::parse();
     match command {
+        None if args.print => ended(preview(&args)),
         None if args.keep => keep_open(&args),
         None => knock(&args),
         Some(Command::Proxy(proxy)) => pass(&proxy),
         Some(Command::Keygen(args)) => {
             ended(keygen::run(&args, &mut io::stdout(), &mut io::stderr()))
         }
+        Some(Command::Profiles(args)) => {
+            ended(profiles::run(&args, &mut io::stdout(), &mut io::stderr()))
+        }
+        Some(Command::Completions(args)) => ended(completions::run(&args, &mut io::stdout())),
+        Some(Command::SshConfig(args)) => ended(ssh_config::run(&args, &mut io::stdout())),
         Some(Command::ImportFwknop(args)) => {
             ended(fwknop::run(&args, &mut io::stdout(), &mut io::stderr()))
         }
     }
+}
+
+fn preview(args: &KnockArgs) -> Result<(), Failure> {
+    let plan = KnockPlan::of_args(args, &mut |host| ask(host, args))?;
+    preview::run(&plan, !args.knocks.is_empty(), &mut io::stdout())
 }
 
 fn knock(args: &KnockArgs) -> ExitCode {

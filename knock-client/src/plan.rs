@@ -4,7 +4,6 @@ use crate::cli::{KnockArgs, KnockOptions, Proxy};
 use crate::connect::Attempted;
 use crate::exposure;
 use crate::failure::Failure;
-use crate::home;
 use crate::next_line::NextLineAddress;
 use crate::one_time::{self, TakenLine};
 use crate::otp::{self, CheckedOtp, OtpError};
@@ -295,11 +294,7 @@ fn profile(
     host: &str,
     options: &KnockOptions,
 ) -> Result<(Option<Profile>, Option<PathBuf>), Failure> {
-    let path = options
-        .config
-        .clone()
-        .or_else(|| home::config_file("config.toml"));
-    Ok(match path {
+    Ok(match profile::path(options.config.as_deref()) {
         Some(path) => (
             profile::find(&path, host, options.config.is_some())?,
             Some(path),

@@ -7,7 +7,7 @@ use clap::{Parser, Subcommand};
 use crate::{
     admin::{self, Subcommands},
     apply::options::{CONFIG, Run},
-    tools::{generate, import_fwknop, keygen},
+    tools::{completions, generate, import_fwknop, keygen},
     top,
 };
 
@@ -19,6 +19,7 @@ fn groups() -> impl Iterator<Item = (&'static str, Vec<&'static str>)> {
         "keygen",
         "import-knockd",
         "import-fwknop",
+        "completions",
     ];
     let mut groups: Vec<_> = admin::GROUPS
         .iter()
@@ -73,6 +74,8 @@ pub enum Command {
     },
     /// Convert a configuration of fwknop's server; keys go to files of their own
     ImportFwknop(import_fwknop::ImportOptions),
+    /// Print the script with which a shell completes options and the names of doors
+    Completions(completions::CompletionOptions),
     /// Follow interfaces, rates, grants, attempts and events on a terminal
     Top(top::TopOptions),
     /// A subcommand for a running knock-user.

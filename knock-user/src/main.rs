@@ -7,7 +7,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result};
-use clap::Parser as _;
+use clap::{CommandFactory as _, Parser as _};
 use jiff::tz::TimeZone;
 use knock_user::{
     admin::{self, command::Outcome},
@@ -43,7 +43,7 @@ use knock_user::{
     },
     sequences::{next_line_server::NextLineServer, state_directory},
     tools::{
-        check,
+        check, completions,
         generate::{self, Unsuitable},
         import, import_fwknop, keygen,
     },
@@ -61,6 +61,7 @@ use tracing_subscriber::{
 const BAD_CONFIGURATION: u8 = 2;
 
 fn main() -> ExitCode {
+    completions::answer(Cli::command);
     let Cli {
         command,
         run: options,
@@ -84,6 +85,9 @@ fn main() -> ExitCode {
             &mut Unread(io::stdout().lock()),
             &mut Unread(io::stderr().lock()),
         ),
+        Some(Command::Completions(options)) => {
+            completions::run(&options, &mut Unread(io::stdout().lock()))
+        }
         Some(Command::Top(options)) => top::run(&options),
         Some(Command::Admin(subcommand)) => match subcommand.run(&mut io::stdout().lock()) {
             // The answer has what is missing.

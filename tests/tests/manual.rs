@@ -3,7 +3,10 @@
 use std::{fs, path::Path, process};
 
 use clap::{Arg, Command};
-use knock_tests::manual::{self, COMPLETIONS};
+use knock_tests::{
+    binary::binaries,
+    manual::{self, COMPLETIONS},
+};
 
 #[test]
 fn every_option_is_in_every_page_and_completion() {
@@ -90,6 +93,46 @@ fn bash_completes_options_and_commands() {
         let printed = String::from_utf8_lossy(&output.stdout).into_owned();
         assert!(output.status.success(), "{program}: {output:?}");
         assert_eq!(printed.trim(), completed, "{program}");
+    }
+}
+
+/// The shell asks the programs, which know the names.
+#[test]
+fn bash_completes_names() {
+    let directory = tempfile::tempdir().unwrap();
+    fs::create_dir(directory.path().join("knock")).unwrap();
+    let profiles = "[profile.home]\nknock = [\"1\"]\n[profile.holiday]\nknock = [\"1\"]\n\
+                    [profile.work]\nknock = [\"1\"]\n";
+    fs::write(directory.path().join("knock/config.toml"), profiles).unwrap();
+    let programs = binaries().client.parent().unwrap();
+    for (program, words, completed) in [
+        ("knock-client", "ho", "holiday home"),
+        ("knock-client", "--then", "--then-connect"),
+        ("knock-client", "proxy w", "work"),
+        ("knock-client", "ssh-config w", "work"),
+        ("knock-client", "completions z", "zsh"),
+        ("knock-user", "--dry", "--dry-run"),
+        ("knock-user", "--iface l", "lo"),
+        ("knock-user", "grant 192.0.2.1 --door ''", ""),
+        ("knock-user", "completions z", "zsh"),
+    ] {
+        let script = format!(
+            "set -e; source <({program} completions bash); COMP_WORDS=({program} {words}); \
+             COMP_CWORD=$((${{#COMP_WORDS[@]}} - 1)); COMP_TYPE=9; COMP_LINE='{program}'; COMP_POINT=0; \
+             $(complete -p {program} | sed 's/.* -F \\([^ ]*\\).*/\\1/') {program} \
+             \"${{COMP_WORDS[$COMP_CWORD]}}\"; printf '%s\\n' \"${{COMPREPLY[@]}}\" | sort"
+        );
+        let path = format!("{}:/usr/bin:/bin", programs.display());
+        let output = process::Command::new("bash")
+            .args(["-c", &script])
+            .env("PATH", path)
+            .env("XDG_CONFIG_HOME", directory.path())
+            .output()
+            .unwrap();
+        let printed = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert!(output.status.success(), "{program} {words}: {output:?}");
+        let found: Vec<_> = printed.split_whitespace().collect();
+        assert_eq!(found.join(" "), completed, "{program} {words}: {output:?}");
     }
 }
 

@@ -91,6 +91,20 @@ pub fn take(path: &Path) -> Result<TakenLine, OneTimeError> {
     take_with(path, next)
 }
 
+/// Returns the next sequence of a file, which stays unused.
+///
+/// # Errors
+///
+/// No sequence is left, or the file can't be read.
+pub fn peek(path: &Path) -> Result<TakenLine, OneTimeError> {
+    let text = bytes(path, FILE_MOST).map_err(|cause| OneTimeError::Unreadable {
+        path: path.to_owned(),
+        cause,
+    })?;
+    let found = next(&OneTimeText::new(text)).map_err(|problem| problem.of(path))?;
+    Ok(found.0)
+}
+
 /// Takes the sequence of this line, from 1, used or not, and marks it and all before it.
 ///
 /// # Errors

@@ -2,6 +2,7 @@
 
 mod values;
 
+use crate::home;
 use crate::next_line::NextLineAddress;
 use crate::otp;
 use crate::refused;
@@ -106,6 +107,27 @@ pub enum ProfileError {
         /// The reason.
         reason: String,
     },
+    /// It has no profile of that name.
+    #[error("{} has no [profile.{name}]: `knock-client profiles` lists those that it has", path.display())]
+    Unnamed {
+        /// The file.
+        path: PathBuf,
+        /// The name.
+        name: String,
+    },
+    /// There is no place for a file.
+    #[error("this user has no home directory: name the file of profiles with --config")]
+    NoHome,
+}
+
+/// Returns the file of profiles: the given one, or `~/.config/knock/config.toml`.
+///
+/// `None` means that this user has no home directory.
+#[must_use]
+pub fn path(given: Option<&Path>) -> Option<PathBuf> {
+    given
+        .map(Path::to_owned)
+        .or_else(|| home::config_file("config.toml"))
 }
 
 /// Returns the profile of that name, or else one for that host.
@@ -116,17 +138,7 @@ pub enum ProfileError {
 ///
 /// The file can't be read, or one of its profiles is wrong.
 pub fn find(path: &Path, name: &str, must_exist: bool) -> Result<Option<Profile>, ProfileError> {
-    let text = match text(path, FILE_MAX) {
-        Ok(text) => text,
-        Err(error) if error.kind() == io::ErrorKind::NotFound && !must_exist => return Ok(None),
-        Err(cause) => {
-            return Err(ProfileError::Unreadable {
-                path: path.to_owned(),
-                cause,
-            });
-        }
-    };
-    find_in(&text, path, name)
+    Ok(choose(all(path, must_exist)?, name))
 }
 
 /// Returns the profile of that name, or else one for that host, in the text of the file at `path`.
@@ -135,17 +147,64 @@ pub fn find(path: &Path, name: &str, must_exist: bool) -> Result<Option<Profile>
 ///
 /// One of the profiles is wrong.
 pub fn find_in(text: &str, path: &Path, name: &str) -> Result<Option<Profile>, ProfileError> {
+    Ok(choose(all_in(text, path)?, name))
+}
+
+fn choose(mut profiles: BTreeMap<String, Profile>, name: &str) -> Option<Profile> {
+    profiles.remove(name).or_else(|| {
+        let mut others = profiles.into_values();
+        others.find(|profile| profile.host.as_deref() == Some(name))
+    })
+}
+
+/// Returns all profiles of a file, by name.
+///
+/// A missing file has no profiles, unless it `must_exist`.
+///
+/// # Errors
+///
+/// The file can't be read, or one of its profiles is wrong.
+pub fn all(path: &Path, must_exist: bool) -> Result<BTreeMap<String, Profile>, ProfileError> {
+    match text(path, FILE_MAX) {
+        Ok(text) => all_in(&text, path),
+        Err(error) if error.kind() == io::ErrorKind::NotFound && !must_exist => Ok(BTreeMap::new()),
+        Err(cause) => Err(ProfileError::Unreadable {
+            path: path.to_owned(),
+            cause,
+        }),
+    }
+}
+
+/// Returns the profile of that name.
+///
+/// # Errors
+///
+/// There is none, the file can't be read, or one of its profiles is wrong.
+pub fn named(path: &Path, name: &str) -> Result<Profile, ProfileError> {
+    let mut profiles = all(path, true)?;
+    profiles.remove(name).ok_or_else(|| ProfileError::Unnamed {
+        path: path.to_owned(),
+        name: name.to_owned(),
+    })
+}
+
+/// Returns all profiles in the text of the file at `path`, by name.
+///
+/// # Errors
+///
+/// One of the profiles is wrong.
+pub fn all_in(text: &str, path: &Path) -> Result<BTreeMap<String, Profile>, ProfileError> {
     let wrong = |line, reason| ProfileError::Wrong {
         path: path.to_owned(),
         line,
         reason,
     };
-    let Contents { mut profile } = toml::from_str(text).map_err(|error| {
+    let Contents { profile: profiles } = toml::from_str(text).map_err(|error| {
         let at = error.span().map_or(0, |span| span.start);
         let before = text.get(..at).unwrap_or_default();
         wrong(before.matches('\n').count() + 1, described(error.message()))
     })?;
-    for (name, profile) in &profile {
+    for (name, profile) in &profiles {
         if let Some(reason) = profile.flaw() {
             let header = format!("[profile.{name}]");
             let line = text.lines().position(|line| line.trim() == header);
@@ -153,11 +212,8 @@ pub fn find_in(text: &str, path: &Path, name: &str) -> Result<Option<Profile>, P
             return Err(wrong(line.map_or(1, |line| line + 1), reason));
         }
     }
-    let found = profile.remove(name).or_else(|| {
-        let mut others = profile.into_values();
-        others.find(|profile| profile.host.as_deref() == Some(name))
-    });
-    Ok(found.map(|profile| profile.relative_to(path)))
+    let absolute = |(name, profile): (String, Profile)| (name, profile.relative_to(path));
+    Ok(profiles.into_iter().map(absolute).collect())
 }
 
 /// Describes an error of the parser. It calls keys fields, and gives no cure for a value.
@@ -211,6 +267,22 @@ impl Profile {
         };
         let other = others.iter().find(|(is_there, _)| *is_there);
         other.map(|(_, key)| format!("has {key}, which {reason}"))
+    }
+
+    /// Returns what opens the door, in short and without secrets.
+    #[must_use]
+    pub fn method(&self) -> String {
+        let named = |path: &Path| path.display().to_string();
+        match (&self.knock, &self.file, &self.one_time, &self.otp) {
+            (Some(knocks), _, _, _) => {
+                let knocks = knocks.len();
+                format!("{knocks} knock{}", if knocks == 1 { "" } else { "s" })
+            }
+            (_, Some(file), _, _) => format!("knocks in {}", named(file)),
+            (_, _, Some(file), _) => format!("one-time lines in {}", named(file)),
+            (_, _, _, Some(_)) => "time-based knocks".to_owned(),
+            (None, None, None, None) => "one packet".to_owned(),
+        }
     }
 
     /// Returns whether the file itself has what opens a door.

@@ -106,17 +106,22 @@ impl CheckedSpa {
 
     /// Returns what a packet asks for, in words.
     pub(crate) fn packet_text(&self, sent: &SentPacket) -> String {
+        self.text_for(&sent.target, sent.source)
+    }
+
+    /// Returns what a packet to a target asks for, in words.
+    pub(crate) fn text_for(&self, target: &Target, source: Option<IpAddr>) -> String {
         let time = self.seconds().map_or(String::new(), |seconds| {
             format!(" for {}", spell(Duration::from_secs(seconds.into())))
         });
-        let source = match sent.source {
+        let source = match source {
             Some(source) => source.to_string(),
             None => "whichever address it comes from".to_owned(),
         };
         format!(
             "packet to {} on {}: {} {}{time}, for {source}",
             self.port,
-            sent.target,
+            target,
             self.action_text(),
             self.door_text(),
         )

@@ -229,7 +229,7 @@ impl CheckedSpa {
     ///
     /// A private IPv4 address is most likely translated on the way. With two families, a given
     /// address applies to its own family only.
-    pub(super) fn source(&self, own: IpAddr, target: &Target, has_several: bool) -> Option<IpAddr> {
+    pub(crate) fn source(&self, own: IpAddr, target: &Target, has_several: bool) -> Option<IpAddr> {
         match self.source {
             Some(given) if given.is_unspecified() => None,
             Some(given) if !has_several || given.is_ipv4() == target.at(0).is_ipv4() => Some(given),
