@@ -153,10 +153,12 @@ pub fn for_target<'a>(
     root: &Path,
     target_dir: &Path,
 ) -> Cmd<'a> {
-    // BTF gives types and source lines to the kernel and to the verifier's log.
     let flags = [
+        // BTF gives types and source lines to the kernel and to the verifier's log.
         "-Cdebuginfo=2".to_owned(),
         "-Clink-arg=--btf".to_owned(),
+        // x86-64 and arm64 load eight octets at any address. Without this, LLVM composes such a word of its octets.
+        "-Clink-arg=--cpu-features=+allows-misaligned-mem-access".to_owned(),
         format!("-Clinker={}", kit.linker.path.display()),
         // The linker runs in the workspace and copies source lines of its files; the object is then the same for each
         // directory of workspace, crates and compiler.
