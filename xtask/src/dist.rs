@@ -4,6 +4,7 @@ mod architecture;
 mod archive;
 mod container;
 mod packages;
+mod placeholders;
 mod sbom;
 mod stage;
 mod sums;
@@ -12,16 +13,21 @@ mod windows;
 use std::{
     env, fs,
     path::{Path, PathBuf},
+    sync::OnceLock,
 };
 
 use anyhow::{Context as _, Result};
 use xshell::Shell;
 
+pub(crate) use self::architecture::get_target;
 pub use self::{architecture::Architecture, stage::documents};
 use crate::{crates, shell};
 
 /// The programs that are published.
 const PROGRAMS: [&str; 2] = ["knock-user", "knock-client"];
+
+/// The version of the packages that tests upgrade from.
+pub const EARLIER: &str = "0.0.9";
 
 /// What all published files have in common.
 struct Release {
@@ -59,15 +65,40 @@ impl Release {
 /// # Errors
 /// Something can't be installed.
 pub fn prepare(sh: &Shell, architectures: &[Architecture]) -> Result<()> {
+    prepare_packages(sh, architectures)?;
+    prepare_windows(sh)?;
+    crates::get(sh, crates::CARGO_CYCLONEDX)
+}
+
+/// Finds or installs what `windows_client` needs, besides MinGW.
+///
+/// # Errors
+/// It can't be installed.
+pub fn prepare_windows(sh: &Shell) -> Result<()> {
+    get_target(sh, windows::TARGET)
+}
+
+/// Builds the client for Windows; returns its path.
+///
+/// # Errors
+/// It does not build.
+pub fn windows_client(sh: &Shell) -> Result<PathBuf> {
+    windows::build(sh)
+}
+
+/// Finds or installs what `for_tests` starts, before anything is built.
+///
+/// # Errors
+/// Something can't be installed.
+pub fn prepare_tests(sh: &Shell) -> Result<()> {
+    prepare_packages(sh, &[Architecture::Amd64])
+}
+
+fn prepare_packages(sh: &Shell, architectures: &[Architecture]) -> Result<()> {
     for architecture in architectures {
-        architecture::get_target(sh, architecture.target())?;
+        architecture.prepare(sh)?;
     }
-    architecture::get_target(sh, windows::TARGET)?;
-    for program in [
-        crates::CARGO_DEB,
-        crates::CARGO_GENERATE_RPM,
-        crates::CARGO_CYCLONEDX,
-    ] {
+    for program in [crates::CARGO_DEB, crates::CARGO_GENERATE_RPM] {
         crates::get(sh, program)?;
     }
     Ok(())
@@ -80,7 +111,48 @@ pub fn prepare(sh: &Shell, architectures: &[Architecture]) -> Result<()> {
 pub fn run(sh: &Shell, architectures: &[Architecture]) -> Result<PathBuf> {
     let release = Release::new(sh)?;
     let to = shell::target_dir().join("dist");
-    for directory in [&release.stage, &to] {
+    let image = for_linux(sh, &release, architectures, &[None], &to)?;
+    windows::write(sh, &release, &to)?;
+    image.write(sh, &release, &to)?;
+    sbom::write(sh, &release, &to)?;
+    sums::write(&to)?;
+    placeholders::report(&sh.current_dir())?;
+    Ok(to)
+}
+
+/// Builds what tests install on this machine's processor, and packages of an earlier version from which they upgrade,
+/// once in a run; returns the directory. The programs are the same in both.
+///
+/// # Errors
+/// A program fails, or a file can't be read or written.
+pub fn for_tests(sh: &Shell) -> Result<PathBuf> {
+    static BUILT: OnceLock<PathBuf> = OnceLock::new();
+    if let Some(directory) = BUILT.get() {
+        return Ok(directory.clone());
+    }
+    let release = Release::new(sh)?;
+    let to = shell::target_dir().join("packages");
+    let image = for_linux(
+        sh,
+        &release,
+        &[Architecture::Amd64],
+        &[None, Some(EARLIER)],
+        &to,
+    )?;
+    image.write(sh, &release, &to)?;
+    Ok(BUILT.get_or_init(|| to).clone())
+}
+
+/// Builds packages and archives for Linux in an empty directory; returns what the container image is made of. A version
+/// other than that of the programs is for packages alone.
+fn for_linux(
+    sh: &Shell,
+    release: &Release,
+    architectures: &[Architecture],
+    versions: &[Option<&str>],
+    to: &Path,
+) -> Result<Image> {
+    for directory in [release.stage.as_path(), to] {
         if directory.exists() {
             fs::remove_dir_all(directory)
                 .with_context(|| format!("removing {}", directory.display()))?;
@@ -95,21 +167,28 @@ pub fn run(sh: &Shell, architectures: &[Architecture]) -> Result<PathBuf> {
         for program in PROGRAMS {
             copy(sh, built.join(program), prefix.join("bin"))?;
         }
-        packages::deb(sh, &release, architecture, &to)?;
-        packages::rpm(sh, &release, architecture, &to)?;
-        tarballs(sh, &release, architecture, &prefix, &to)?;
+        for version in versions {
+            packages::deb(sh, release, architecture, *version, to)?;
+            packages::rpm(sh, release, architecture, *version, to)?;
+        }
+        tarballs(sh, release, architecture, &prefix, to)?;
         programs.push((architecture, built));
     }
-    let images: Vec<_> = programs
-        .iter()
-        .map(|(architecture, built)| (*architecture, built.as_path()))
-        .collect();
-    let image = to.join(format!("knock-{}-oci.tar.gz", release.version));
-    windows::write(sh, &release, &to)?;
-    container::write(sh, &release, &images, &image)?;
-    sbom::write(sh, &release, &to)?;
-    sums::write(&to)?;
-    Ok(to)
+    Ok(Image(programs))
+}
+
+/// The programs of each architecture.
+struct Image(Vec<(Architecture, PathBuf)>);
+
+impl Image {
+    fn write(&self, sh: &Shell, release: &Release, to: &Path) -> Result<()> {
+        let programs = self.0.iter();
+        let programs: Vec<_> = programs
+            .map(|(architecture, built)| (*architecture, built.as_path()))
+            .collect();
+        let path = to.join(format!("knock-{}-oci.tar.gz", release.version));
+        container::write(sh, release, &programs, &path)
+    }
 }
 
 /// Writes one archive with everything, to unpack below a prefix such as `/usr/local`, and one with the client.

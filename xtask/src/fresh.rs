@@ -1,16 +1,14 @@
 //! `cargo xtask fresh`: runs the commands of README in a pristine Debian system.
 //!
 //! ```text
-//! mmdebstrap ─ root.rs ─▶ target/fresh/root, pristine ─┐
-//! a clone of HEAD ─────────────────────────────────────┴ overlay, inside.sh ─▶ time and outcome of each command
+//! mmdebstrap ─ debian.rs ─▶ target/fresh/root, pristine ─┐
+//! a clone of HEAD ───────────────────────────────────────┴ overlay, inside.sh ─▶ time and outcome of each command
 //! ```
 //!
 //! The system has what README takes for granted: Rust by rustup, a C compiler, root, apt. It is a Debian
 //! 12 with mounts and process ids of its own: its bpffs, `/run` and `/tmp` are its own. Toolchains
 //! and downloaded crates are the host's, seen through an overlay, so that what is installed there stays
 //! there. The network is the host's.
-
-mod root;
 
 use std::{
     env, fs,
@@ -23,9 +21,16 @@ use anyhow::{Context as _, Result, bail, ensure};
 use xshell::{Cmd, Shell};
 
 use crate::{
+    debian::{self, System},
     package::Apt,
     progress, shell,
     tools::{self, Verb},
+};
+
+/// What README presupposes: a C compiler, and the certificates without which rustup could not have been downloaded.
+pub(crate) const SYSTEM: System = System {
+    name: "root",
+    packages: "ca-certificates,gcc,libc6-dev",
 };
 
 /// The script of its first process.
@@ -76,8 +81,8 @@ pub fn run(sh: &Shell, apt: &Apt<'_>, verbs: &[String]) -> Result<bool> {
         "`cargo xtask fresh` mounts file systems: run it as root"
     );
     tools::get(apt, Verb::Fresh)?;
-    let base = shell::target_dir().join("fresh");
-    let root = root::get(sh, &base).context("a pristine system can't be made here")?;
+    let base = directory();
+    let root = debian::get(sh, &base, SYSTEM).context("a pristine system can't be made here")?;
     let place = WritableRoot::new(&base)?;
     clone(sh, &place.directory.join("system/upper"))?;
     write_script(sh, &root, &place)?;
@@ -98,6 +103,11 @@ pub fn run(sh: &Shell, apt: &Apt<'_>, verbs: &[String]) -> Result<bool> {
         println!("{line:<44} {:>12}{outcome}", progress::time(*took));
     }
     Ok(all.iter().all(|ran| ran.passed))
+}
+
+/// The directory of the pristine system.
+pub(crate) fn directory() -> PathBuf {
+    shell::target_dir().join("fresh")
 }
 
 /// The commands of README's paragraph, without their comments.

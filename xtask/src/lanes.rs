@@ -25,7 +25,7 @@ use crate::{
 };
 
 /// After this time a program hangs.
-const LIMIT: Duration = Duration::from_secs(900);
+pub const LIMIT: Duration = Duration::from_secs(900);
 
 /// The script that runs a program: its first process mounts file systems and reaps orphans.
 const INSIDE: &str = "mount -t sysfs sysfs /sys; mount -t bpf bpf /sys/fs/bpf; \
@@ -72,6 +72,8 @@ pub struct Setting {
     pub variables: Vec<(&'static str, OsString)>,
     /// Their arguments: options of libtest and a filter.
     pub arguments: Vec<String>,
+    /// After this time a program hangs.
+    pub limit: Duration,
 }
 
 /// Runs programs, as many at a time as there are processors and one more, because they mostly wait, then
@@ -158,7 +160,7 @@ fn side_by_side(
                 Ok(ran) => {
                     done += 1;
                     progress.note_output();
-                    with_tests.extend(show(ran, report)?);
+                    with_tests.extend(show(ran, setting.limit, report)?);
                 }
                 Err(RecvTimeoutError::Timeout) => {
                     let running = held(&running).join(", ");
@@ -179,7 +181,7 @@ fn command(program: &TestProgram, setting: &Setting) -> Command {
     let mut command = Command::new("timeout");
     command
         .args(["--foreground", "--kill-after=5"])
-        .arg(LIMIT.as_secs().to_string())
+        .arg(setting.limit.as_secs().to_string())
         .args(["unshare", "--mount", "--pid", "--net", "--fork"])
         .args(["--kill-child", "--mount-proc", "--propagation", "private"])
         .args(["sh", "-euc", INSIDE, "inside"])
@@ -192,7 +194,7 @@ fn command(program: &TestProgram, setting: &Setting) -> Command {
 }
 
 /// Prints what a program printed and adds it to the report. Returns the program if it has tests.
-fn show(ran: ProgramRun, report: &mut RunReport) -> Result<Option<TestProgram>> {
+fn show(ran: ProgramRun, limit: Duration, report: &mut RunReport) -> Result<Option<TestProgram>> {
     let ProgramRun {
         program,
         took,
@@ -220,8 +222,8 @@ fn show(ran: ProgramRun, report: &mut RunReport) -> Result<Option<TestProgram>> 
     text.lines().for_each(|line| suites.line(line));
     suites.end();
     let passed = output.status.success();
-    let name = if took >= LIMIT {
-        format!("{}: no end after {} s", program.suite, LIMIT.as_secs())
+    let name = if took >= limit {
+        format!("{}: no end after {} s", program.suite, limit.as_secs())
     } else {
         program.suite.clone()
     };

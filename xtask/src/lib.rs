@@ -10,8 +10,12 @@ pub mod audit;
 #[cfg(feature = "cli")]
 pub mod crates;
 #[cfg(feature = "cli")]
+mod debian;
+#[cfg(feature = "cli")]
 pub mod dist;
 pub mod ebpf;
+#[cfg(feature = "cli")]
+pub mod elsewhere;
 #[cfg(feature = "cli")]
 pub mod fresh;
 #[cfg(feature = "cli")]
@@ -21,14 +25,22 @@ pub mod lanes;
 #[cfg(feature = "cli")]
 pub mod launch;
 pub mod linker;
+#[cfg(feature = "cli")]
+pub mod machine;
 pub mod network;
 pub mod object;
 pub mod package;
+#[cfg(feature = "cli")]
+pub mod packages;
+#[cfg(feature = "cli")]
+mod prepared;
 pub mod progress;
 #[cfg(feature = "cli")]
 pub mod report;
 pub mod setup;
 pub mod shell;
+#[cfg(feature = "cli")]
+mod stages;
 #[cfg(feature = "cli")]
 pub mod suite;
 #[cfg(feature = "cli")]
@@ -36,5 +48,7 @@ pub mod test;
 pub mod toolchain;
 #[cfg(feature = "cli")]
 pub mod tools;
+#[cfg(feature = "cli")]
+pub mod twice;
 #[cfg(feature = "cli")]
 pub mod vm;

@@ -16,11 +16,13 @@ use std::{process::ExitCode, time::Duration};
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 use xtask::{
-    audit, dist, ebpf, fresh, fuzz, launch,
+    audit, dist, ebpf, elsewhere, fresh, fuzz, launch, machine,
     package::Apt,
+    packages,
+    report::RunReport,
     setup, shell,
     test::{self, Chosen},
-    tools, vm,
+    tools, twice, vm,
 };
 
 #[derive(Parser)]
@@ -51,14 +53,17 @@ enum CliCommand {
         #[arg(long)]
         keep: bool,
     },
-    /// Check format, lint and test everything; the last line is "N passed, N failed, N skipped"
+    /// Check format, lint and test; the last line has counts, and names what was left out
     Test {
         /// Leave out the tests that need root
         #[arg(long)]
         no_root: bool,
-        /// Leave out the tests on other kernels
-        #[arg(long)]
+        /// Leave out virtual machines: other kernels, and a booted system
+        #[arg(long, conflicts_with = "all")]
         no_vm: bool,
+        /// Run also what takes long: other network cards and processors, other systems, two builds
+        #[arg(long)]
+        all: bool,
         /// Repeat the run, to find a test that fails now and then
         #[arg(long, value_name = "N", default_value_t = 1, requires = "filter",
               value_parser = clap::value_parser!(u32).range(1..))]
@@ -68,9 +73,21 @@ enum CliCommand {
     },
     /// Run root tests on other kernels, in virtual machines; needs no root
     Vm {
-        /// Use these versions or their beginnings, such as 6.12.9 [default: 6.1 6.12]
+        /// Use these versions or their beginnings, such as 6.12.9, or arm64 [default: 6.1 6.12]
         kernels: Vec<String>,
     },
+    /// Install the package on a Debian 12 with systemd in QEMU, and test it there; needs root
+    Machine {
+        /// Run only rows whose name contains this, such as upgrade or e1000e
+        filter: Option<String>,
+    },
+    /// Install packages and archives in pristine systems, and check what they do there; needs root
+    Packages {
+        /// Run only tests whose name contains this, such as deb or upgrade
+        filter: Option<String>,
+    },
+    /// Check the client for other systems, and let the one for Windows knock under Wine; needs root
+    Elsewhere,
     /// Show a knock opening a port, in network namespaces of its own
     Demo,
     /// Run README's commands in a pristine Debian 12 with nothing but Rust and a C compiler; needs root
@@ -104,6 +121,9 @@ enum CliCommand {
         /// Build for this processor alone
         #[arg(long)]
         arch: Option<dist::Architecture>,
+        /// Build again from a clone in another directory, and compare all bytes
+        #[arg(long)]
+        twice: bool,
     },
     /// Draw the pictures of README and of the guides from real runs; needs root
     Pictures,
@@ -167,18 +187,30 @@ fn run(verb: CliCommand) -> Result<bool> {
         CliCommand::Test {
             no_root,
             no_vm,
+            all,
             repeat,
             filter,
         } => {
             let chosen = Chosen {
                 root: !no_root,
                 vm: !no_vm,
+                all,
                 filter: filter.as_deref(),
                 repeat,
             };
             return test::run(&sh, chosen);
         }
         CliCommand::Vm { kernels } => return vm::run(&sh, &kernels),
+        CliCommand::Machine { filter } => return machine::run(&sh, filter.as_deref()),
+        CliCommand::Packages { filter } => return packages::run(&sh, filter.as_deref()),
+        CliCommand::Elsewhere => {
+            elsewhere::get(&sh, &apt)?;
+            ebpf::record::prepare(&sh, &apt)?;
+            let mut report = RunReport::default();
+            elsewhere::test(&sh, &mut report)?;
+            report.print();
+            return Ok(report.is_good());
+        }
         CliCommand::Demo => {
             tools::get(&apt, tools::Verb::Demo)?;
             ebpf::record::prepare(&sh, &apt)?;
@@ -204,11 +236,19 @@ fn run(verb: CliCommand) -> Result<bool> {
             return fuzz::run(&sh, &apt, target.as_deref(), length);
         }
         CliCommand::Audit => return audit::run(&sh),
-        CliCommand::Dist { arch } => {
+        CliCommand::Dist { arch, twice } => {
             let architectures = arch.map_or(dist::Architecture::ALL.to_vec(), |arch| vec![arch]);
             tools::get(&apt, tools::Verb::Dist)?;
             ebpf::record::prepare(&sh, &apt)?;
             dist::prepare(&sh, &architectures)?;
+            if twice {
+                let different = twice::compare(&sh, &architectures)?;
+                for line in &different {
+                    println!("{line}");
+                }
+                println!("{} files differ", different.len());
+                return Ok(different.is_empty());
+            }
             println!("{}", dist::run(&sh, &architectures)?.display());
         }
         CliCommand::Pictures => {

@@ -184,10 +184,22 @@ impl RunReport {
         self.totals().1 == 0
     }
 
-    /// The line that sums the rows up.
+    /// The line that sums the rows up, and names what was left out.
     pub fn last_line(&self) -> String {
         let (passed, failed, skipped) = self.totals();
-        format!("{passed} passed, {failed} failed, {skipped} skipped")
+        let counts = format!("{passed} passed, {failed} failed, {skipped} skipped");
+        let left_out: Vec<_> = self
+            .rows
+            .iter()
+            .filter_map(|row| match row {
+                Row::LeftOut { name, .. } => Some(name.as_str()),
+                Row::Step { .. } | Row::Skipped { .. } | Row::Suite(_) => None,
+            })
+            .collect();
+        if left_out.is_empty() {
+            return counts;
+        }
+        format!("{counts}; left out: {}", left_out.join("; "))
     }
 
     /// Prints all rows and one line that sums them up.
@@ -302,7 +314,12 @@ mod tests {
             (
                 "ignored",
                 vec![left_out(), suite(3, 0, 2)],
-                "3 passed, 0 failed, 2 skipped",
+                "3 passed, 0 failed, 2 skipped; left out: clippy",
+            ),
+            (
+                "left out",
+                vec![left_out(), suite(3, 0, 0), left_out()],
+                "3 passed, 0 failed, 0 skipped; left out: clippy; clippy",
             ),
         ];
         for (name, rows, expected) in table {

@@ -10,9 +10,8 @@ use crate::{
     package::Apt,
     report::RunReport,
     setup::{self, Kit},
-    shell, suite,
+    shell, stages, suite,
     tools::{self, Verb},
-    vm,
 };
 
 /// The tests to run.
@@ -20,25 +19,32 @@ use crate::{
 pub struct Chosen<'a> {
     /// The tests that need root.
     pub root: bool,
-    /// Those on other kernels, too.
+    /// Those in virtual machines, too.
     pub vm: bool,
+    /// Also what takes too long for each change.
+    pub all: bool,
     /// Only tests whose name contains this, and no lints.
     pub filter: Option<&'a str>,
     /// The number of runs.
     pub repeat: u32,
 }
 
-impl Chosen<'_> {
-    /// The reason why no tests run on other kernels, if there is one.
-    fn without_vm(self) -> Option<String> {
-        if !self.vm {
-            return Some("--no-vm".to_owned());
+impl<'a> Chosen<'a> {
+    /// What is chosen of the stages after the tests of the host.
+    fn stages(self) -> stages::Chosen<'a> {
+        let Self {
+            root,
+            vm,
+            all,
+            filter,
+            ..
+        } = self;
+        stages::Chosen {
+            root,
+            vm,
+            all,
+            filter,
         }
-        if !self.root {
-            return Some("--no-root".to_owned());
-        }
-        let filter = self.filter?;
-        Some(format!("only tests named `{filter}`"))
     }
 }
 
@@ -60,15 +66,9 @@ pub fn run(sh: &Shell, chosen: Chosen<'_>) -> Result<bool> {
     if root {
         tools::get(&apt, Verb::Test)?;
     }
-    let without_vm = chosen.without_vm();
-    let machines = match without_vm {
-        None => vm::get(sh, &apt, &vm::SERIES).map(Some).inspect_err(|why| {
-            println!("kernels: skipped: {}", shell::in_short(why));
-        }),
-        Some(_) => Ok(None),
-    };
-    let kit = setup::run(sh, &apt)?;
     let mut report = RunReport::default();
+    let stages = stages::prepare(sh, &apt, chosen.stages(), &mut report);
+    let kit = setup::run(sh, &apt)?;
     // A filter asks for a quick answer.
     if filter.is_none() {
         setup::lints(sh, &apt)?;
@@ -76,17 +76,7 @@ pub fn run(sh: &Shell, chosen: Chosen<'_>) -> Result<bool> {
         lint(sh, &kit, &mut report)?;
     }
     tests(sh, chosen, &mut report)?;
-    let name = format!("kernels {}", vm::SERIES.join(", "));
-    match (without_vm, machines) {
-        (Some(why), _) => report.left_out(&name, &why),
-        (None, Ok(None)) => {}
-        (None, Ok(Some(machines))) => {
-            if let Err(why) = vm::test(sh, &machines, &mut report) {
-                report.fail(&format!("{name}: {}", shell::in_short(&why)), 0.0);
-            }
-        }
-        (None, Err(why)) => report.skipped(&name, vm::suites(), &shell::in_short(&why)),
-    }
+    stages::run(sh, stages, &mut report);
     if let Some(filter) = filter
         && !report.has_tests()
     {
@@ -209,6 +199,7 @@ fn setting(filter: Option<&str>) -> Setting {
             .chain(filter)
             .map(str::to_owned)
             .collect(),
+        limit: lanes::LIMIT,
     }
 }
 
@@ -267,6 +258,11 @@ fn lint(sh: &Shell, kit: &Kit, report: &mut RunReport) -> Result<()> {
             "knock-tests",
             &["--test", "drivers"],
         ),
+        (
+            "clippy knock-tests, machine",
+            "knock-tests",
+            &["--test", "machine", "--test", "packages", "--test", "wine"],
+        ),
         ("clippy knock-bench", "knock-bench", &["--all-targets"]),
         ("clippy knock-fuzz", "knock-fuzz", &["--all-targets"]),
     ] {
@@ -292,25 +288,6 @@ fn lint(sh: &Shell, kit: &Kit, report: &mut RunReport) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_report_says_why_no_other_kernel_is_booted() {
-        let table = [
-            (true, true, None, None),
-            (true, false, None, Some("--no-vm")),
-            (false, true, None, Some("--no-root")),
-            (true, true, Some("scan"), Some("only tests named `scan`")),
-        ];
-        for (root, vm, filter, expected) in table {
-            let chosen = Chosen {
-                root,
-                vm,
-                filter,
-                repeat: 1,
-            };
-            assert_eq!(chosen.without_vm().as_deref(), expected, "{chosen:?}");
-        }
-    }
 
     #[test]
     fn a_suite_can_be_run_directly() {

@@ -19,6 +19,12 @@ pub enum Verb {
     Test,
     /// `vm`, the tests on other kernels.
     Vm,
+    /// `machine`, the tests of a booted system.
+    Machine,
+    /// `packages`, the tests of packages.
+    Packages,
+    /// `elsewhere`, the client on other systems.
+    Elsewhere,
     /// `dist`.
     Dist,
     /// `pictures`.
@@ -31,12 +37,15 @@ pub enum Verb {
 
 impl Verb {
     /// All of them.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 12] = [
         Self::Demo,
         Self::Flood,
         Self::Bench,
         Self::Test,
         Self::Vm,
+        Self::Machine,
+        Self::Packages,
+        Self::Elsewhere,
         Self::Dist,
         Self::Pictures,
         Self::Fresh,
@@ -51,6 +60,9 @@ impl Verb {
             Self::Bench => "bench",
             Self::Test => "test",
             Self::Vm => "vm",
+            Self::Machine => "machine",
+            Self::Packages => "packages",
+            Self::Elsewhere => "elsewhere",
             Self::Dist => "dist",
             Self::Pictures => "pictures",
             Self::Fresh => "fresh",
@@ -76,12 +88,24 @@ const fn tool(program: &'static str, package: &'static str, verbs: &'static [Ver
 
 /// The table. QEMU is not in it, because `vm/qemu.rs` finds it. Programs that every Debian system has (dpkg, coreutils,
 /// a shell) are listed if a system without dpkg may lack them.
-const TOOLS: [Tool; 46] = {
-    use Verb::{Bench, Demo, Dist, Flood, Fresh, Fuzz, Pictures, Test, Vm};
+const TOOLS: [Tool; 52] = {
+    use Verb::{
+        Bench, Demo, Dist, Elsewhere, Flood, Fresh, Fuzz, Machine, Packages, Pictures, Test, Vm,
+    };
     [
         // Networks of tests, demo and bench.
-        tool("ip", "iproute2", &[Demo, Flood, Bench, Test, Vm, Pictures]),
-        tool("ethtool", "ethtool", &[Demo, Flood, Bench, Test, Vm]),
+        tool(
+            "ip",
+            "iproute2",
+            &[
+                Demo, Flood, Bench, Test, Vm, Machine, Packages, Elsewhere, Pictures,
+            ],
+        ),
+        tool(
+            "ethtool",
+            "ethtool",
+            &[Demo, Flood, Bench, Test, Vm, Machine, Packages, Elsewhere],
+        ),
         tool("nft", "nftables", &[Bench, Test, Vm]),
         tool("iptables-nft", "iptables", &[Test]),
         tool("iptables-legacy", "iptables", &[Test]),
@@ -95,8 +119,8 @@ const TOOLS: [Tool; 46] = {
         tool("nmap", "nmap", &[Test]),
         tool("hping3", "hping3", &[Test]),
         tool("nc", "netcat-openbsd", &[Test, Pictures]),
-        tool("ssh", "openssh-client", &[Test]),
-        tool("ssh-keygen", "openssh-client", &[Test]),
+        tool("ssh", "openssh-client", &[Test, Machine]),
+        tool("ssh-keygen", "openssh-client", &[Test, Machine]),
         tool("sshd", "openssh-server", &[Test]),
         tool("systemd-analyze", "systemd", &[Test]),
         tool("fwknopd", "fwknop-server", &[Bench]),
@@ -106,39 +130,55 @@ const TOOLS: [Tool; 46] = {
         tool("promtool", "prometheus", &[Test]),
         tool("tmux", "tmux", &[Test, Pictures]),
         // Processes with other rights, priorities, mounts, buffers.
-        tool("setpriv", "util-linux", &[Test]),
+        tool("setpriv", "util-linux", &[Test, Packages]),
         tool("chrt", "util-linux", &[Bench]),
-        tool("unshare", "util-linux", &[Bench, Test, Fresh]),
+        tool(
+            "unshare",
+            "util-linux",
+            &[Bench, Test, Machine, Packages, Elsewhere, Fresh],
+        ),
         tool("nsenter", "util-linux", &[Test, Pictures]),
         tool("script", "bsdutils", &[Test, Pictures]),
-        tool("mount", "mount", &[Bench, Test, Fresh]),
+        tool(
+            "mount",
+            "mount",
+            &[Bench, Test, Machine, Packages, Elsewhere, Fresh],
+        ),
         tool("stdbuf", "coreutils", &[Test]),
         tool("bash", "bash", &[Test, Pictures]),
         tool("python3", "python3", &[Test]),
         // Virtual machines: unpack kernels and pack programs.
-        tool("busybox", "busybox-static", &[Vm]),
-        tool("dpkg-deb", "dpkg", &[Vm]),
-        tool("ldd", "libc-bin", &[Vm]),
-        tool("timeout", "coreutils", &[Vm]),
+        tool("busybox", "busybox-static", &[Vm, Machine]),
+        tool("dpkg-deb", "dpkg", &[Vm, Machine, Packages]),
+        tool("ldd", "libc-bin", &[Vm, Machine, Packages]),
+        tool("timeout", "coreutils", &[Vm, Machine, Packages, Elsewhere]),
         // A pristine system.
-        tool("mmdebstrap", "mmdebstrap", &[Fresh]),
-        tool("git", "git", &[Dist, Fresh]),
+        tool("mmdebstrap", "mmdebstrap", &[Machine, Packages, Fresh]),
+        tool("git", "git", &[Dist, Machine, Packages, Fresh]),
+        // Packages.
+        tool("umount", "mount", &[Packages]),
+        tool("rpm", "rpm", &[Packages]),
+        tool("podman", "podman", &[Packages]),
+        tool("yq", "yq", &[Packages]),
         // Archives.
-        tool("tar", "tar", &[Dist]),
-        tool("gzip", "gzip", &[Dist]),
+        tool("tar", "tar", &[Dist, Machine, Packages]),
+        tool("gzip", "gzip", &[Dist, Machine, Packages]),
         tool("zip", "zip", &[Dist]),
         // The client for Windows.
         tool(
             "x86_64-w64-mingw32-gcc",
             "gcc-mingw-w64-x86-64-win32",
-            &[Dist],
+            &[Dist, Elsewhere],
         ),
         tool(
             "x86_64-w64-mingw32-dlltool",
             "binutils-mingw-w64-x86-64",
-            &[Dist],
+            &[Dist, Elsewhere],
         ),
-        tool("chroot", "coreutils", &[Fresh]),
+        tool("chroot", "coreutils", &[Machine, Packages, Fresh]),
+        // The disks of a machine.
+        tool("mkfs.ext4", "e2fsprogs", &[Machine]),
+        tool("qemu-img", "qemu-utils", &[Machine]),
         // libFuzzer is C++.
         tool("c++", "g++", &[Fuzz]),
     ]
@@ -233,34 +273,62 @@ mod tests {
 
     use super::*;
 
-    /// The literal names in calls that start a program, such as `Command::new("ip")`.
-    fn started(directory: &Path, found: &mut BTreeSet<String>) {
-        for entry in fs::read_dir(directory).unwrap() {
-            let path = entry.unwrap().path();
-            if path.is_dir() {
-                started(&path, found);
-            } else if path.extension().is_some_and(|is| is == "rs") {
-                let text = fs::read_to_string(&path).unwrap();
-                let text: String = text.split_whitespace().collect();
-                for call in ["Command::new(\"", "try_run(\"", ".run(\""] {
-                    let rest = text.split(call).skip(1);
-                    found.extend(rest.filter_map(|rest| Some(rest.split_once('"')?.0.to_owned())));
-                }
+    /// Tests with a verb of their own.
+    const OWN_VERBS: [(Verb, &str); 3] = [
+        (Verb::Machine, "tests/tests/machine"),
+        (Verb::Packages, "tests/tests/packages"),
+        (Verb::Elsewhere, "tests/tests/wine.rs"),
+    ];
+
+    /// Calls that start a program; all but the first may run it in another system.
+    const CALLS: [&str; 3] = ["Command::new(\"", "try_run(\"", ".run(\""];
+
+    /// The literal names in calls that start a program, such as `Command::new("ip")`, in a file or a directory.
+    fn started(path: &Path, calls: &[&str], is_read: &dyn Fn(&Path) -> bool) -> BTreeSet<String> {
+        let mut found = BTreeSet::new();
+        if !is_read(path) {
+            return found;
+        }
+        if path.is_dir() {
+            for entry in fs::read_dir(path).unwrap() {
+                found.extend(started(&entry.unwrap().path(), calls, is_read));
+            }
+        } else if path.extension().is_some_and(|is| is == "rs") {
+            let text = fs::read_to_string(path).unwrap();
+            let text: String = text.split_whitespace().collect();
+            for call in calls {
+                let rest = text.split(call).skip(1);
+                found.extend(rest.filter_map(|rest| Some(rest.split_once('"')?.0.to_owned())));
             }
         }
+        found
     }
 
     #[test]
     fn every_program_that_tests_and_bench_start_is_in_the_table() {
+        let workspace = shell::workspace();
+        let is_other = |path: &Path| {
+            let mut own = OWN_VERBS.iter();
+            own.any(|(_verb, place)| path == workspace.join(place))
+        };
+        let mut all = Vec::new();
         for (verb, directories) in [
             (Verb::Test, ["tests/src", "tests/tests"]),
             (Verb::Bench, ["bench/src", "tests/src"]),
         ] {
-            let mut found = BTreeSet::new();
-            for directory in directories {
-                started(&shell::workspace().join(directory), &mut found);
-            }
+            let found: BTreeSet<_> = directories
+                .into_iter()
+                .flat_map(|place| started(&workspace.join(place), &CALLS, &|path| !is_other(path)))
+                .collect();
             assert!(found.contains("ip"), "{found:?}");
+            all.push((verb, found));
+        }
+        for (verb, place) in OWN_VERBS {
+            let found = started(&workspace.join(place), &CALLS[..1], &|_| true);
+            assert!(!found.is_empty(), "{place}");
+            all.push((verb, found));
+        }
+        for (verb, found) in all {
             for program in found {
                 let name = program.rsplit('/').next().unwrap();
                 let is_known = name == "sh" || programs(verb).any(|tool| tool.program == name);
@@ -282,7 +350,15 @@ mod tests {
     #[test]
     fn networks_need_the_same_programs() {
         for demo in programs(Verb::Demo) {
-            for verb in [Verb::Flood, Verb::Bench, Verb::Test, Verb::Vm] {
+            for verb in [
+                Verb::Flood,
+                Verb::Bench,
+                Verb::Test,
+                Verb::Vm,
+                Verb::Machine,
+                Verb::Packages,
+                Verb::Elsewhere,
+            ] {
                 let has = programs(verb).any(|tool| tool.program == demo.program);
                 assert!(has, "{} lacks {}", verb.name(), demo.program);
             }

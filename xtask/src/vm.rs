@@ -5,14 +5,19 @@
 //! test programs (profile vm) ───────────┴ image.rs ─▶ initramfs ─ machine.rs ─▶ lines ─ outcome.rs ─▶ rows
 //! ```
 //!
+//! The other processor, aarch64, has Debian's kernel 6.1 and the suites that depend on a processor (`arm64.rs`).
+//!
 //! The machine has no disk and no network. Its first process is `vm/init.sh`, which runs the suites one after
 //! the other; their output arrives over the serial line and is parsed like that of any `cargo test`.
 
-mod image;
-mod kernel;
+mod arm64;
+pub(crate) mod image;
+pub(crate) mod kernel;
 mod machine;
 mod outcome;
-mod qemu;
+pub(crate) mod qemu;
+mod suites;
+mod unpacked;
 
 use std::path::PathBuf;
 
@@ -20,6 +25,7 @@ use anyhow::{Context as _, Result, bail, ensure};
 use xshell::Shell;
 
 use crate::{
+    dist::Architecture,
     ebpf,
     package::Apt,
     report::RunReport,
@@ -28,108 +34,34 @@ use crate::{
 };
 
 use image::Image;
-use kernel::Kernel;
-use machine::Machine;
-use qemu::Qemu;
+use kernel::{Flavour, Kernel};
+use machine::{Accelerator, Machine};
+use qemu::{Processor, Qemu};
+use suites::{LESS, MODULES, MOUNT_POINTS, Selected};
 
 /// The kernels that `cargo xtask test` boots: the oldest that is supported, and the next one with
 /// long-term support.
 pub const SERIES: [&str; 2] = ["6.1", "6.12"];
 
+/// Programs that tests start.
+const PROGRAMS: [&str; 5] = ["busybox", "ip", "ethtool", "nft", "nstat"];
+
 /// The cargo profile of the programs that run in the machine; Cargo.toml has the reason.
 const PROFILE: &str = "vm";
-
-/// A test program, and which of its tests run in the machine.
-struct Selected {
-    target: &'static str,
-    /// All of them if the list is empty.
-    tests: &'static [&'static str],
-    /// Whether its output is shown if it passes.
-    shows: bool,
-}
-
-impl Selected {
-    const fn all(target: &'static str) -> Self {
-        Self::some(target, &[])
-    }
-
-    const fn some(target: &'static str, tests: &'static [&'static str]) -> Self {
-        Self {
-            target,
-            tests,
-            shows: false,
-        }
-    }
-
-    const fn shown(self) -> Self {
-        Self {
-            shows: true,
-            ..self
-        }
-    }
-
-    /// Its line in the script of `vm/init.sh`.
-    fn line(&self) -> String {
-        let mut line = format!("suite {}", self.target);
-        if self.shows {
-            line += " --show-output";
-        }
-        if !self.tests.is_empty() {
-            line += " --exact ";
-            line += &self.tests.join(" ");
-        }
-        line + "\n"
-    }
-}
-
-/// The suites, in the order in which they run, without tests that take long under emulation or need an exact clock.
-const SUITES: &[Selected] = &[
-    Selected::some("load", &["the_largest_configuration_loads"]).shown(),
-    Selected::all("differential").shown(),
-    Selected::some(
-        "otp",
-        &["the_kernel_derives_the_same_knocks_as_the_library"],
-    ),
-    Selected::some(
-        "knock",
-        &[
-            "every_grant_has_one_opening_and_one_end",
-            "our_client_connects_at_its_first_attempt",
-            "a_packet_right_behind_the_last_knock_gets_in",
-        ],
-    ),
-    Selected::some(
-        "handshake",
-        &[
-            "forged_packets_change_nothing",
-            "knocks_count_in_the_order_of_their_completed_handshakes",
-            "connections_to_wrong_ports_end_the_attempt",
-        ],
-    ),
-    Selected::some("start", &["existing_connections_continue_after_a_start"]),
-    Selected::some(
-        "upgrade",
-        &[
-            "a_grant_is_carried_over_by_its_door",
-            "a_map_of_another_shape_is_refused",
-        ],
-    )
-    .shown(),
-    Selected::all("clock"),
-    Selected::all("drivers").shown(),
-    // Last, because some of its rows need a machine that has run for a while.
-    Selected::all("verdicts"),
-];
-
-/// Fewer frames than on the host, and longer pauses of unauthorized sources: the machine is ten times slower.
-const LESS: &str = "export KNOCK_FRAMES=4000 KNOCK_PAUSE_MS=50\n";
 
 /// The kernels, and the program that runs them.
 #[derive(Debug)]
 pub struct Machines {
+    processor: Processor,
     qemu: Qemu,
     kernels: Vec<Kernel>,
 }
+
+/// The name of the machine with another processor, beside the versions of kernels.
+pub const ARM64: &str = "arm64";
+
+/// The kernel of that machine.
+const ARM64_SERIES: &str = "6.1";
 
 /// Boots kernels and prints a summary; returns whether everything succeeded.
 ///
@@ -141,10 +73,20 @@ pub fn run(sh: &Shell, wanted: &[String]) -> Result<bool> {
         _ => wanted.iter().map(String::as_str).collect(),
     };
     let apt = Apt::new(sh);
-    let machines = get(sh, &apt, &wanted)?;
+    let (others, wanted): (Vec<&str>, Vec<&str>) =
+        wanted.into_iter().partition(|name| *name == ARM64);
+    let mut machines = Vec::new();
+    if !wanted.is_empty() {
+        machines.push(get(sh, &apt, &wanted)?);
+    }
+    if !others.is_empty() {
+        machines.push(get_arm64(sh, &apt)?);
+    }
     ebpf::record::prepare(sh, &apt)?;
     let mut report = RunReport::default();
-    test(sh, &machines, &mut report)?;
+    for machines in machines {
+        test(sh, &machines, &mut report)?;
+    }
     report.print();
     Ok(report.is_good())
 }
@@ -159,15 +101,45 @@ pub fn get(sh: &Shell, apt: &Apt<'_>, wanted: &[&str]) -> Result<Machines> {
         "the kernels to test on are there for x86-64 only"
     );
     tools::get(apt, Verb::Vm)?;
-    let qemu = Qemu::get(sh, apt)?;
-    let kernel = |series: &&str| kernel::get(sh, apt, series);
+    let processor = Processor::Amd64;
+    let qemu = Qemu::get(sh, apt, processor)?;
+    let kernel = |series: &&str| kernel::get(sh, apt, series, Flavour::Cloud);
     let kernels = wanted.iter().map(kernel).collect::<Result<_>>()?;
-    Ok(Machines { qemu, kernels })
+    Ok(Machines {
+        processor,
+        qemu,
+        kernels,
+    })
+}
+
+/// Finds or downloads what the tests on aarch64 need, and prints which.
+///
+/// # Errors
+/// The kernel, QEMU or another program is unavailable.
+pub fn get_arm64(sh: &Shell, apt: &Apt<'_>) -> Result<Machines> {
+    tools::get(apt, Verb::Vm)?;
+    Architecture::Arm64.prepare(sh)?;
+    let processor = Processor::Arm64;
+    let qemu = Qemu::get(sh, apt, processor)?;
+    let other = arm64::shell(sh)?;
+    let apt = Apt::new(&other);
+    let kernels = vec![kernel::get(&other, &apt, ARM64_SERIES, Flavour::Arm64)?];
+    Ok(Machines {
+        processor,
+        qemu,
+        kernels,
+    })
 }
 
 /// How many suites run on all kernels of [`SERIES`].
 pub fn suites() -> u32 {
-    u32::try_from(SUITES.len() * SERIES.len()).unwrap_or(u32::MAX)
+    let suites = suites::suites(Processor::Amd64).len() * SERIES.len();
+    u32::try_from(suites).unwrap_or(u32::MAX)
+}
+
+/// How many suites run on aarch64.
+pub fn arm64_suites() -> u32 {
+    u32::try_from(suites::suites(Processor::Arm64).len()).unwrap_or(u32::MAX)
 }
 
 /// Runs the suites on each kernel and adds their results.
@@ -175,49 +147,81 @@ pub fn suites() -> u32 {
 /// # Errors
 /// The programs can't be packed, or QEMU does not start.
 pub fn test(sh: &Shell, machines: &Machines, report: &mut RunReport) -> Result<()> {
-    let Machines { qemu, kernels } = machines;
-    let Some(image) = build(sh, kernels, report)? else {
+    let Machines {
+        processor,
+        qemu,
+        kernels,
+    } = machines;
+    let suites = suites::suites(*processor);
+    let Some(image) = build(sh, machines, &suites, report)? else {
         return Ok(());
     };
-    let accelerator = machine::accelerator(sh, qemu, kernels, &image)?;
+    let accelerator = match processor {
+        Processor::Amd64 => machine::accelerator(sh, qemu, kernels, &image)?,
+        Processor::Arm64 => Accelerator::Emulation,
+    };
     for kernel in kernels {
         let machine = Machine {
+            processor: *processor,
             qemu,
             kernel,
             image: &image,
             accelerator,
         };
-        let expected = SUITES.iter().map(|suite| outcome::ExpectedSuite {
+        let expected = suites.iter().map(|suite| outcome::ExpectedSuite {
             name: suite.target,
             tests: suite.tests.len(),
         });
         let log = machine.run(sh)?;
-        report.add(log.rows(kernel.release(), expected));
+        report.add(log.rows(&kernel.release(), expected));
     }
     Ok(())
 }
 
 /// Builds the programs and packs them; `None` if they don't build, which is reported.
-fn build(sh: &Shell, kernels: &[Kernel], report: &mut RunReport) -> Result<Option<PathBuf>> {
-    let mut tests = shell::cargo(sh).args(["test", "--no-run", "--profile", PROFILE]);
-    tests = tests.args(["--package", "knock-tests"]);
-    for suite in SUITES {
+fn build(
+    sh: &Shell,
+    machines: &Machines,
+    suites: &[Selected],
+    report: &mut RunReport,
+) -> Result<Option<PathBuf>> {
+    let (target, directory) = match machines.processor {
+        Processor::Amd64 => (None, shell::target_dir().join(PROFILE)),
+        Processor::Arm64 => {
+            let target = Architecture::Arm64.target();
+            let directory = shell::target_dir().join(target).join(PROFILE);
+            (Some(target), directory)
+        }
+    };
+    let cargo = |verb: &str| {
+        let cmd = match target {
+            None => shell::cargo(sh),
+            Some(_) => Architecture::Arm64.cargo(sh, &[]),
+        };
+        let cmd = cmd.args([verb, "--profile", PROFILE]);
+        cmd.args(target.iter().flat_map(|target| ["--target", *target]))
+    };
+    let mut tests = cargo("test").args(["--no-run", "--package", "knock-tests"]);
+    for suite in suites {
         tests = tests.args(["--test", suite.target]);
     }
     let mut executables = Vec::new();
     let built = report.build("programs for the kernels", tests, |line| {
         executables.extend(suite::executable(line).map(|(_suite, path)| path));
     })?;
-    let programs = shell::cargo(sh)
-        .args(["build", "--profile", PROFILE])
-        .args(["--package", "knock-user", "--package", "knock-client"]);
+    let programs = cargo("build").args(["--package", "knock-user", "--package", "knock-client"]);
     if !built || !report.build("programs for the kernels", programs, |_| {})? {
         return Ok(None);
     }
 
-    let image = Image::new(sh, &kernel::directory().join("image"))?;
+    let name = match target {
+        None => "image",
+        Some(_) => "image-arm64",
+    };
+    let place = unpacked::directory().join(name);
+    let image = Image::new(sh, &place, &MOUNT_POINTS)?;
     let mut script = LESS.to_owned();
-    for suite in SUITES {
+    for suite in suites {
         let target = suite.target;
         let start = format!("{target}-");
         let is_it = |path: &&PathBuf| {
@@ -230,16 +234,20 @@ fn build(sh: &Shell, kernels: &[Kernel], report: &mut RunReport) -> Result<Optio
         image.program(&shell::workspace().join(path), &format!("tests/{target}"))?;
         script += &suite.line();
     }
-    let directory = shell::target_dir().join(PROFILE);
     for program in ["knock-user", "knock-client"] {
         image.program(&directory.join(program), &format!("bin/{program}"))?;
     }
-    for program in ["busybox", "ip", "ethtool", "nft", "nstat"] {
-        let path = shell::find_program(program).with_context(|| format!("no {program}"))?;
-        image.program(&path, &format!("bin/{program}"))?;
+    match machines.processor {
+        Processor::Amd64 => {
+            for program in PROGRAMS {
+                let path = shell::find_program(program).with_context(|| format!("no {program}"))?;
+                image.program(&path, &format!("bin/{program}"))?;
+            }
+        }
+        Processor::Arm64 => arm64::programs(&arm64::shell(sh)?, &PROGRAMS, &place)?,
     }
-    for kernel in kernels {
-        image.modules(kernel)?;
+    for kernel in &machines.kernels {
+        image.modules(kernel, &MODULES)?;
     }
     image.file("init", include_str!("vm/init.sh"))?;
     image.file("suites", &script)?;

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, bail};
 use clap::ValueEnum;
-use xshell::Shell;
+use xshell::{Cmd, Shell};
 
 use crate::shell;
 
@@ -53,25 +53,38 @@ impl Architecture {
     /// # Errors
     /// They don't build.
     pub fn build(self, sh: &Shell) -> Result<PathBuf> {
-        let target = self.target();
-        let linker = format!(
-            "CARGO_TARGET_{}_LINKER",
-            target.to_uppercase().replace('-', "_")
-        );
-        let mut flags = vec!["-Clink-self-contained=yes".to_owned()];
-        flags.extend(same_paths());
-        let mut cargo = shell::cargo(sh)
-            // rust-lld and the C library are part of the target: no other compiler is needed.
-            .env(linker, "rust-lld")
-            .env("CARGO_ENCODED_RUSTFLAGS", flags.join("\x1f"))
-            .args(["build", "--profile", PROFILE, "--target", target]);
+        let mut cargo = self.cargo(sh, &same_paths()).args([
+            "build",
+            "--profile",
+            PROFILE,
+            "--target",
+            self.target(),
+        ]);
         for program in super::PROGRAMS {
             cargo = cargo.args(["--package", program, "--bin", program]);
         }
         let what = format!("building for {}", self.debian());
         shell::watch(&what, cargo, |_| {})?
             .or_else(|| format!("{what} failed: the compiler's messages are above"))?;
-        Ok(shell::target_dir().join(target).join(PROFILE))
+        Ok(shell::target_dir().join(self.target()).join(PROFILE))
+    }
+
+    /// Cargo, which links with what is part of the target: no other compiler is needed.
+    pub(crate) fn cargo<'a>(self, sh: &'a Shell, flags: &[String]) -> Cmd<'a> {
+        let target = self.target().to_uppercase().replace('-', "_");
+        let mut all = vec!["-Clink-self-contained=yes".to_owned()];
+        all.extend_from_slice(flags);
+        shell::cargo(sh)
+            .env(format!("CARGO_TARGET_{target}_LINKER"), "rust-lld")
+            .env("CARGO_ENCODED_RUSTFLAGS", all.join("\x1f"))
+    }
+
+    /// Finds or installs the libraries that programs for it are linked with.
+    ///
+    /// # Errors
+    /// They can't be installed.
+    pub(crate) fn prepare(self, sh: &Shell) -> Result<()> {
+        get_target(sh, self.target())
     }
 }
 
@@ -89,7 +102,7 @@ pub(super) fn same_paths() -> Vec<String> {
 ///
 /// # Errors
 /// There is no rustup, or the server can't be reached.
-pub(super) fn get_target(sh: &Shell, target: &str) -> Result<()> {
+pub(crate) fn get_target(sh: &Shell, target: &str) -> Result<()> {
     let print = sh
         .cmd("rustc")
         .args(["--print", "target-libdir", "--target", target]);

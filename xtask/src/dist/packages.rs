@@ -8,7 +8,7 @@ use xshell::Shell;
 use super::{Architecture, Release};
 use crate::shell;
 
-/// Writes the `.deb`.
+/// Writes the `.deb`, of the version in Cargo.toml or of another.
 ///
 /// # Errors
 /// cargo-deb fails.
@@ -16,6 +16,7 @@ pub(super) fn deb(
     sh: &Shell,
     release: &Release,
     architecture: Architecture,
+    version: Option<&str>,
     to: &Path,
 ) -> Result<()> {
     let deb = shell::cargo(sh)
@@ -30,10 +31,14 @@ pub(super) fn deb(
         ])
         .args(["--no-dbgsym", "--target", architecture.target(), "--output"])
         .arg(to);
+    let deb = match version {
+        Some(version) => deb.args(["--deb-version", &format!("{version}-1")]),
+        None => deb,
+    };
     shell::run_quietly("cargo deb", deb)
 }
 
-/// Writes the `.rpm`.
+/// Writes the `.rpm`, of the version in Cargo.toml or of another.
 ///
 /// # Errors
 /// cargo-generate-rpm fails.
@@ -41,6 +46,7 @@ pub(super) fn rpm(
     sh: &Shell,
     release: &Release,
     architecture: Architecture,
+    version: Option<&str>,
     to: &Path,
 ) -> Result<()> {
     let rpm = shell::cargo(sh)
@@ -48,5 +54,9 @@ pub(super) fn rpm(
         .args(["--arch", architecture.linux(), "--auto-req", "disabled"])
         .args(["--source-date", &release.date.to_string(), "--output"])
         .arg(to);
+    let rpm = match version {
+        Some(version) => rpm.args(["--set-metadata", &format!("version = \"{version}\"")]),
+        None => rpm,
+    };
     shell::run_quietly("cargo generate-rpm", rpm)
 }

@@ -1,6 +1,6 @@
 //! The client for Windows, in a zip archive.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 use xshell::Shell;
@@ -14,11 +14,11 @@ pub(super) const TARGET: &str = "x86_64-pc-windows-gnu";
 /// The program.
 const CLIENT: &str = "knock-client";
 
-/// Builds the client and writes the archive.
+/// Builds the client; returns its path.
 ///
 /// # Errors
-/// It does not build, or zip fails.
-pub(super) fn write(sh: &Shell, release: &Release, to: &Path) -> Result<()> {
+/// It does not build.
+pub(super) fn build(sh: &Shell) -> Result<PathBuf> {
     let mut flags = architecture::same_paths();
     // A time in the program's header would be the only difference between two builds.
     flags.push("-Clink-arg=-Wl,--no-insert-timestamp".to_owned());
@@ -34,11 +34,20 @@ pub(super) fn write(sh: &Shell, release: &Release, to: &Path) -> Result<()> {
         .args(["--package", CLIENT, "--bin", CLIENT]);
     shell::watch("building for Windows", cargo, |_| {})?
         .or_else(|| "building for Windows failed: the compiler's messages are above".to_owned())?;
+    let built = shell::target_dir().join(TARGET).join(architecture::PROFILE);
+    Ok(built.join(CLIENT).with_extension("exe"))
+}
+
+/// Builds the client and writes the archive.
+///
+/// # Errors
+/// It does not build, or zip fails.
+pub(super) fn write(sh: &Shell, release: &Release, to: &Path) -> Result<()> {
+    let program = build(sh)?;
     let name = format!("{CLIENT}-{}-x86_64-windows", release.version);
     let place = release.stage.join(&name);
-    let built = shell::target_dir().join(TARGET).join(architecture::PROFILE);
     for file in [
-        built.join(CLIENT).with_extension("exe"),
+        program,
         "LICENSE-MIT".into(),
         "LICENSE-APACHE".into(),
         "docs/client.md".into(),

@@ -13,57 +13,20 @@ use xshell::Shell;
 use super::kernel::Kernel;
 use crate::shell;
 
-/// Directories that others are mounted on.
-const MOUNT_POINTS: [&str; 5] = ["proc", "sys", "dev", "tmp", "run"];
-
-/// Links of the tests, the drivers of the machine's cards, the lists of TCP and UDP sockets, and
-/// counters behind the program.
-const MODULES: [&str; 30] = [
-    "veth",
-    "virtio_pci",
-    "virtio_net",
-    "vmxnet3",
-    "tcp_diag",
-    "udp_diag",
-    "nf_tables",
-    "nft_objref",
-    "nft_counter",
-    "sch_ingress",
-    "cls_bpf",
-    "act_bpf",
-    "tun",
-    "bridge",
-    "bonding",
-    "dummy",
-    "8021q",
-    "macvlan",
-    "ipvlan",
-    "vxlan",
-    "vrf",
-    "ifb",
-    "wireguard",
-    "ipip",
-    "sit",
-    "ip_gre",
-    "xfrm_interface",
-    "geneve",
-    "team",
-    "ip6_tunnel",
-];
-
 /// A directory that becomes the machine's file system.
-pub(super) struct Image<'a> {
+pub(crate) struct Image<'a> {
     sh: &'a Shell,
     root: PathBuf,
 }
 
 impl<'a> Image<'a> {
-    /// Creates an empty image, and removes an earlier one.
-    pub(super) fn new(sh: &'a Shell, root: &Path) -> Result<Self> {
+    /// Creates an image with empty directories, and removes an earlier one.
+    pub(crate) fn new(sh: &'a Shell, root: &Path, directories: &[&str]) -> Result<Self> {
         if root.exists() {
             fs::remove_dir_all(root).with_context(|| format!("removing {}", root.display()))?;
         }
-        for directory in MOUNT_POINTS {
+        make(root)?;
+        for directory in directories {
             make(&root.join(directory))?;
         }
         Ok(Self {
@@ -73,7 +36,7 @@ impl<'a> Image<'a> {
     }
 
     /// Adds a program and its libraries.
-    pub(super) fn program(&self, path: &Path, place: &str) -> Result<()> {
+    pub(crate) fn program(&self, path: &Path, place: &str) -> Result<()> {
         self.copy(path, Path::new(place))?;
         // It fails for a program without libraries.
         let listed = self.sh.cmd("ldd").arg(path).quiet().ignore_status();
@@ -85,21 +48,21 @@ impl<'a> Image<'a> {
     }
 
     /// Adds an executable script.
-    pub(super) fn file(&self, place: &str, text: &str) -> Result<()> {
+    pub(crate) fn file(&self, place: &str, text: &str) -> Result<()> {
         let path = self.root.join(place);
         fs::write(&path, text)
             .and_then(|()| fs::set_permissions(&path, fs::Permissions::from_mode(0o755)))
             .with_context(|| format!("writing {}", path.display()))
     }
 
-    /// Adds the modules of a kernel that the tests need.
-    pub(super) fn modules(&self, kernel: &Kernel) -> Result<()> {
+    /// Adds these modules of a kernel, and those that they need; what is built into the kernel is skipped.
+    pub(crate) fn modules(&self, kernel: &Kernel, names: &[&str]) -> Result<()> {
         let (from, place) = kernel.modules();
         let read = |name: &str| {
             let path = from.join(name);
             fs::read_to_string(&path).with_context(|| format!("reading {}", path.display()))
         };
-        for module in needed(&read("modules.dep")?, &MODULES)? {
+        for module in needed(&read("modules.dep")?, names)? {
             self.copy(&from.join(&module), &place.join(&module))?;
         }
         for index in ["modules.dep", "modules.alias", "modules.builtin"] {
@@ -109,7 +72,7 @@ impl<'a> Image<'a> {
     }
 
     /// Packs it into one file beside it.
-    pub(super) fn pack(&self) -> Result<PathBuf> {
+    pub(crate) fn pack(&self) -> Result<PathBuf> {
         let packed = self.root.with_extension("cpio");
         let pack = "cd \"$1\" && find . | busybox cpio -o -H newc >\"$2\"";
         let pack = self.sh.cmd("sh").args(["-c", pack, "sh"]);
@@ -117,7 +80,8 @@ impl<'a> Image<'a> {
         Ok(packed)
     }
 
-    fn copy(&self, from: &Path, place: &Path) -> Result<()> {
+    /// Adds a file.
+    pub(crate) fn copy(&self, from: &Path, place: &Path) -> Result<()> {
         let to = self.root.join(place);
         if let Some(directory) = to.parent() {
             make(directory)?;
@@ -158,7 +122,11 @@ fn needed(dependencies: &str, names: &[&str]) -> Result<BTreeSet<PathBuf>> {
             needed.extend(others.split_whitespace().map(PathBuf::from));
         }
     }
-    ensure!(!needed.is_empty(), "the kernel has no module veth");
+    ensure!(
+        !needed.is_empty(),
+        "the kernel has none of these modules: {}",
+        names.join(", ")
+    );
     Ok(needed)
 }
 

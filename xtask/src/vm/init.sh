@@ -27,6 +27,9 @@ echo /sbin/modprobe >/proc/sys/kernel/modprobe
 export KNOCK_VM=1 KNOCK_REQUIRE_ROOT=1
 export KNOCK_USER_BIN=/bin/knock-user KNOCK_CLIENT_BIN=/bin/knock-client
 release=$($b uname -r)
+case $release in
+*-cloud-arm64) release=${release%-cloud-arm64}-arm64 ;;
+esac
 
 suite() {
     name=$1

@@ -8,41 +8,78 @@ use std::{
 use anyhow::{Context as _, Result, bail};
 use xshell::Shell;
 
+use super::unpacked::{directory, remove};
 use crate::{package::Apt, shell};
 
 const PREFIX: &str = "linux-image-";
-/// The flavour for virtual machines, a third of the size of the one for all hardware.
-const SUFFIX: &str = "-cloud-amd64";
+
+/// The build of a kernel.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Flavour {
+    /// For virtual machines: a third of the size of the one for all hardware.
+    Cloud,
+    /// For all hardware.
+    Full,
+    /// For virtual machines with another processor.
+    Arm64,
+}
+
+impl Flavour {
+    /// The end of a package's name.
+    const fn suffix(self) -> &'static str {
+        match self {
+            Self::Cloud => "-cloud-amd64",
+            Self::Full => "-amd64",
+            Self::Arm64 => "-cloud-arm64",
+        }
+    }
+
+    /// The series, if a version has this flavour and no other.
+    fn version_of(self, version: &str) -> Option<&str> {
+        let version = version.strip_suffix(self.suffix())?;
+        // `6.1.0-56-rt` is of a flavour that is named before the processor.
+        let last = version.rsplit('-').next().unwrap_or(version);
+        last.starts_with(|c: char| c.is_ascii_digit())
+            .then_some(version)
+    }
+}
 
 /// A kernel package, unpacked.
 #[derive(Debug)]
-pub(super) struct Kernel {
+pub(crate) struct Kernel {
     /// As in `6.1.0-56-cloud-amd64`.
     version: String,
+    flavour: Flavour,
     directory: PathBuf,
 }
 
 impl Kernel {
-    /// The version without the flavour, as in `6.1.0-56`.
-    pub(super) fn release(&self) -> &str {
-        self.version.strip_suffix(SUFFIX).unwrap_or(&self.version)
+    /// The version without the flavour, as in `6.1.0-56`, or `6.1.0-56-arm64` for another processor.
+    pub(crate) fn release(&self) -> String {
+        let release = self.flavour.version_of(&self.version);
+        let release = release.unwrap_or(&self.version);
+        match self.flavour {
+            Flavour::Cloud | Flavour::Full => release.to_owned(),
+            Flavour::Arm64 => format!("{release}-arm64"),
+        }
     }
 
     /// The bootable image.
-    pub(super) fn image(&self) -> PathBuf {
+    pub(crate) fn image(&self) -> PathBuf {
         self.directory
             .join(format!("boot/vmlinuz-{}", self.version))
     }
 
     /// The directory of its modules, and the one to which they belong.
-    pub(super) fn modules(&self) -> (PathBuf, PathBuf) {
+    pub(crate) fn modules(&self) -> (PathBuf, PathBuf) {
         let place = Path::new("lib/modules").join(&self.version);
         (self.directory.join(&place), place)
     }
 
-    fn at(package: &str) -> Self {
+    fn at(package: &str, flavour: Flavour) -> Self {
         Self {
             version: package.strip_prefix(PREFIX).unwrap_or(package).to_owned(),
+            flavour,
             directory: directory().join(package),
         }
     }
@@ -52,17 +89,12 @@ impl Kernel {
     }
 }
 
-/// The directory that is kept from one run to the next.
-pub(super) fn directory() -> PathBuf {
-    shell::target_dir().join("kernels")
-}
-
 /// Finds or downloads the newest kernel of a series such as `6.1`, and prints a line about it.
-pub(super) fn get(sh: &Shell, apt: &Apt<'_>, series: &str) -> Result<Kernel> {
-    match newest_here(sh, apt, series) {
+pub(crate) fn get(sh: &Shell, apt: &Apt<'_>, series: &str, flavour: Flavour) -> Result<Kernel> {
+    match newest_here(sh, apt, series, flavour) {
         Ok(kernel) => Ok(kernel),
         // An older one is better than none.
-        Err(why) => match kept(series) {
+        Err(why) => match kept(series, flavour) {
             Some(kernel) => {
                 println!("kernel {series}: {} as before: {why:#}", kernel.release());
                 Ok(kernel)
@@ -72,37 +104,38 @@ pub(super) fn get(sh: &Shell, apt: &Apt<'_>, series: &str) -> Result<Kernel> {
     }
 }
 
-fn newest_here(sh: &Shell, apt: &Apt<'_>, series: &str) -> Result<Kernel> {
-    if let Some(package) = known(sh, series) {
-        let kernel = Kernel::at(&package);
+fn newest_here(sh: &Shell, apt: &Apt<'_>, series: &str, flavour: Flavour) -> Result<Kernel> {
+    if let Some(package) = known(sh, series, flavour) {
+        let kernel = Kernel::at(&package, flavour);
         if kernel.is_here() {
             println!("kernel {series}: {} found", kernel.release());
             return Ok(kernel);
         }
-        if let Ok(kernel) = download(apt, &package) {
+        if let Ok(kernel) = download(sh, apt, &package, flavour) {
             println!("kernel {series}: downloaded {}", kernel.release());
             return Ok(kernel);
         }
     }
     // The package lists are missing, or older than what the archive has kept.
     apt.update();
-    let Some(package) = known(sh, series) else {
+    let Some(package) = known(sh, series, flavour) else {
         if let Some(why) = apt.stale() {
             bail!(why);
         }
         bail!(
-            "apt knows no package {PREFIX}{series}.*{SUFFIX} (`apt-cache pkgnames {PREFIX}{series}`); \
-             Debian 12 with its security updates has 6.1 and 6.12"
+            "apt knows no package {PREFIX}{series}.*{} (`apt-cache pkgnames {PREFIX}{series}`); \
+             Debian 12 with its security updates has 6.1 and 6.12",
+            flavour.suffix()
         );
     };
-    let kernel = download(apt, &package)
+    let kernel = download(sh, apt, &package, flavour)
         .with_context(|| format!("{package} is missing; run `apt-get download {package}`"))?;
     println!("kernel {series}: downloaded {}", kernel.release());
     Ok(kernel)
 }
 
 /// The newest package that apt knows.
-fn known(sh: &Shell, series: &str) -> Option<String> {
+fn known(sh: &Shell, series: &str, flavour: Flavour) -> Option<String> {
     let names = sh
         .cmd("apt-cache")
         .args(["pkgnames", &format!("{PREFIX}{series}")])
@@ -110,23 +143,28 @@ fn known(sh: &Shell, series: &str) -> Option<String> {
         .ignore_stderr()
         .read()
         .unwrap_or_default();
-    newest(series, names.lines()).map(str::to_owned)
+    newest(series, flavour, names.lines()).map(str::to_owned)
 }
 
 /// The newest that was downloaded.
-fn kept(series: &str) -> Option<Kernel> {
+fn kept(series: &str, flavour: Flavour) -> Option<Kernel> {
     let names: Vec<_> = fs::read_dir(directory())
         .into_iter()
         .flatten()
         .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
         .collect();
-    newest(series, names.iter().map(String::as_str)).map(Kernel::at)
+    let names = names.iter().map(String::as_str);
+    newest(series, flavour, names).map(|package| Kernel::at(package, flavour))
 }
 
 /// The package of a series with the highest version; not those of debug symbols, nor unsigned ones.
-fn newest<'a>(series: &str, names: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+fn newest<'a>(
+    series: &str,
+    flavour: Flavour,
+    names: impl Iterator<Item = &'a str>,
+) -> Option<&'a str> {
     let version = |name: &'a str| {
-        let version = name.strip_prefix(PREFIX)?.strip_suffix(SUFFIX)?;
+        let version = flavour.version_of(name.strip_prefix(PREFIX)?)?;
         let rest = version.strip_prefix(series)?;
         // 6.1 is not the beginning of 6.12, and `6.12-cloud-amd64` is a name without a version.
         let is_whole = rest.is_empty() && series.matches('.').count() > 1;
@@ -146,14 +184,14 @@ fn numbers(version: &str) -> Vec<u64> {
         .collect()
 }
 
-fn download(apt: &Apt<'_>, package: &str) -> Result<Kernel> {
-    let kernel = Kernel::at(package);
+fn download(sh: &Shell, apt: &Apt<'_>, package: &str, flavour: Flavour) -> Result<Kernel> {
+    let kernel = Kernel::at(package, flavour);
     let cache = directory();
     // An interruption must not leave a directory that looks complete.
     let half = cache.join("half");
     remove(&half)?;
     fs::create_dir_all(&half).with_context(|| format!("making {}", half.display()))?;
-    let here = Shell::new().context("starting a shell")?;
+    let here = sh.clone();
     here.change_dir(&half);
     apt.download(&here, &[package])?;
     let archive = fs::read_dir(&half)?
@@ -177,14 +215,6 @@ fn index_modules(sh: &Shell, version: &str) -> Result<()> {
     shell::run_quietly("listing modules", depmod)
 }
 
-pub(super) fn remove(directory: &Path) -> Result<()> {
-    if directory.exists() {
-        fs::remove_dir_all(directory)
-            .with_context(|| format!("removing {}", directory.display()))?;
-    }
-    Ok(())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -202,17 +232,31 @@ mod tests {
             "linux-image-6.12.117+deb12-cloud-amd64",
             "linux-image-6.12.117+deb12-rt-amd64",
             "linux-image-6.12-cloud-amd64",
+            "linux-image-6.1.0-50-cloud-arm64",
         ];
+        use Flavour::{Arm64, Cloud, Full};
         let table = [
-            ("6.1", Some("linux-image-6.1.0-56-cloud-amd64")),
-            ("6.12", Some("linux-image-6.12.117+deb12-cloud-amd64")),
-            ("6.12.9", Some("linux-image-6.12.9+deb12-cloud-amd64")),
-            ("6.1.0-9", Some("linux-image-6.1.0-9-cloud-amd64")),
-            ("6.6", None),
-            ("6", Some("linux-image-6.12.117+deb12-cloud-amd64")),
+            ("6.1", Cloud, Some("linux-image-6.1.0-56-cloud-amd64")),
+            (
+                "6.12",
+                Cloud,
+                Some("linux-image-6.12.117+deb12-cloud-amd64"),
+            ),
+            (
+                "6.12.9",
+                Cloud,
+                Some("linux-image-6.12.9+deb12-cloud-amd64"),
+            ),
+            ("6.1.0-9", Cloud, Some("linux-image-6.1.0-9-cloud-amd64")),
+            ("6.6", Cloud, None),
+            ("6", Cloud, Some("linux-image-6.12.117+deb12-cloud-amd64")),
+            ("6.1", Full, Some("linux-image-6.1.0-56-amd64")),
+            ("6.12", Full, None),
+            ("6.1", Arm64, Some("linux-image-6.1.0-50-cloud-arm64")),
         ];
-        for (series, expected) in table {
-            assert_eq!(newest(series, names.into_iter()), expected, "{series}");
+        for (series, flavour, expected) in table {
+            let found = newest(series, flavour, names.into_iter());
+            assert_eq!(found, expected, "{series} {flavour:?}");
         }
     }
 }

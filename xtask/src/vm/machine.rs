@@ -9,7 +9,11 @@ use std::{
 use anyhow::{Context as _, Result};
 use xshell::{Cmd, Shell};
 
-use super::{kernel::Kernel, outcome::ConsoleLog, qemu::Qemu};
+use super::{
+    kernel::Kernel,
+    outcome::ConsoleLog,
+    qemu::{Processor, Qemu},
+};
 use crate::shell;
 
 /// After this time a machine hangs. On two busy cores without KVM, all suites take two minutes.
@@ -64,6 +68,7 @@ pub(super) fn accelerator(
         return Ok(Accelerator::Emulation);
     };
     let machine = Machine {
+        processor: Processor::Amd64,
         qemu,
         kernel,
         image,
@@ -83,6 +88,7 @@ pub(super) fn accelerator(
 /// The machine to boot.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Machine<'a> {
+    pub(super) processor: Processor,
     pub(super) qemu: &'a Qemu,
     pub(super) kernel: &'a Kernel,
     pub(super) image: &'a Path,
@@ -110,21 +116,31 @@ impl Machine<'_> {
             .cmd("timeout")
             // In this process group, so that Ctrl-C ends it too.
             .args(["--foreground", "--kill-after=5", &limit]);
+        let (processor, cards, console) = match self.processor {
+            Processor::Amd64 => (&["-cpu", "max"][..], &CARDS[..], "ttyS0"),
+            // A simple one: the newest has pointer authentication, which takes most of the time to emulate.
+            Processor::Arm64 => (
+                &["-machine", "virt", "-cpu", "cortex-a57"][..],
+                &[][..],
+                "ttyAMA0",
+            ),
+        };
         self.qemu
             .add_to(timeout)
             .args(["-accel", self.accelerator.option()])
-            .args(["-cpu", "max", "-smp", "2", "-m", "1024"])
+            .args(processor)
+            .args(["-smp", "2", "-m", "1024"])
             .args(["-nodefaults", "-no-reboot", "-display", "none"])
             // Not `stdio`, which would take the terminal's input and change its modes.
             .args(["-serial", "file:/dev/stdout"])
-            .args(CARDS)
+            .args(cards)
             .arg("-kernel")
             .arg(self.kernel.image())
             .arg("-initrd")
             .arg(self.image)
             .arg("-append")
             .arg(format!(
-                "console=ttyS0 loglevel=2 oops=panic panic=-1 {append}"
+                "console={console} loglevel=2 oops=panic panic=-1 {append}"
             ))
     }
 }

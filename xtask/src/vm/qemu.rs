@@ -3,25 +3,54 @@
 use std::{
     collections::BTreeSet,
     ffi::OsString,
-    fs,
     path::{Path, PathBuf},
 };
 
-use anyhow::{Context as _, Result, bail, ensure};
+use anyhow::{Context as _, Result};
 use xshell::{Cmd, Shell};
 
-use super::kernel;
+use super::unpacked;
 use crate::{package::Apt, shell};
 
-const PROGRAM: &str = "qemu-system-x86_64";
-const PACKAGE: &str = "qemu-system-x86";
+/// The processor of a machine.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Processor {
+    /// x86-64.
+    Amd64,
+    /// aarch64.
+    Arm64,
+}
+
+impl Processor {
+    const fn program(self) -> &'static str {
+        match self {
+            Self::Amd64 => "qemu-system-x86_64",
+            Self::Arm64 => "qemu-system-aarch64",
+        }
+    }
+
+    const fn package(self) -> &'static str {
+        match self {
+            Self::Amd64 => "qemu-system-x86",
+            Self::Arm64 => "qemu-system-arm",
+        }
+    }
+
+    /// Where it is unpacked.
+    const fn directory(self) -> &'static str {
+        match self {
+            Self::Amd64 => "qemu",
+            Self::Arm64 => "qemu-arm64",
+        }
+    }
+}
 
 /// Packages that belong to one build of QEMU, and are taken together even if the host has some of them.
 const OF_ONE_BUILD: [&str; 3] = ["qemu-", "seabios", "ipxe-qemu"];
 
 /// A QEMU that runs.
 #[derive(Debug)]
-pub(super) struct Qemu {
+pub(crate) struct Qemu {
     program: PathBuf,
     /// The directory to which it was unpacked, unless it is the host's.
     root: Option<PathBuf>,
@@ -32,33 +61,36 @@ impl Qemu {
     ///
     /// # Errors
     /// None of these works: the error has the reasons.
-    pub(super) fn get(sh: &Shell, apt: &Apt<'_>) -> Result<Self> {
-        if let Some(qemu) = Self::of_the_host(sh) {
+    pub(crate) fn get(sh: &Shell, apt: &Apt<'_>, processor: Processor) -> Result<Self> {
+        let package = processor.package();
+        if let Some(qemu) = Self::of_the_host(sh, processor) {
             println!("QEMU: {} found", qemu.program.display());
             return Ok(qemu);
         }
-        let place = kernel::directory().join("qemu");
-        if let Some(qemu) = Self::unpacked(sh, &place) {
+        let place = unpacked::directory().join(processor.directory());
+        if let Some(qemu) = Self::unpacked(sh, &place, processor) {
             println!("QEMU: {} found", qemu.program.display());
             return Ok(qemu);
         }
-        let installed = apt.install(&[PACKAGE], "tests on other kernels");
-        match installed.and_then(|()| Self::of_the_host(sh).context("it does not run")) {
+        let installed = apt.install(&[package], "tests in virtual machines");
+        match installed.and_then(|()| Self::of_the_host(sh, processor).context("it does not run")) {
             Ok(qemu) => {
-                println!("QEMU: installed {PACKAGE}");
+                println!("QEMU: installed {package}");
                 return Ok(qemu);
             }
             Err(why) => println!("QEMU: the host's packages stay as they are: {why:#}"),
         }
-        let qemu = unpack(sh, apt, &place)
-            .and_then(|()| Self::unpacked(sh, &place).context("what was unpacked does not run"))
+        let qemu = unpack(sh, apt, &place, package)
+            .and_then(|()| {
+                Self::unpacked(sh, &place, processor).context("what was unpacked does not run")
+            })
             .context("QEMU can be neither installed nor unpacked")?;
         println!("QEMU: unpacked {}", qemu.program.display());
         Ok(qemu)
     }
 
-    fn of_the_host(sh: &Shell) -> Option<Self> {
-        let program = shell::find_program(PROGRAM)?;
+    fn of_the_host(sh: &Shell, processor: Processor) -> Option<Self> {
+        let program = shell::find_program(processor.program())?;
         let qemu = Self {
             program,
             root: None,
@@ -66,33 +98,39 @@ impl Qemu {
         qemu.runs(sh).then_some(qemu)
     }
 
-    fn unpacked(sh: &Shell, root: &Path) -> Option<Self> {
+    fn unpacked(sh: &Shell, root: &Path, processor: Processor) -> Option<Self> {
         let qemu = Self {
-            program: root.join("usr/bin").join(PROGRAM),
+            program: root.join("usr/bin").join(processor.program()),
             root: Some(root.to_owned()),
         };
         qemu.runs(sh).then_some(qemu)
     }
 
     fn runs(&self, sh: &Shell) -> bool {
-        let ask = self.with_libraries(sh.cmd(&self.program));
+        let ask = sh.cmd(&self.program).envs(self.variables());
         let ask = ask.arg("--version").quiet();
         ask.ignore_stdout().ignore_stderr().run().is_ok()
     }
 
     /// The command line that runs it, for a command that runs another.
-    pub(super) fn add_to<'a>(&self, cmd: Cmd<'a>) -> Cmd<'a> {
-        let cmd = self.with_libraries(cmd.arg(&self.program));
-        match &self.root {
-            // The firmware.
-            Some(root) => cmd.arg("-L").arg(root.join("usr/share/qemu")),
-            None => cmd,
-        }
+    pub(crate) fn add_to<'a>(&self, cmd: Cmd<'a>) -> Cmd<'a> {
+        cmd.args(self.words()).envs(self.variables())
     }
 
-    fn with_libraries<'a>(&self, cmd: Cmd<'a>) -> Cmd<'a> {
+    /// The program and its first arguments.
+    pub(crate) fn words(&self) -> Vec<OsString> {
+        let mut words = vec![self.program.clone().into()];
+        if let Some(root) = &self.root {
+            // The firmware.
+            words.extend(["-L".into(), root.join("usr/share/qemu").into()]);
+        }
+        words
+    }
+
+    /// The variables that it needs.
+    pub(crate) fn variables(&self) -> Vec<(&'static str, OsString)> {
         let Some(root) = &self.root else {
-            return cmd;
+            return Vec::new();
         };
         let mut path = OsString::new();
         for directory in ["usr/lib/x86_64-linux-gnu", "lib/x86_64-linux-gnu"] {
@@ -101,21 +139,16 @@ impl Qemu {
         }
         path.push(root.join("usr/lib/x86_64-linux-gnu/pulseaudio"));
         let modules = root.join("usr/lib/x86_64-linux-gnu/qemu");
-        cmd.env("LD_LIBRARY_PATH", path)
-            .env("QEMU_MODULE_DIR", modules)
+        vec![
+            ("LD_LIBRARY_PATH", path),
+            ("QEMU_MODULE_DIR", modules.into()),
+        ]
     }
 }
 
 /// Downloads QEMU and those packages that it needs and the host lacks, and unpacks them.
-fn unpack(sh: &Shell, apt: &Apt<'_>, place: &Path) -> Result<()> {
-    ensure!(Apt::is_here(), "this system has no apt-get");
+fn unpack(sh: &Shell, apt: &Apt<'_>, place: &Path, package: &str) -> Result<()> {
     apt.update();
-    // As on a system without any package, so that no installed one conflicts.
-    let simulate = sh
-        .cmd("apt-get")
-        .args(["-o", "Dir::State::status=/dev/null", "--simulate"])
-        .args(["install", "--no-install-recommends", PACKAGE]);
-    let plan = simulate.quiet().ignore_stderr().read().unwrap_or_default();
     let installed = sh
         .cmd("dpkg-query")
         .args(["--show", "--showformat=${db:Status-Abbrev} ${Package}\n"])
@@ -123,45 +156,22 @@ fn unpack(sh: &Shell, apt: &Apt<'_>, place: &Path) -> Result<()> {
         .ignore_stderr()
         .read()
         .context("asking dpkg what is installed")?;
-    let packages = wanted(&plan, &installed);
-    if packages.is_empty() {
-        match apt.stale() {
-            Some(why) => bail!(why),
-            None => bail!("apt knows no package {PACKAGE}"),
-        }
-    }
-    // An interruption must not leave a directory that looks complete.
-    let half = place.with_extension("half");
-    kernel::remove(&half)?;
-    kernel::remove(place)?;
-    let archives = half.join("archives");
-    fs::create_dir_all(&archives).with_context(|| format!("making {}", archives.display()))?;
-    let here = Shell::new().context("starting a shell")?;
-    here.change_dir(&archives);
-    println!("QEMU: downloading {} packages", packages.len());
-    apt.download(&here, &packages)?;
-    for archive in here.read_dir(&archives)? {
-        let unpack = here.cmd("dpkg-deb").arg("-x").args([&archive, &half]);
-        shell::run_quietly("unpacking QEMU", unpack)?;
-    }
-    kernel::remove(&archives)?;
-    fs::rename(&half, place).with_context(|| format!("keeping {}", place.display()))
+    let installed = installed_of(&installed);
+    let is_wanted = |package: &str| is_wanted(package, &installed);
+    unpacked::unpack(sh, apt, &[package], is_wanted, place)
 }
 
-/// The packages of a plan such as `Inst libfdt1 (1.6.1-4+b1 Debian:12.15/oldstable [amd64])` that are to
-/// be downloaded: those of QEMU itself, and those that the host has not installed.
-fn wanted<'p>(plan: &'p str, installed: &str) -> Vec<&'p str> {
-    let installed: BTreeSet<&str> = installed
-        .lines()
+/// The packages in dpkg's list that are installed.
+fn installed_of(list: &str) -> BTreeSet<&str> {
+    list.lines()
         .filter_map(|line| line.strip_prefix("ii ")?.split_whitespace().next())
-        .collect();
-    plan.lines()
-        .filter_map(|line| line.strip_prefix("Inst ")?.split_whitespace().next())
-        .filter(|package| {
-            let own = OF_ONE_BUILD.iter().any(|start| package.starts_with(start));
-            own || !installed.contains(package)
-        })
         .collect()
+}
+
+/// Whether a package is to be downloaded: those of QEMU itself, and those that the host has not installed.
+fn is_wanted(package: &str, installed: &BTreeSet<&str>) -> bool {
+    let own = OF_ONE_BUILD.iter().any(|start| package.starts_with(start));
+    own || !installed.contains(package)
 }
 
 #[cfg(test)]
@@ -201,8 +211,12 @@ Conf qemu-system-x86 (1:7.2 Debian:12.15 [amd64])";
             ),
         ];
         for (name, installed, expected) in table {
-            assert_eq!(wanted(plan, installed), expected, "{name}");
+            let installed = installed_of(installed);
+            let wanted: Vec<_> = unpacked::planned(plan)
+                .filter(|package| is_wanted(package, &installed))
+                .collect();
+            assert_eq!(wanted, expected, "{name}");
         }
-        assert!(wanted("E: Unable to locate package", "").is_empty());
+        assert_eq!(unpacked::planned("E: Unable to locate package").count(), 0);
     }
 }

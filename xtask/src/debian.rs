@@ -1,4 +1,4 @@
-//! The pristine system: mmdebstrap creates it, and it is kept below `target` while it is unchanged.
+//! Pristine Debian systems: mmdebstrap creates them, and each is kept below `target` while it is unchanged.
 
 use std::{
     fs,
@@ -12,9 +12,14 @@ use crate::shell;
 
 const SUITE: &str = "bookworm";
 
-/// The packages that README presupposes: a C compiler, and the certificates without which rustup could not have been
-/// downloaded.
-const PACKAGES: &str = "ca-certificates,gcc,libc6-dev";
+/// A system, by its packages.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct System {
+    /// The directory that it is created in, below the one of its user.
+    pub(crate) name: &'static str,
+    /// The packages besides the essential ones, separated by commas.
+    pub(crate) packages: &'static str,
+}
 
 /// The system need not survive a power cut, and without syncing dpkg is several times faster.
 const DPKG: &str = "force-unsafe-io";
@@ -32,32 +37,36 @@ const APT_SETTINGS: [&str; 5] = [
     "Acquire::Force",
 ];
 
-/// Creates the system or takes the existing one; returns its path.
-pub(super) fn get(sh: &Shell, base: &Path) -> Result<PathBuf> {
-    let root = base.join("root");
-    let recipe = recipe(sh);
-    let mark = base.join("root.recipe");
+/// Creates the system or takes the existing one; returns its path. Needs root and mmdebstrap.
+///
+/// # Errors
+/// mmdebstrap fails, or a directory can't be written.
+pub(crate) fn get(sh: &Shell, base: &Path, system: System) -> Result<PathBuf> {
+    let System { name, packages } = system;
+    let root = base.join(name);
+    let recipe = recipe(sh, packages);
+    let mark = base.join(format!("{name}.recipe"));
     if is_pristine(sh, &root, &mark, &recipe) {
         println!(
-            "fresh: the pristine system in {} is unchanged",
+            "Debian 12: the pristine system in {} is unchanged",
             root.display()
         );
         return Ok(root);
     }
     if root.exists() {
         println!(
-            "fresh: {} is not pristine, or of another recipe",
+            "Debian 12: {} is not pristine, or of another recipe",
             root.display()
         );
         fs::remove_dir_all(&root).with_context(|| format!("removing {}", root.display()))?;
     }
     fs::create_dir_all(base).with_context(|| format!("making {}", base.display()))?;
-    println!("fresh: making a pristine Debian 12 in {}", root.display());
+    println!("Debian 12: making a pristine system in {}", root.display());
     let make = sh
         .cmd("mmdebstrap")
         .arg("--variant=minbase")
         .arg(format!("--dpkgopt={DPKG}"))
-        .arg(format!("--include={PACKAGES}"))
+        .arg(format!("--include={packages}"))
         .args(
             recipe
                 .settings
@@ -95,6 +104,7 @@ fn is_pristine(sh: &Shell, root: &Path, mark: &Path, recipe: &Recipe) -> bool {
 
 /// The inputs on which the system depends.
 struct Recipe {
+    packages: &'static str,
     sources: Vec<String>,
     settings: Vec<String>,
 }
@@ -102,11 +112,11 @@ struct Recipe {
 impl Recipe {
     fn text(&self) -> String {
         let lines = [&self.sources[..], &self.settings[..]].concat();
-        format!("{PACKAGES}\n{DPKG}\n{}\n", lines.join("\n"))
+        format!("{}\n{DPKG}\n{}\n", self.packages, lines.join("\n"))
     }
 }
 
-fn recipe(sh: &Shell) -> Recipe {
+fn recipe(sh: &Shell, packages: &'static str) -> Recipe {
     let (mut main, mut security) = (MIRROR.to_owned(), SECURITY.to_owned());
     for address in host_addresses() {
         let path = address.trim_end_matches('/');
@@ -119,6 +129,7 @@ fn recipe(sh: &Shell) -> Recipe {
     let settings = sh.cmd("apt-config").arg("dump").quiet().ignore_stderr();
     let settings = settings.read().unwrap_or_default();
     Recipe {
+        packages,
         sources: vec![
             format!("deb {main} {SUITE} main"),
             format!("deb {main} {SUITE}-updates main"),

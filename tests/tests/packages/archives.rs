@@ -1,0 +1,92 @@
+//! The archives, on a system that has nothing else.
+
+use std::{
+    collections::BTreeSet,
+    fs,
+    path::Path,
+    process::{Command, Output},
+};
+
+use knock_tests::namespace::{run, text};
+use tempfile::TempDir;
+
+use crate::{
+    VERSION,
+    files::{assert_same, below, expected},
+    system::{bare, packages},
+};
+
+/// Unpacks an archive below `/usr/local` of an empty system, as docs/guides/install.md does.
+fn unpacked(name: &str) -> TempDir {
+    let root = tempfile::tempdir().unwrap();
+    let prefix = root.path().join("usr/local");
+    fs::create_dir_all(&prefix).unwrap();
+    let mut tar = Command::new("tar");
+    tar.args(["--extract", "--strip-components", "1", "--file"]);
+    tar.arg(packages().join(format!("{name}-{VERSION}-x86_64-linux.tar.gz")));
+    run(tar.arg("--directory").arg(&prefix));
+    root
+}
+
+fn run_there(root: &Path, program: &str, words: &[&str]) -> Output {
+    bare(root, &format!("/usr/local/bin/{program}"), words)
+}
+
+#[test]
+fn both_programs_run_on_a_bare_root() {
+    let root = unpacked("knock");
+    for program in ["knock-user", "knock-client"] {
+        let output = run_there(root.path(), program, &["--version"]);
+        assert_eq!(text(&output), format!("{program} {VERSION}\n"));
+    }
+    let config = "/usr/local/share/doc/knock/examples/seq.toml";
+    // It needs random numbers of the kernel, and nothing else of this system.
+    let generated = run_there(root.path(), "knock-user", &["generate", "--knocks", "4"]);
+    assert_eq!(generated.status.code(), Some(0), "{}", text(&generated));
+    let found = below(root.path(), "/usr/local").into_iter().collect();
+    let mut wanted: BTreeSet<String> = expected()
+        .into_iter()
+        .filter(|path| path != "/etc/knock/seq.toml")
+        .map(|path| path.replacen("/usr/", "/usr/local/", 1))
+        .collect();
+    wanted.insert(config.to_owned());
+    assert_same(&found, &wanted, "archive");
+    let unit = root
+        .path()
+        .join("usr/local/lib/systemd/system/knock-user.service");
+    let unit = fs::read_to_string(unit).unwrap();
+    assert!(
+        unit.contains("ExecStart=/usr/local/bin/knock-user "),
+        "{unit}"
+    );
+}
+
+#[test]
+fn the_client_alone_runs_on_a_bare_root() {
+    let root = unpacked("knock-client");
+    let output = run_there(root.path(), "knock-client", &["--version"]);
+    assert_eq!(text(&output), format!("knock-client {VERSION}\n"));
+    let found: BTreeSet<String> = below(root.path(), "/usr/local").into_iter().collect();
+    let wanted = expected()
+        .into_iter()
+        .filter(|path| path.contains("knock-client") || path.contains("LICENSE"))
+        .map(|path| path.replacen("/usr/", "/usr/local/", 1))
+        .collect();
+    assert_same(&found, &wanted, "archive of the client");
+}
+
+/// What the kernel reads of a program before it runs: nothing has to be loaded with it.
+#[test]
+fn the_programs_are_static_and_small() {
+    let root = unpacked("knock");
+    for (program, limit) in [("knock-user", 8_000_000), ("knock-client", 3_000_000)] {
+        let path = root.path().join("usr/local/bin").join(program);
+        let size = fs::metadata(&path).unwrap().len();
+        assert!(size < limit, "{program} has {size} bytes");
+        let mut ldd = Command::new("ldd");
+        let output = ldd.arg(&path).output().unwrap();
+        let printed = text(&output);
+        let is_static = printed.contains("statically linked") || printed.contains("not a dynamic");
+        assert!(is_static, "{program}: {printed}");
+    }
+}

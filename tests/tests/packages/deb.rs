@@ -1,0 +1,268 @@
+//! The Debian package: installation, upgrade, removal and purge.
+
+use std::{collections::BTreeSet, fs};
+
+use knock_tests::{
+    namespace::text,
+    net::{self, Family, Net, SERVER_LINK},
+    process::Process,
+    server::Server,
+    ssh::{DOOR, KNOCKS, SSH},
+    wait,
+};
+use nix::sys::signal::Signal;
+
+use crate::{
+    EARLIER, VERSION,
+    files::{assert_same, expected},
+    system::{System, minimal, own_lines},
+};
+
+/// Files that only this format has.
+const OF_THE_FORMAT: [&str; 3] = [
+    "/usr/share/doc/knock/changelog.Debian.gz",
+    "/usr/share/doc/knock/copyright",
+    "/usr/share/lintian/overrides/knock",
+];
+
+/// Those that stay until a purge: the configuration, and marks that keep systemd from starting a unit that is gone.
+const OF_A_REMOVED_ONE: [&str; 3] = [
+    "/etc/knock/seq.toml",
+    "/etc/systemd/system/knock-user.service",
+    "/var/lib/systemd/deb-systemd-helper-masked/knock-user.service",
+];
+
+/// The files of the user that the package creates.
+const OF_THE_USER: [&str; 1] = ["/etc/.pwd.lock"];
+
+fn package(version: &str) -> String {
+    format!("knock_{version}-1_amd64.deb")
+}
+
+/// Installs a version; returns what the package itself printed.
+#[track_caller]
+fn install(system: &System, version: &str) -> Vec<String> {
+    let path = system.bring(&package(version));
+    let printed = system.succeeds(&format!("dpkg --install {path}"));
+    own_lines(&printed).into_iter().map(str::to_owned).collect()
+}
+
+/// The files of the package, with the names that this format has for them.
+fn files_of_the_package() -> BTreeSet<String> {
+    let named = |path: String| {
+        if path.contains("/share/man/") {
+            format!("{path}.gz")
+        } else {
+            path.replace("/zsh/site-functions/", "/zsh/vendor-completions/")
+        }
+    };
+    let mut files: BTreeSet<String> = expected().into_iter().map(named).collect();
+    files.extend(OF_THE_FORMAT.map(str::to_owned));
+    files
+}
+
+/// The files that are there now and were not before.
+fn added(system: &System, before: &BTreeSet<String>) -> BTreeSet<String> {
+    let of_the_user = OF_THE_USER.map(str::to_owned);
+    let after = system.files();
+    let added = after.difference(before).filter(|path| {
+        // adduser keeps the former versions of /etc/passwd and its relatives.
+        !of_the_user.contains(path) && !(path.starts_with("/etc/") && path.ends_with('-'))
+    });
+    added.cloned().collect()
+}
+
+#[test]
+fn an_installation_has_these_files_and_starts_nothing() {
+    let system = System::new(&minimal());
+    let before = system.files();
+    assert_eq!(install(&system, VERSION), [""; 0]);
+    assert_same(
+        &added(&system, &before),
+        &files_of_the_package(),
+        "installed",
+    );
+    let listed = system.succeeds("dpkg-query --listfiles knock");
+    let listed: BTreeSet<String> = listed
+        .lines()
+        .filter(|path| !system.path(path).is_dir())
+        .map(str::to_owned)
+        .collect();
+    assert_same(&listed, &files_of_the_package(), "dpkg");
+    for (path, rights) in [
+        ("/etc/knock", "root:root 755"),
+        ("/etc/knock/seq.toml", "root:knock 640"),
+        ("/var/lib/knock", "knock:knock 700"),
+        ("/usr/bin/knock-user", "root:root 755"),
+        (
+            "/usr/lib/systemd/system/knock-user.service",
+            "root:root 644",
+        ),
+    ] {
+        assert_eq!(system.rights(path), rights, "{path}");
+    }
+    let user = system.succeeds("getent passwd knock");
+    assert!(
+        user.trim_end().ends_with(":/nonexistent:/usr/sbin/nologin"),
+        "{user}"
+    );
+    for program in ["knock-user", "knock-client"] {
+        let version = system.succeeds(&format!("{program} --version"));
+        assert_eq!(version, format!("{program} {VERSION}\n"));
+    }
+    // Everything is commented out: a start would fail, and the message says what to edit.
+    let checked = system.run("knock-user check --config /etc/knock/seq.toml");
+    assert_eq!(checked.status.code(), Some(2), "{}", text(&checked));
+    let unit = fs::read_to_string(system.path("/usr/lib/systemd/system/knock-user.service"));
+    assert!(
+        !unit.unwrap().contains("/usr/local"),
+        "the unit names another directory"
+    );
+    assert!(
+        system
+            .run("ls /etc/systemd/system/*/knock-user.service")
+            .status
+            .code()
+            != Some(0)
+    );
+}
+
+#[test]
+fn an_upgrade_keeps_what_the_administrator_made() {
+    let system = System::new(&minimal());
+    let before = system.files();
+    install(&system, EARLIER);
+    let earlier = added(&system, &before);
+    system.succeeds(
+        "echo '# mine' >>/etc/knock/seq.toml; chown root:root /etc/knock/seq.toml; \
+         chmod 600 /etc/knock/seq.toml; echo used >/var/lib/knock/once; \
+         echo secret >/etc/knock/host.key",
+    );
+    assert_eq!(install(&system, VERSION), [""; 0]);
+    let version = system.succeeds("dpkg-query --show --showformat '${Version} ${Status}' knock");
+    assert_eq!(version, format!("{VERSION}-1 install ok installed"));
+    let config = fs::read_to_string(system.path("/etc/knock/seq.toml")).unwrap();
+    assert!(config.ends_with("# mine\n"), "{config}");
+    assert_eq!(system.rights("/etc/knock/seq.toml"), "root:root 600");
+    let mut after = added(&system, &before);
+    for own in ["/var/lib/knock/once", "/etc/knock/host.key"] {
+        assert!(after.remove(own), "{own}");
+    }
+    assert_same(&after, &earlier, "upgraded");
+}
+
+/// A network in which the installed program protects the server.
+fn protect(system: &System, net: &Net) -> Process {
+    let config = format!("interfaces = [\"{SERVER_LINK}\"]\n{DOOR}");
+    fs::write(system.path("/etc/knock/seq.toml"), config).unwrap();
+    let mut command = system.command("exec knock-user --config /etc/knock/seq.toml --on-exit keep");
+    let process = Process::start(&net.server, &mut command);
+    let source = net.new_source(Family::V4);
+    wait::until("protected", || {
+        source
+            .connect(SSH, std::time::Duration::from_millis(300))
+            .is_err()
+    });
+    process
+}
+
+/// Runs a command of the system in the server's network.
+fn run_there(system: &System, net: &Net, line: &str) -> (Option<i32>, String) {
+    let mut command = system.command(line);
+    let output = net.server.enter(|| command.output()).unwrap();
+    (output.status.code(), text(&output))
+}
+
+#[test]
+fn an_upgrade_names_a_process_that_runs_the_previous_version() {
+    net::test(|net| {
+        let system = System::within(&minimal(), &net.server);
+        let _server = Server::tcp(&net.server, &[SSH]);
+        install(&system, EARLIER);
+        let process = protect(&system, net);
+        let path = system.bring(&package(VERSION));
+        let (code, printed) = run_there(&system, net, &format!("dpkg --install {path}"));
+        assert_eq!(code, Some(0), "{printed}");
+        let lines = own_lines(&printed);
+        let [line] = lines[..] else {
+            panic!("{printed}");
+        };
+        let expected = "still runs the previous version: start it again; its ports stay closed in between only if \
+                        it was started with --on-exit keep";
+        assert!(line.starts_with("knock-user: process "), "{line}");
+        assert!(line.ends_with(expected), "{line}");
+        for family in Family::ALL {
+            let source = net.new_source(family);
+            source.finds_closed(SSH, "upgraded");
+            source.knock(KNOCKS);
+            source.finds(true, SSH, "upgraded");
+        }
+        process.stop(Signal::SIGTERM);
+        for family in Family::ALL {
+            net.new_source(family)
+                .finds_closed(SSH, "ended with --on-exit keep");
+        }
+        run_there(&system, net, "knock-user detach");
+    });
+}
+
+#[test]
+fn a_removal_ends_the_protection_and_reports_it() {
+    for (row, is_running) in [("a process protects", true), ("pins protect", false)] {
+        net::test(|net| {
+            let system = System::within(&minimal(), &net.server);
+            let before = system.files();
+            let _server = Server::tcp(&net.server, &[SSH]);
+            install(&system, VERSION);
+            let process = protect(&system, net);
+            let process = if is_running {
+                Some(process)
+            } else {
+                process.stop(Signal::SIGTERM);
+                None
+            };
+            for family in Family::ALL {
+                net.new_source(family).finds_closed(SSH, row);
+            }
+            let (code, printed) = run_there(&system, net, "dpkg --remove knock");
+            assert_eq!(code, Some(0), "{row}: {printed}");
+            assert_eq!(
+                own_lines(&printed),
+                [format!("tcp/{SSH} is no longer protected on {SERVER_LINK}")],
+                "{row}"
+            );
+            for family in Family::ALL {
+                net.new_source(family).finds(true, SSH, row);
+            }
+            // Without anything to protect, a process that was started by hand ends by itself.
+            drop(process.map(Process::wait));
+            let left = BTreeSet::from(OF_A_REMOVED_ONE.map(str::to_owned));
+            let files = added(&system, &before).into_iter();
+            let files = files.filter(|path| !path.starts_with("/var/lib/knock/"));
+            assert_same(&files.collect(), &left, row);
+            assert!(system.path("/var/lib/knock").is_dir(), "{row}");
+
+            let printed = system.succeeds("dpkg --purge knock");
+            assert_eq!(own_lines(&printed), [""; 0], "{row}");
+            assert_same(&added(&system, &before), &BTreeSet::new(), row);
+            for directory in ["/etc/knock", "/var/lib/knock"] {
+                assert!(!system.path(directory).exists(), "{row}: {directory}");
+            }
+        });
+    }
+}
+
+#[test]
+fn a_purge_keeps_the_keys_of_the_administrator() {
+    let system = System::new(&minimal());
+    install(&system, VERSION);
+    system.succeeds("echo secret >/etc/knock/host.key; echo used >/var/lib/knock/once");
+    let printed = system.succeeds("dpkg --purge knock");
+    assert_eq!(
+        own_lines(&printed),
+        ["knock-user: /etc/knock has files that are not from this package, and stays"]
+    );
+    assert!(system.path("/etc/knock/host.key").exists());
+    assert!(!system.path("/etc/knock/seq.toml").exists());
+    assert!(!system.path("/var/lib/knock").exists());
+}

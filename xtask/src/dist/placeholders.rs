@@ -1,0 +1,84 @@
+//! The maintainer and the address of the project, which whoever publishes it puts in.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+
+use anyhow::{Context as _, Result};
+
+use super::files;
+
+/// The domain that they are in until then; no name can be registered below `.invalid`.
+const DOMAIN: &str = "knock.invalid";
+
+/// Where they may be: the manifest of the packages, and the files of other formats.
+const PLACES: [&str; 2] = ["knock-user/Cargo.toml", "dist"];
+
+/// Prints which files still have placeholders.
+///
+/// # Errors
+/// A file can't be read.
+pub(super) fn report(root: &Path) -> Result<()> {
+    let files = with_placeholders(root)?;
+    if !files.is_empty() {
+        let names: Vec<_> = files.iter().map(|path| path.to_string_lossy()).collect();
+        println!(
+            "dist: the maintainer or the address of the project is a placeholder below {DOMAIN} in {}: \
+             docs/guides/install.md has the command that replaces it",
+            names.join(", ")
+        );
+    }
+    Ok(())
+}
+
+/// The files with placeholders, below the root of the repository.
+fn with_placeholders(root: &Path) -> Result<Vec<PathBuf>> {
+    let mut found = Vec::new();
+    for place in PLACES {
+        let path = root.join(place);
+        let all = if path.is_dir() {
+            files(&path)?
+        } else {
+            vec![path]
+        };
+        for path in all {
+            let content = fs::read(&path).with_context(|| format!("reading {}", path.display()))?;
+            if String::from_utf8_lossy(&content).contains(DOMAIN) {
+                found.push(path.strip_prefix(root).unwrap_or(&path).to_owned());
+            }
+        }
+    }
+    found.sort();
+    Ok(found)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::shell;
+
+    /// The command of the page replaces all placeholders, because they have two forms.
+    #[test]
+    fn the_page_lists_all_files_and_forms() {
+        let root = shell::workspace();
+        let page = fs::read_to_string(root.join("docs/guides/install.md")).unwrap();
+        for path in with_placeholders(root).unwrap() {
+            let name = path.display().to_string();
+            assert!(
+                page.contains(&format!("`{name}`")),
+                "{name} is not on the page"
+            );
+            let text = fs::read_to_string(root.join(&path)).unwrap();
+            for line in text.lines().filter(|line| line.contains(DOMAIN)) {
+                let forms = [format!("maintainers@{DOMAIN}"), format!("https://{DOMAIN}")];
+                let known = forms.iter().map(|form| line.matches(form).count());
+                assert_eq!(
+                    known.sum::<usize>(),
+                    line.matches(DOMAIN).count(),
+                    "{name}: {line}"
+                );
+            }
+        }
+    }
+}

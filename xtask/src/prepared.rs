@@ -1,0 +1,67 @@
+//! Root tests that run only where a verb has prepared what they need.
+
+use std::{ffi::OsString, time::Duration};
+
+use anyhow::{Result, bail};
+use xshell::Shell;
+
+use crate::{
+    lanes::{Setting, TestProgram},
+    launch::CargoProfile,
+    report::RunReport,
+    shell, suite,
+};
+
+/// Builds a test program and the programs that it starts; `None` if they don't build, which is reported.
+///
+/// # Errors
+/// Cargo does not run, or does not name the program.
+pub(crate) fn build(
+    sh: &Shell,
+    target: &str,
+    report: &mut RunReport,
+) -> Result<Option<TestProgram>> {
+    let tests = shell::cargo(sh)
+        .args(["test", "--no-run", "--package", "knock-tests"])
+        .args(["--test", target]);
+    let mut found = None;
+    let built = report.build(&format!("tests of {target}"), tests, |line| {
+        found = suite::executable(line).or(found.take());
+    })?;
+    let started = shell::cargo(sh)
+        .args(["build", "--package", "knock-tests"])
+        .args(["--package", "knock-user", "--bin", "knock-user"])
+        .args(["--package", "knock-client", "--bin", "knock-client"]);
+    if !built || !report.build("programs of the root tests", started, |_| {})? {
+        return Ok(None);
+    }
+    let Some((suite, path)) = found else {
+        bail!("cargo did not say where the test program {target} is");
+    };
+    let path = shell::workspace().join(path);
+    Ok(Some(TestProgram { suite, path }))
+}
+
+/// The environment of such a program: its own variables, those of all root tests, and arguments of libtest.
+pub(crate) fn setting(
+    own: Vec<(&'static str, OsString)>,
+    more: Vec<String>,
+    limit: Duration,
+) -> Setting {
+    let programs = CargoProfile::Dev.directory();
+    let mut variables = own;
+    variables.extend([
+        ("KNOCK_REQUIRE_ROOT", "1".into()),
+        ("KNOCK_USER_BIN", programs.join("knock-user").into()),
+        ("KNOCK_CLIENT_BIN", programs.join("knock-client").into()),
+    ]);
+    Setting {
+        directory: shell::workspace().join("tests"),
+        variables,
+        arguments: ["--test-threads=1".to_owned()]
+            .into_iter()
+            .chain(more)
+            .collect(),
+        limit,
+    }
+}
