@@ -12,6 +12,7 @@ mod access;
 mod attach_interfaces;
 pub mod carry_grants;
 mod change;
+mod coverage;
 mod deployed;
 pub mod dynamic;
 mod ending;

@@ -1,9 +1,8 @@
-//! Changes of the configuration and of interfaces while the daemon runs.
+//! Puts a prepared configuration in force while the daemon runs.
 
 use std::{collections::BTreeMap, io::Write};
 
 use anyhow::Result;
-use knock_common::layout::FlowKey;
 
 use super::{
     difference::difference,
@@ -16,9 +15,8 @@ use super::{
 use crate::apply::carry_grants::EndCause;
 use crate::{
     apply::{Deployed, Ended, plan::Plan},
-    console::{AttachMode, NamedInterface},
     host::{clock, os_error},
-    interfaces::{admission::Refusal, attach::Attached},
+    interfaces::attach::Attached,
     sequences::clock_skew::SkewDetector,
 };
 
@@ -154,99 +152,13 @@ impl<W: Write> Daemon<W> {
         Ok(released)
     }
 
-    /// Attaches to interfaces that have become available, and reports what changed.
-    pub(super) fn follow_interfaces(&mut self) -> Result<()> {
-        let followed = self.protection.follow_interfaces()?;
-        self.console.set_interfaces(followed.names);
-        let is_changed = !followed.attached.is_empty()
-            || !followed.gone.is_empty()
-            || !followed.refused.is_empty();
-        if is_changed {
-            self.notify_state();
-        }
-        if let Some(because) = followed.unpinned {
-            tracing::warn!(
-                "nothing can be pinned, so the protection ends with this process: {because}"
-            );
-        }
-        if followed.is_pinned_again {
-            tracing::warn!("everything is pinned again: the protection outlives this process");
-        }
-        let at_ns = clock::boot_ns();
-        for interface in followed.gone {
-            self.console.gone(&interface, at_ns);
-        }
-        for (old, now) in followed.renamed {
-            let lasts = match self.protection.registry().interfaces.contains(&now) {
-                true => String::new(),
-                false => format!(
-                    " until another interface is named {old}; to keep it protected, write {now} in \
-                     `interfaces` and reload"
-                ),
-            };
-            tracing::warn!("{old} was renamed to {now} and stays protected{lasts}");
-        }
-        for interface in followed.released {
-            self.console.detached(&self.ports, &interface, at_ns);
-        }
-        for interface in followed.lost {
-            self.console.lost(&interface, at_ns);
-        }
-        self.report_refused(followed.refused);
-        self.report_protecting(followed.attached);
-        if self.failures != followed.failures {
-            for failure in &followed.failures {
-                tracing::warn!("{failure}");
-            }
-            self.failures = followed.failures;
-        }
-        Ok(())
-    }
-
-    /// Reports interfaces that the program was attached to.
-    pub(super) fn report_protecting(&mut self, attached: Vec<Attached>) {
-        for Attached {
-            interface,
-            now,
-            native,
-            refused,
-            ..
-        } in attached
-        {
-            let interface = NamedInterface {
-                asked_for: &interface,
-                now: now.as_deref(),
-            };
-            if let Some(because) = refused {
-                self.console.fallback(interface, &because, clock::boot_ns());
-            }
-            let mode = if native {
-                AttachMode::Native
-            } else {
-                AttachMode::Generic
-            };
-            self.console
-                .protecting(&self.ports, interface, mode, clock::boot_ns());
-        }
-    }
-
-    /// Reports interfaces that can't be protected, with the reason.
-    pub(super) fn report_refused(&mut self, refused: Vec<(String, Refusal)>) {
-        for (name, refusal) in refused {
-            self.console.refused(&name, &refusal, clock::boot_ns());
-        }
-    }
-
-    /// Reports connections from before the start: they continue if `keep` is set.
-    pub(super) fn report_found(&mut self, found: &[FlowKey]) {
-        if self.run.dry_run || self.plan.settings().established.keep {
-            self.console.kept(found, clock::boot_ns());
-        } else if !found.is_empty() {
-            tracing::warn!(
-                "{} connections to protected ports stop until their source knocks: \
-                 [established] keep = false",
-                found.len()
-            );
-        }
+    /// Reports the trial, if there is one: how long it lasts, and how it ends.
+    pub(super) fn report_trial(&mut self) {
+        let Some(trial) = &self.trial else {
+            return;
+        };
+        let restores = trial.back.is_some() || self.protection.rolls_back_to_protection();
+        let until_ms = trial.until_ms;
+        self.console.trial(until_ms, restores, clock::boot_ns());
     }
 }

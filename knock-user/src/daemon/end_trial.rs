@@ -19,16 +19,6 @@ use crate::host::{
 const RETRY_MS: u64 = 5_000;
 
 impl<W: Write> Daemon<W> {
-    /// Reports the trial, if there is one: how long it lasts, and how it ends.
-    pub(super) fn report_trial(&mut self) {
-        let Some(trial) = &self.trial else {
-            return;
-        };
-        let restores = trial.back.is_some() || self.protection.rolls_back_to_protection();
-        let until_ms = trial.until_ms;
-        self.console.trial(until_ms, restores, clock::boot_ns());
-    }
-
     /// Reports the approaching end of a trial, or begins the roll-back if it has expired.
     pub(super) fn follow_trial(&mut self) -> Option<StopCause> {
         let now_ms = clock::boot_ms();

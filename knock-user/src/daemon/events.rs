@@ -95,28 +95,6 @@ impl<W: Write> Daemon<W> {
         self.act_on(&actions, Some(event), event.at_ns);
     }
 
-    /// Retires used sequences, and loads the next ones.
-    pub(super) fn follow_sequences(&mut self) {
-        // The thread that prepares a configuration reads the same files. Sequences used since then
-        // must stay in the kernel's replay cache until that configuration is in force and has retired
-        // them itself.
-        if self.making.is_some() {
-            return;
-        }
-        if let Err(error) = self.protection.follow_sequences(&self.plan) {
-            tracing::warn!("{}", os_error::describe(&error));
-        }
-        self.report_files();
-    }
-
-    /// Removes all one-time sequences from the kernel.
-    pub(super) fn withdraw_sequences(&mut self) {
-        if let Err(error) = self.protection.withdraw_sequences(&self.plan) {
-            tracing::warn!("{}", os_error::describe(&error));
-        }
-        self.report_files();
-    }
-
     /// Carries out all of the ledger's actions, even after one has failed.
     pub(crate) fn act(&mut self, actions: &[LedgerAction], at_ns: u64) {
         self.act_on(actions, None, at_ns);

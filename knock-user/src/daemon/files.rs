@@ -1,11 +1,36 @@
-//! Reports changes of the files of one-time sequences to people and clients.
+//! Follows changing sequences, and reports changes of their files to people and clients.
 
 use std::{io::Write, mem};
 
 use super::state::{Daemon, Files};
-use crate::{host::clock, sequences::one_time::Standing};
+use crate::{
+    host::{clock, os_error},
+    sequences::one_time::Standing,
+};
 
 impl<W: Write> Daemon<W> {
+    /// Retires used sequences, and loads the next ones.
+    pub(super) fn follow_sequences(&mut self) {
+        // The thread that prepares a configuration reads the same files. Sequences used since then
+        // must stay in the kernel's replay cache until that configuration is in force and has retired
+        // them itself.
+        if self.making.is_some() {
+            return;
+        }
+        if let Err(error) = self.protection.follow_sequences(&self.plan) {
+            tracing::warn!("{}", os_error::describe(&error));
+        }
+        self.report_files();
+    }
+
+    /// Removes all one-time sequences from the kernel.
+    pub(super) fn withdraw_sequences(&mut self) {
+        if let Err(error) = self.protection.withdraw_sequences(&self.plan) {
+            tracing::warn!("{}", os_error::describe(&error));
+        }
+        self.report_files();
+    }
+
     /// Reports changes of the files, and publishes the numbers of the next lines to clients.
     pub(super) fn report_files(&mut self) {
         let standings = self.protection.files();
