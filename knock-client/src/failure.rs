@@ -1,7 +1,7 @@
 //! The error of a run, and whether a retry or another command line can help.
 
 use crate::connect::ConnectError;
-use crate::fwknop::ImportError;
+use crate::import_error::ImportError;
 use crate::keep::KeepError;
 use crate::log::LogError;
 use crate::next_line::NextLineError;

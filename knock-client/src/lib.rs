@@ -31,6 +31,7 @@ mod exposure;
 mod failure;
 pub mod fwknop;
 mod home;
+mod import_error;
 pub mod keep;
 pub mod keygen;
 mod log;

@@ -1,4 +1,4 @@
-//! Why a file is not converted.
+//! Why a file of fwknop's client is not converted.
 
 use crate::refused;
 use knock_sequence::Invalid;
