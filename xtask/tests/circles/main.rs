@@ -1,7 +1,8 @@
 //! No two files of a crate use each other, directly or through others.
 //!
 //! A module and its submodules count as one here: `mod.rs` may use its parts, and they may use what it has for all of
-//! them. A re-exported name belongs to the file that defines it.
+//! them. A re-exported name belongs to the file that defines it. Calls of methods count as far as names show the types
+//! (`methods.rs`).
 
 #![expect(
     clippy::unwrap_used,
@@ -19,6 +20,10 @@ use syn::{
     Attribute, ImplItemFn, Item, ItemMod, ItemUse, Macro, Meta, UseTree, Visibility,
     visit::{self, Visit},
 };
+
+mod methods;
+
+use methods::Methods;
 
 /// The path of a module in its crate; empty for the root.
 type Module = Vec<String>;
@@ -164,6 +169,68 @@ fn a_circle_is_found_however_a_file_names_another() {
             true,
         ),
         (
+            "through a method of its own type in another file",
+            vec![
+                ("a", "use crate::b::B; impl B { fn f(&self) {} }"),
+                ("b", "struct B; impl B { fn g(&self) { self.f() } }"),
+            ],
+            true,
+        ),
+        (
+            "through a method of a field",
+            vec![
+                (
+                    "a",
+                    "use crate::{b::B, c::C}; impl C { fn f(&self, b: B) {} }",
+                ),
+                (
+                    "b",
+                    "use crate::c::C; struct B { c: Box<C> } fn g(b: &B) { b.c.f() }",
+                ),
+                ("c", "struct C;"),
+            ],
+            true,
+        ),
+        (
+            "through a method of a result",
+            vec![
+                (
+                    "a",
+                    "use crate::{b, c::C}; impl C { fn f(&self) { b::g() } }",
+                ),
+                (
+                    "b",
+                    "use crate::d::D; fn g(d: &D) -> Option<()> { let c = d.c()?; c.f() }",
+                ),
+                ("c", "struct C;"),
+                (
+                    "d",
+                    "use crate::c::C; struct D; impl D { fn c(&self) -> Option<&C> { None } }",
+                ),
+            ],
+            true,
+        ),
+        (
+            "through a method behind the name of its type",
+            vec![
+                ("a", "use crate::{b, c::C}; impl C { fn f() { b::g() } }"),
+                ("b", "use crate::c::C; fn g() { C::f() }"),
+                ("c", "struct C;"),
+            ],
+            true,
+        ),
+        (
+            "a method of the same name of another type",
+            vec![
+                ("a", "use crate::b::B; impl B { fn f(&self) {} }"),
+                (
+                    "b",
+                    "struct B; impl B { fn g(&self, other: Other) { other.f() } }",
+                ),
+            ],
+            false,
+        ),
+        (
             "only in tests",
             vec![
                 ("a", "use crate::b::B;"),
@@ -223,7 +290,7 @@ fn module_of(path: &Path) -> Module {
 }
 
 fn graph(files: &BTreeMap<Module, syn::File>) -> Graph {
-    let mut found = BTreeMap::new();
+    let mut named = BTreeMap::new();
     let mut exports = Exports::default();
     for (module, file) in files {
         let mut names = Names {
@@ -239,26 +306,27 @@ fn graph(files: &BTreeMap<Module, syn::File>) -> Graph {
                 .extend(defined(item).map(|name| (module.clone(), name)));
         }
         names.visit_file(file);
-        for (name, path) in names.exports {
-            exports.named.insert((module.clone(), name), path);
+        for (name, path) in &names.exports {
+            let name = (module.clone(), name.clone());
+            exports.named.insert(name, path.clone());
         }
-        exports.whole.insert(module.clone(), names.whole);
-        // Who imports a module uses what is named behind it.
-        let items = names.imports.into_values();
-        names
-            .paths
-            .extend(items.filter(|path| !files.contains_key(path)));
-        found.insert(module, names.paths);
+        exports.whole.insert(module.clone(), names.whole.clone());
+        named.insert(module.clone(), names);
     }
+    let methods = Methods::of(files, &named, &exports);
     let is_within = |one: &Module, other: &Module| one.starts_with(other);
-    let edges = |(module, paths): (&Module, BTreeSet<Module>)| {
-        let used = paths
-            .into_iter()
-            .filter_map(|path| defining(path, files, &exports))
+    let edges = |(module, names): (&Module, &Names)| {
+        // Who imports a module uses what is named behind it.
+        let items = names.imports.values();
+        let items = items.filter(|path| !files.contains_key(*path));
+        let paths = names.paths.iter().chain(items).cloned();
+        let used = paths.filter_map(|path| defining(path, files, &exports));
+        let used = used
+            .chain(methods.called_by(module, files, names, &exports))
             .filter(|used| !is_within(used, module) && !is_within(module, used));
         (module.clone(), used.collect())
     };
-    found.into_iter().map(edges).collect()
+    named.iter().map(edges).collect()
 }
 
 /// The module of the file that defines what a path names; `None` if it is in none of the files.
