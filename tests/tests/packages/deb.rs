@@ -67,7 +67,8 @@ fn added(system: &System, before: &BTreeSet<String>) -> BTreeSet<String> {
     let after = system.files();
     let added = after.difference(before).filter(|path| {
         // adduser keeps the former versions of /etc/passwd and its relatives.
-        !of_the_user.contains(path) && !(path.starts_with("/etc/") && path.ends_with('-'))
+        let is_former = path.starts_with("/etc/") && path.ends_with('-');
+        !is_former && !of_the_user.contains(path)
     });
     added.cloned().collect()
 }
