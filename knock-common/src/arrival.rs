@@ -19,7 +19,7 @@ impl PacketInfo {
             false => 0,
         };
         let source = segment.source(bytes)?;
-        if !can_come(bytes, source, env) {
+        if !is_of_host(bytes, source, env) {
             return Err(Reason::BadHeader);
         }
         Ok(Self {
@@ -37,10 +37,10 @@ impl PacketInfo {
     }
 }
 
-/// Whether a source address is plausible: one that a host can have, or a loopback address on the loopback
-/// interface.
+/// Whether an address is plausible as the source or the only receiver of a packet: one that a host can have, or a
+/// loopback address on the loopback interface.
 #[inline(always)]
-pub(crate) fn can_come<B: Bytes + ?Sized, E: Env>(bytes: &B, source: Address, env: &E) -> bool {
-    source.is_host()
-        || env.features().has(Features::LOOPBACK) && source.is_loopback() && bytes.is_looped()
+pub(crate) fn is_of_host<B: Bytes + ?Sized, E: Env>(bytes: &B, address: Address, env: &E) -> bool {
+    address.is_host()
+        || env.features().has(Features::LOOPBACK) && address.is_loopback() && bytes.is_looped()
 }

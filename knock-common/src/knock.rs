@@ -42,6 +42,10 @@ pub fn knock<B: FrameSubprograms + ?Sized, E: Subprograms>(
         return Ok(Reason::Ordinary);
     }
     let info = PacketInfo::of(bytes, segment, env)?;
+    // As with a frame to a group: an access point may send multicast in frames to each of its clients.
+    if !arrival::is_of_host(bytes, info.destination, env) {
+        return Ok(Reason::Ordinary);
+    }
     if segment.protocol == Protocol::Tcp
         && needs_handshake
         && let Some(reason) = bytes.classify(env).no_knock()
@@ -88,10 +92,13 @@ pub fn other_port<B: Bytes + ?Sized, E: Subprograms>(
     }
     let source = segment.source(bytes)?;
     // The network stack refuses sources that no host can have; DHCP comes from 0.0.0.0.
-    if Presence::of(env, source).is_empty() || !arrival::can_come(bytes, source, env) {
+    if Presence::of(env, source).is_empty() || !arrival::is_of_host(bytes, source, env) {
         return Ok(Reason::Ordinary);
     }
     let info = PacketInfo::of(bytes, segment, env)?;
+    if !arrival::is_of_host(bytes, info.destination, env) {
+        return Ok(Reason::Ordinary);
+    }
     Ok(env.reset(&info, Reason::StrayPort))
 }
 

@@ -161,6 +161,7 @@ reasons! {
     57 => Opened, "opened", "door opened", Drop, Always;
     /// Each packet to the port of a one-knock door refreshes its grant, hence the event limit.
     58 => Refreshed, "refreshed", "door opened again", Drop, Knocks;
+    /// Within the event limit after knocks, as above; `knock-user` finds an end without an event in the map.
     59 => Closed, "closed", "door closed", Drop, Knocks;
     60 => GrantsFull, "grants-full", "no room for another grant", Drop, Knocks;
     /// Other CPUs changed the same attempt more often than this one retries.

@@ -86,7 +86,7 @@ const SITUATIONS: &[Situation] = &[
     ("a decoy", &[Knock("tcp/7000")], "tcp/7001", "a new connection would be dropped: decoy port (after 1 of 3 of ssh)"),
     ("another port", &[Knock("tcp/7000")], "tcp/5555", "a new connection would pass: unrelated port during an attempt (after 1 of 3 of ssh)"),
     ("another port, not knocking", &[], "tcp/5555", "a new connection would pass: port not configured"),
-    ("an exempt port", &[Knock("tcp/7000")], "tcp/443", "a new connection would pass: port not configured"),
+    ("an exempt port", &[Knock("tcp/7000")], "tcp/443", "a new connection would pass: the port is exempt"),
     ("locked out", &[Knock("tcp/7000 tcp/9000 tcp/7000 tcp/9000")], "tcp/7000", "a new connection would be dropped: locked out"),
 ];
 

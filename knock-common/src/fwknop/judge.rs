@@ -4,7 +4,7 @@
 //! An authentic packet is used up even if it is refused, so that its copies are cheap.
 
 use crate::{
-    Address, FrameSubprograms, Reason, Subprograms, emit,
+    Address, FrameSubprograms, Reason, Subprograms, arrival, emit,
     env::Table,
     event::EventHead,
     fwknop::{
@@ -80,6 +80,9 @@ pub fn copy<B: FrameSubprograms + ?Sized, E: Subprograms>(
     match PacketInfo::of(bytes, segment, env) {
         Ok(info) => scratch.info = info,
         Err(reason) => return SpaStep::Judged(reason),
+    }
+    if is_copied && !arrival::is_of_host(bytes, scratch.info.destination, env) {
+        return SpaStep::NotSpa;
     }
     env.set_spa_other(Address::ANY);
     match is_copied {

@@ -1,7 +1,7 @@
 //! Judges a packet of the format `knock`.
 
 use crate::{
-    Address, Bytes, FrameSubprograms, Reason, Subprograms, emit,
+    Address, Bytes, FrameSubprograms, Reason, Subprograms, arrival, emit,
     env::{Table, Word},
     event::{EventHead, NO_DOOR},
     grant::GrantChange,
@@ -79,6 +79,10 @@ pub fn pass_gate<B: Bytes + ?Sized, E: Subprograms>(
     match PacketInfo::of(bytes, segment, env) {
         Ok(info) => scratch.info = info,
         Err(reason) => return SpaStep::Judged(reason),
+    }
+    // A packet to a group of hosts opens nothing, also in a frame to this host alone.
+    if has_passed && !arrival::is_of_host(bytes, scratch.info.destination, env) {
+        return SpaStep::NotSpa;
     }
     env.set_spa_other(Address::ANY);
     scratch.seen = scratch.info.source;
@@ -253,8 +257,9 @@ pub(crate) fn use_door<E: Subprograms>(
     };
     let until_ms = change.until_ms(info.now());
     let reason = env.change_grants(info, entry, change);
+    // Without an event limit, unlike after knocks: only the owner of a key can cause it, and each packet once.
     let head = EventHead::at(reason, door.number, 0).of_user(user);
-    emit::report(env, info, head, until_ms);
+    env.hand_over(info, head, until_ms);
     reason
 }
 

@@ -9,8 +9,8 @@ use super::query::Query;
 const ETHERTYPE_IPV4: [u8; 2] = [0x08, 0x00];
 const ETHERTYPE_IPV6: [u8; 2] = [0x86, 0xdd];
 
-/// Addresses that no door can have as a target: loopback, and the discard prefix of RFC 6666.
-const NOWHERE_V4: Ipv4Addr = Ipv4Addr::new(127, 255, 255, 254);
+/// Addresses that no host has and no door as a target: reserved ones of RFC 1112, and the discard prefix of RFC 6666.
+const NOWHERE_V4: Ipv4Addr = Ipv4Addr::new(240, 0, 0, 1);
 const NOWHERE_V6: Ipv6Addr = Ipv6Addr::new(0x100, 0, 0, 0, 0, 0, 0, 1);
 
 /// Returns a SYN or a datagram in an Ethernet frame; `None` if the addresses are of two families.

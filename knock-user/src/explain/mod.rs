@@ -12,7 +12,10 @@
 use std::{net::IpAddr, slice};
 
 use anyhow::{Result, bail};
-use knock_common::{Judgement, Verdict, decide, layout::Features};
+use knock_common::{
+    Env as _, Judgement, Verdict, decide,
+    layout::{Features, port_index},
+};
 use serde::{Deserialize, Serialize};
 
 use crate::interfaces::coverage::{Coverage, CoverageState};
@@ -56,9 +59,11 @@ pub fn explain(query: &Query, known: &Known<'_>, live: &impl Live) -> Result<Exp
     // Before the judge, which may count the packet as a knock.
     let mut steps = words::steps(query, known, &seen)?;
     let judgement = decide(&frame[..], &seen);
+    let rule = seen.port(port_index(query.port.protocol, query.port.port));
     steps.push(words::outcome(
         query,
         known,
+        rule,
         judgement,
         seen.events.borrow().last().copied(),
     ));

@@ -14,6 +14,7 @@ use knock_common::{
     lockout,
     packet::Protocol,
     packet_info::PacketInfo,
+    spa::port::Otherwise,
     time::Moment,
 };
 use knock_sequence::{Knock, Ports, duration::spell_short};
@@ -60,7 +61,7 @@ pub(super) fn steps<L: Live>(
     let mut steps = Vec::new();
     steps.extend(about.trial());
     steps.push(about.port());
-    if rule.kind() == PortKind::Protected {
+    if about.is_protected() {
         steps.push(about.trust());
         steps.extend(about.grants());
         steps.extend(about.flows()?);
@@ -74,6 +75,7 @@ pub(super) fn steps<L: Live>(
 pub(super) fn outcome(
     query: &Query,
     known: &Known<'_>,
+    rule: PortRule,
     judgement: Judgement,
     event: Option<Event>,
 ) -> String {
@@ -91,7 +93,15 @@ pub(super) fn outcome(
     };
     let detail = event.and_then(|event| stage(&event, known));
     let detail = detail.map_or_else(String::new, |detail| format!(" ({detail})"));
-    format!("{packet} {happens}: {}{detail}", judgement.reason.text())
+    let kind = rule.kind();
+    // The reason of a packet that no rule concerns is the same at ports that are named in a
+    // configuration.
+    let reason = match judgement.reason {
+        Reason::Ordinary if kind == PortKind::Spa => "it is no SPA packet, and others pass",
+        Reason::Ordinary if kind == PortKind::Exempt => "the port is exempt",
+        reason => reason.text(),
+    };
+    format!("{packet} {happens}: {reason}{detail}")
 }
 
 /// Returns the progress of an event in its door, or the ports that it opens.
@@ -139,6 +149,15 @@ struct About<'a, L> {
 }
 
 impl<L: Live> About<'_, L> {
+    /// Whether packets that are not SPA packets need a grant.
+    fn is_protected(&self) -> bool {
+        match self.rule.kind() {
+            PortKind::Protected => true,
+            PortKind::Spa => matches!(self.rule.spa_port().otherwise, Otherwise::Protected(_)),
+            PortKind::Knock | PortKind::Decoy | PortKind::Exempt | PortKind::Ordinary => false,
+        }
+    }
+
     fn has(&self, feature: Features) -> bool {
         self.known.features.has(feature)
     }
@@ -197,7 +216,14 @@ impl<L: Live> About<'_, L> {
                 format!("{port} is knock {}{passes}{}", list(places), self.proof())
             }
             PortKind::Decoy => format!("{port} is a decoy{}", self.proof()),
-            PortKind::Spa => format!("{port} accepts single packet authorization"),
+            PortKind::Spa => {
+                let others = match self.rule.spa_port().otherwise {
+                    Otherwise::Drop => "other packets are dropped",
+                    Otherwise::Pass => "other packets pass",
+                    Otherwise::Protected(_) => "it is protected for other packets",
+                };
+                format!("{port} accepts single packet authorization; {others}")
+            }
             PortKind::Exempt => format!("{port} is exempt: packets pass, and reset no attempt"),
             PortKind::Ordinary if self.has(Features::STRICT) => {
                 format!(

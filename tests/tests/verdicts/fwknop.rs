@@ -385,6 +385,19 @@ fn datagrams_in_another_format_are_noise() {
         host.judge(&frame);
         assert_eq!(host.grants("198.51.100.7"), [], "{name}");
     }
+    for to in [
+        "224.0.0.251",
+        "239.1.2.3",
+        "255.255.255.255",
+        "0.0.0.0",
+        "127.0.0.1",
+    ] {
+        let frame = eth().ip4("198.51.100.7", to);
+        let frame = frame.datagram(40_000, PORT, packet.as_bytes());
+        assert_eq!(host.judge(&frame).0, Reason::SpaNoise, "{to}");
+        assert_eq!(host.grants("198.51.100.7"), [], "{to}");
+    }
+    assert!(host.seen().is_empty());
     assert_eq!(
         host.send("198.51.100.7", packet.as_bytes()).0,
         Reason::Opened

@@ -304,6 +304,26 @@ fn strict_mode_counts_packets_to_unused_ports_as_wrong() {
             undisturbed("SYN to a group", syn(1234).group().is(Ordinary)),
             undisturbed("knock to a group", syn(5000).group().is(Ordinary)),
             undisturbed("decoy to a group", syn(2222).group().is(Ordinary)),
+            undisturbed(
+                "datagram to a multicast address",
+                udp(1234).multicast().is(Ordinary),
+            ),
+            undisturbed(
+                "SYN to a multicast address",
+                syn(1234).multicast().is(Ordinary),
+            ),
+            undisturbed(
+                "knock to a multicast address",
+                syn(5000).multicast().is(Ordinary),
+            ),
+            undisturbed(
+                "the next knock to a multicast address",
+                udp(8000).multicast().is(Ordinary),
+            ),
+            undisturbed(
+                "decoy to a multicast address",
+                syn(2222).multicast().is(Ordinary),
+            ),
             undisturbed("knock with other flags", ack(5000).is(OtherFlags)),
             undisturbed("decoy with other flags", ack(2222).is(OtherFlags)),
             undisturbed("another source", syn(1234).neighbour().is(Ordinary)),

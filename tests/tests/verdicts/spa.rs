@@ -92,6 +92,54 @@ fn a_packet_opens_its_door_in_each_kind_of_frame() {
     }
 }
 
+/// A packet to several hosts, or to one that can't be this one, opens nothing and uses no stamp, in whatever frame it
+/// comes.
+#[test]
+fn a_packet_that_is_not_for_this_host_alone_opens_nothing() {
+    const TO: [(&str, bool); 12] = [
+        ("192.0.2.2", true),
+        ("192.0.2.255", true),
+        ("224.0.0.251", false),
+        ("239.255.255.250", false),
+        ("255.255.255.255", false),
+        ("0.0.0.0", false),
+        ("127.0.0.1", false),
+        ("2001:db8::2", true),
+        ("ff02::1", false),
+        ("ff0e::7", false),
+        ("::", false),
+        ("::1", false),
+    ];
+    for (otherwise, passed_on) in [(Otherwise::Drop, SpaNoise), (Otherwise::Pass, Ordinary)] {
+        for is_group_frame in [false, true] {
+            let mut kernel = kernel(&tables(otherwise));
+            let packet = spa::client(ALICE).seal(&ssh());
+            // The right addresses last, since they use the packet.
+            let (right, wrong): (Vec<_>, Vec<_>) =
+                TO.into_iter().partition(|(_, is_right)| *is_right);
+            for (to, is_right) in wrong.into_iter().chain(right) {
+                let row = format!("{to}, {otherwise:?}, to a group: {is_group_frame}");
+                let frame = match is_group_frame {
+                    true => eth().group(),
+                    false => eth(),
+                };
+                let frame = match to.contains(':') {
+                    true => frame.ip6(CLIENT_V6, to),
+                    false => frame.ip4(CLIENT, to),
+                };
+                let judged = kernel.judge(&datagram(frame, &packet)).unwrap();
+                let expected = match (is_group_frame, is_right) {
+                    (true, _) => Ordinary,
+                    (false, false) => passed_on,
+                    (false, true) if to == "192.0.2.2" => Opened,
+                    (false, true) => SpaReplayed,
+                };
+                assert_eq!(judged.reason, expected, "{row}");
+            }
+        }
+    }
+}
+
 #[test]
 fn a_packet_opens_what_its_user_may_open() {
     let mut kernel = kernel(&tables(Otherwise::Drop));

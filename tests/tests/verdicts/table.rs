@@ -29,6 +29,7 @@ pub(crate) struct Packet {
     is_same_network: bool,
     is_elsewhere: bool,
     is_for_group: bool,
+    is_to_multicast: bool,
 }
 
 pub(crate) fn tcp(port: u16, flags: u8) -> Packet {
@@ -41,6 +42,7 @@ pub(crate) fn tcp(port: u16, flags: u8) -> Packet {
         is_same_network: false,
         is_elsewhere: false,
         is_for_group: false,
+        is_to_multicast: false,
     }
 }
 
@@ -96,6 +98,14 @@ impl Packet {
     pub(crate) fn group(self) -> Self {
         Self {
             is_for_group: true,
+            ..self
+        }
+    }
+
+    /// To a multicast address, in a frame to this host alone, as some access points send it.
+    pub(crate) fn multicast(self) -> Self {
+        Self {
+            is_to_multicast: true,
             ..self
         }
     }
@@ -197,6 +207,8 @@ impl Family {
             false => eth(),
         };
         let frame = match (self, packet.is_elsewhere) {
+            (Self::V4, _) if packet.is_to_multicast => frame.ip4(source, "224.0.0.251"),
+            (Self::V6, _) if packet.is_to_multicast => frame.ip6(source, "ff02::fb"),
             (Self::V4, false) => frame.ip4(source, "192.0.2.2"),
             (Self::V4, true) => frame.ip4(source, "192.0.2.3"),
             (Self::V6, false) => frame.ip6(source, "2001:db8::2"),

@@ -62,6 +62,55 @@ fn a_source_that_no_host_can_have_gets_nothing() {
     }
 }
 
+#[test]
+fn a_packet_to_a_group_or_to_no_host_is_none() {
+    let packet = sealer().seal(&CONTENT);
+    for (to, is_for_host) in [
+        ("224.0.0.251", false),
+        ("255.255.255.255", false),
+        ("0.0.0.0", false),
+        ("127.0.0.1", false),
+        ("192.0.2.7", true),
+    ] {
+        let sim = host();
+        let frame = knock_frame::eth().ip(CLIENT.into(), to.parse().unwrap());
+        let frame = frame.datagram(40_000, PORT, &packet).bytes();
+        let expected = match is_for_host {
+            true => Reason::Opened,
+            false => Reason::SpaNoise,
+        };
+        assert_eq!(crate::judge(&frame[..], &sim), expected, "{to}");
+        assert_eq!(sim.allow.entries.borrow().is_empty(), !is_for_host, "{to}");
+        assert_eq!(last(&sim) == STAMP, is_for_host, "{to}");
+    }
+}
+
+/// The ledger and the console would otherwise miss what the owner of a key has caused.
+#[test]
+fn what_a_packet_changes_is_reported_beside_a_flood() {
+    let sim = host();
+    let packet = sealer().seal(&CONTENT);
+    assert_eq!(judge(&sim, CLIENT, &packet).0, Reason::Opened);
+    for _ in 0..100 {
+        assert_eq!(judge(&sim, CLIENT, &packet).0, Reason::SpaReplayed);
+    }
+    for (later, action, expected) in [
+        (1, 0, Reason::Refreshed),
+        (2, 1, Reason::Closed),
+        (3, 0, Reason::Opened),
+    ] {
+        let stamp = STAMP + later;
+        let packet = sealer().seal(&Content {
+            stamp,
+            action,
+            ..CONTENT
+        });
+        let (reason, events) = judge(&sim, CLIENT, &packet);
+        let reported: Vec<_> = events.iter().map(|event| event.reason()).collect();
+        assert_eq!((reason, reported), (expected, vec![Some(expected)]));
+    }
+}
+
 /// A flood is not authenticated packet by packet: that costs an HMAC each.
 #[test]
 fn refusals_are_reported_within_their_limit() {
