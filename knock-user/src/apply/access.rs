@@ -16,14 +16,17 @@ use crate::{
 };
 
 /// Writes the entries that existing grants need in this configuration. Entries of the previous
-/// configuration stay until the change is committed.
+/// configuration, which had the numbers `before`, stay until the change is committed; `known` are all
+/// numbers that entries may have.
 pub(super) fn write_grants(
     program: &mut XdpProgram,
+    before: &StableIds,
     known: &StableIds,
     tables: &Tables,
 ) -> Result<()> {
     let held = program.grants()?;
-    let Carried { write, .. } = carry_grants::grants(&held, known, tables, clock::boot_ms());
+    let Carried { write, .. } =
+        carry_grants::grants(&held, before, known, tables, clock::boot_ms());
     let there: HashMap<_, _> = held.into_iter().collect();
     let more = write.keys().filter(|key| !there.contains_key(key)).count();
     if there.len().saturating_add(more) > ALLOW_MAX as usize {

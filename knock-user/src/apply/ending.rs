@@ -71,8 +71,9 @@ impl Protection {
         texts::commit(&self.instance)?;
         let held = self.program.grants()?;
         let now_ms = clock::boot_ms();
+        let known = &self.registry.numbers;
         let Carried { remove, ended, .. } =
-            carry_grants::grants(&held, &self.registry.numbers, &tables, now_ms);
+            carry_grants::grants(&held, known, known, &tables, now_ms);
         remove_grants(&mut self.program, remove)?;
         let mut released = Vec::new();
         for interface in self.instance.linked() {

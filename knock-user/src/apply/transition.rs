@@ -108,13 +108,13 @@ impl Change<'_> {
             let entries = program.grants()?;
             remove_grants(&mut program, entries)?;
         }
-        write_grants(&mut program, &known, &tables)?;
+        write_grants(&mut program, &known, &known, &tables)?;
         let mut connections = record_connections(&mut program, &tables)?;
         let mut attached = Vec::new();
         let done = self.attach(&mut program, &mut found, &all, &mut attached);
         // Repeats both for grants and connections since the first pass.
         let done = done.and_then(|()| {
-            write_grants(&mut program, &registry.numbers, &tables)?;
+            write_grants(&mut program, &known, &registry.numbers, &tables)?;
             connections.extend(record_connections(&mut program, &tables)?);
             Ok(())
         });

@@ -51,7 +51,7 @@ impl PortGroups {
             names.sort_unstable();
             let grant_prefix = grant_prefix(doors, &by, &ports, &mut closed_with, conflicts);
             let of_grants = grant_prefix.unwrap_or_default();
-            let Some(id) = id_assigner.port_group(names, of_grants) else {
+            let Some(id) = id_assigner.port_group(names, of_grants, &ports) else {
                 let reason = "the doors divide the protected ports into more than 65534 groups: \
                               use the same port ranges in several doors";
                 conflicts.push(Conflict::of_file("door", reason.to_owned()));

@@ -6,6 +6,7 @@ use std::{
 };
 
 use knock_common::GrantPrefix;
+use knock_sequence::Ports;
 use serde::{Deserialize, Serialize};
 
 /// The numbers that maps use which outlive a configuration.
@@ -17,13 +18,16 @@ use serde::{Deserialize, Serialize};
 pub struct StableIds {
     /// Doors by name.
     pub doors: BTreeMap<String, u16>,
-    /// Port groups by the doors that open or close them and by their prefixes; the list is sorted.
+    /// Port groups by the doors that open or close them, their prefixes and ports; the list is sorted.
     pub port_groups: BTreeSet<PortGroup>,
     /// Targets by address; id 0 is every other address.
     pub targets: BTreeMap<IpAddr, u16>,
     /// Users by name, from 1: events that were not read yet have their numbers.
     pub users: BTreeMap<String, u16>,
 }
+
+/// The number of a protocol, and the first and the last port.
+pub type PortRange = (u8, u16, u16);
 
 /// A group of ports that the same doors open.
 #[derive(Clone, Debug, Deserialize, Eq, Ord, PartialEq, PartialOrd, Serialize)]
@@ -34,6 +38,10 @@ pub struct PortGroup {
     /// narrower is another one, since the source of a grant is the first address of its prefix.
     #[serde(default = "single")]
     pub prefix: [u8; 2],
+    /// The ports, in order; none in files of older versions. A group with other ports is another one, so that a grant
+    /// of which a part was closed is not one for ports that join the rest.
+    #[serde(default)]
+    pub ports: Vec<PortRange>,
     /// The number of the group.
     pub number: u16,
 }
@@ -41,6 +49,11 @@ pub struct PortGroup {
 /// The prefixes of groups in files that have none.
 const fn single() -> [u8; 2] {
     [GrantPrefix::SINGLE.ipv4(), GrantPrefix::SINGLE.ipv6()]
+}
+
+/// Returns ports as plain numbers.
+pub const fn range(ports: Ports) -> PortRange {
+    (ports.protocol as u8, ports.first, ports.last)
 }
 
 impl PortGroup {
@@ -91,7 +104,7 @@ impl StableIds {
 /// Assigns numbers to the parts of a configuration: the known ones, or free ones.
 pub(super) struct IdAssigner<'k> {
     known: &'k StableIds,
-    port_groups: BTreeMap<(&'k [u16], [u8; 2]), u16>,
+    port_groups: BTreeMap<(&'k [u16], [u8; 2], &'k [PortRange]), u16>,
     free_doors: Free,
     free_port_groups: Free,
     free_targets: Free,
@@ -108,8 +121,13 @@ impl<'k> IdAssigner<'k> {
             port_groups: port_groups
                 .clone()
                 .map(|port_group| {
-                    let key = (port_group.doors.as_slice(), port_group.prefix);
-                    (key, port_group.number)
+                    let PortGroup {
+                        doors,
+                        prefix,
+                        ports,
+                        number,
+                    } = port_group;
+                    ((doors.as_slice(), *prefix, ports.as_slice()), *number)
                 })
                 .collect(),
             free_doors: Free::besides(known.doors.values().copied()),
@@ -132,17 +150,27 @@ impl<'k> IdAssigner<'k> {
         Some(number)
     }
 
-    /// Returns the number of the port group of these doors, which are in order, with these prefixes;
-    /// `None` if none is left.
-    pub(super) fn port_group(&mut self, doors: Vec<u16>, grant_prefix: GrantPrefix) -> Option<u16> {
+    /// Returns the number of the port group of these doors, which are in order, with these prefixes and ports; `None` if
+    /// none is left.
+    pub(super) fn port_group(
+        &mut self,
+        doors: Vec<u16>,
+        grant_prefix: GrantPrefix,
+        ports: &[Ports],
+    ) -> Option<u16> {
         let prefix = [grant_prefix.ipv4(), grant_prefix.ipv6()];
-        let number = match self.port_groups.get(&(doors.as_slice(), prefix)) {
+        let ports: Vec<_> = ports.iter().copied().map(range).collect();
+        let number = match self
+            .port_groups
+            .get(&(doors.as_slice(), prefix, ports.as_slice()))
+        {
             Some(&number) => number,
             None => self.free_port_groups.next()?,
         };
         self.used.port_groups.insert(PortGroup {
             doors,
             prefix,
+            ports,
             number,
         });
         Some(number)
@@ -217,8 +245,11 @@ mod tests {
         let mut first = IdAssigner::new(&none);
         let names = ["ssh", "web", "vpn"];
         assert_eq!(names.map(|name| first.door(name)), [0, 1, 2].map(Some));
-        assert_eq!(first.port_group(vec![0, 1], GrantPrefix::SINGLE), Some(0));
-        assert_eq!(first.port_group(vec![2], GrantPrefix::SINGLE), Some(1));
+        assert_eq!(
+            first.port_group(vec![0, 1], GrantPrefix::SINGLE, &[]),
+            Some(0)
+        );
+        assert_eq!(first.port_group(vec![2], GrantPrefix::SINGLE, &[]), Some(1));
         let here: IpAddr = "192.0.2.1".parse().unwrap();
         assert_eq!(first.target(here), Some(1), "0 is every other address");
 
@@ -230,10 +261,26 @@ mod tests {
             "web's number may still be in use"
         );
         assert_eq!(second.door("vpn"), Some(2));
-        assert_eq!(second.port_group(vec![2], GrantPrefix::SINGLE), Some(1));
-        assert_eq!(second.port_group(vec![2, 3], GrantPrefix::SINGLE), Some(2));
+        assert_eq!(
+            second.port_group(vec![2], GrantPrefix::SINGLE, &[]),
+            Some(1)
+        );
+        assert_eq!(
+            second.port_group(vec![2, 3], GrantPrefix::SINGLE, &[]),
+            Some(2)
+        );
         let wide = GrantPrefix::new(24, 64);
-        assert_eq!(second.port_group(vec![2], wide), Some(3), "wider grants");
+        assert_eq!(
+            second.port_group(vec![2], wide, &[]),
+            Some(3),
+            "wider grants"
+        );
+        let other = [Ports::tcp(22)];
+        assert_eq!(
+            second.port_group(vec![2], GrantPrefix::SINGLE, &other),
+            Some(4),
+            "other ports"
+        );
         assert_eq!(second.target(here), Some(1));
         assert!(!second.used.doors.contains_key("web"));
         let both = known.with(&second.used);
@@ -288,8 +335,8 @@ mod tests {
             },
         );
         id_assigner.door("ssh");
-        id_assigner.port_group(vec![], GrantPrefix::SINGLE);
-        id_assigner.port_group(vec![0], GrantPrefix::new(24, 64));
+        id_assigner.port_group(vec![], GrantPrefix::SINGLE, &[]);
+        id_assigner.port_group(vec![0], GrantPrefix::new(24, 64), &[Ports::tcp(22)]);
         id_assigner.target("2001:db8::1".parse().unwrap());
         let text = serde_json::to_string(&id_assigner.used).unwrap();
         assert_eq!(

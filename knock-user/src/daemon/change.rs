@@ -87,6 +87,10 @@ impl<W: Write> Daemon<W> {
             .set_doors(std::mem::take(&mut deployed.doors), clock::boot_ms());
         // Before the doors are replaced: removed doors still have their names and commands.
         self.act(&actions, clock::boot_ns());
+        let held = self.protection.program().grants()?;
+        let held = held.into_iter().map(|(key, _)| key).collect();
+        let actions = self.ledger.close_without_entries(&held, clock::boot_ms());
+        self.act(&actions, clock::boot_ns());
         let old = std::mem::replace(&mut self.plan, plan);
         self.doors = DoorsByNumber::new(self.plan.settings(), &deployed.names);
         self.ports = ports(self.plan.settings());

@@ -1,5 +1,7 @@
 //! Takes over grants of a previous process or configuration.
 
+use std::collections::HashSet;
+
 use knock_common::{
     Address, GrantPrefix,
     grant::Grant,
@@ -67,6 +69,23 @@ impl Ledger {
             actions.extend(self.close(holder, at_ns, ending, now_ms));
         }
         actions
+    }
+
+    /// Closes the openings that have no entry left in the allow map, whose keys are `held`: after a change, what a
+    /// closing sequence left of a grant may have none.
+    pub fn close_without_entries(&mut self, held: &HashSet<GrantKey>, now_ms: u64) -> Vec<Action> {
+        let lost = self.openings.iter().filter(|(_, opening)| {
+            let mut keys = opening.keys.iter();
+            now_ms < opening.until_ms
+                && !opening.keys.is_empty()
+                && !keys.any(|key| held.contains(key))
+        });
+        let lost: Vec<Holder> = lost.map(|(&holder, _)| holder).collect();
+        let at_ns = now_ms.saturating_mul(NANOS_PER_MILLI);
+        let closed = lost.into_iter();
+        closed
+            .filter_map(|holder| self.close(holder, at_ns, Ending::Removed, now_ms))
+            .collect()
     }
 
     /// Gives an opening the prefix and the entries of its door; of several that become one, the one that ends last
