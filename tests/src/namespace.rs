@@ -21,6 +21,8 @@ const DIRECTORY: &str = "/run/netns";
 const PREFIX: &str = "knock-";
 /// In the directory of [`Namespace::state`].
 pub const STATE_FILE: &str = "used-sequences.json";
+/// The mark that users may have used packets in this boot.
+pub const SPA_MARK: &str = "/run/knock/spa-boot.json";
 
 /// A network namespace of this process.
 #[derive(Debug)]
@@ -114,6 +116,8 @@ impl Namespace {
         const NONE_USED: &str = r#"{"open": {}, "unknown_before_ms": 0, "used": []}"#;
         let directory = state(&self.name);
         if !directory.exists() {
+            // Another test may have lost its record; its state is not of this namespace.
+            let _removed = std::fs::remove_file(SPA_MARK);
             let made = std::fs::create_dir(&directory);
             let made = made.and_then(|()| std::fs::write(directory.join(STATE_FILE), NONE_USED));
             if let Err(error) = made {

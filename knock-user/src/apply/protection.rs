@@ -87,7 +87,8 @@ impl Protection {
         .map(|found| found.iter().map(ToString::to_string).collect());
         let is_continued = before.is_some() && instance.maps().join("USED").exists();
         let replay = Arc::new(Replay::new(instance.name(), is_continued));
-        let are_pinned = pins::replay_directory().join("SPA_LAST").exists();
+        let replay_pins = pins::REPLAY.map(|map| pins::replay_directory().join(map.name));
+        let are_pinned = replay_pins.iter().all(|pin| pin.exists());
         let stamps = Arc::new(StampStore::new(instance.name(), are_pinned));
         let change = Change {
             instance: &instance,

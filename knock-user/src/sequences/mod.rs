@@ -5,6 +5,7 @@
 //! May use `kernel` (for the instance that a replay cache belongs to) and the rooms below it. Must
 //! not know how a change of sequences reaches the maps: that is in `apply`.
 
+mod boot_mark;
 pub mod clock_skew;
 pub mod next_line_server;
 pub mod one_time;

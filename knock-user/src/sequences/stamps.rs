@@ -25,8 +25,9 @@ pub use super::{
     stamp_floor::StampFloor,
 };
 use super::{
+    boot_mark::BootMark,
     stamp_file::{LossMoment, StampFile},
-    state_directory::{boot, candidates, elsewhere, first_usable, lock, lock_soon},
+    state_directory::{boot, candidates, elsewhere, first_usable, lock, lock_of, lock_soon},
 };
 use crate::{host::clock, kernel::instance::Instance};
 
@@ -36,7 +37,7 @@ const FILE: &str = "spa-stamps.json";
 #[derive(Debug)]
 pub struct StampStore {
     instance: String,
-    /// Whether `SPA_LAST` was pinned before this process started.
+    /// Whether `SPA_LAST` and `SPA_SEEN` were pinned before this process started.
     is_continued: bool,
     /// Whether it was reported that users have to wait.
     is_reported: AtomicBool,
@@ -74,8 +75,8 @@ impl OpenedStamps {
 }
 
 impl StampStore {
-    /// Creates the record of an instance; `is_continued` states whether `SPA_LAST` was pinned
-    /// before.
+    /// Creates the record of an instance; `is_continued` states whether `SPA_LAST` and `SPA_SEEN`
+    /// were pinned before.
     pub fn new(instance: &str, is_continued: bool) -> Self {
         Self {
             instance: instance.to_owned(),
@@ -136,22 +137,35 @@ impl StampStore {
     fn read_in(&self, directory: &Path, window: Duration) -> Result<OpenedStamps> {
         let path = directory.join(FILE);
         let boot = boot()?;
+        // Who removes the file leaves its lock.
+        let had_file = path.exists() || lock_of(&path).exists();
         let _lock = lock(&path)?;
         let mut found = StampFile::read(&path);
+        let mut is_damaged = had_file && found.is_none();
         let elsewhere: Vec<_> = elsewhere(directory, FILE);
-        for other in elsewhere.iter().filter_map(|path| StampFile::read(path)) {
-            found = Some(match found {
-                Some(found) => found.merged(other),
-                None => other,
-            });
+        for other in elsewhere.iter().filter(|path| path.exists()) {
+            let other = StampFile::read(other);
+            is_damaged |= other.is_none();
+            found = match (found, other) {
+                (Some(found), Some(other)) => Some(found.merged(other)),
+                (found, other) => found.or(other),
+            };
         }
-        let is_closed = found.as_ref().is_some_and(|state| state.open.is_empty());
+        let mark = BootMark::read(&boot);
+        let is_closed = !is_damaged && found.as_ref().is_some_and(|state| state.open.is_empty());
         // A process of this boot lost them, and stopped before it used the map.
-        let lost = found.as_ref().and_then(|state| state.lost.clone());
-        let lost = lost.filter(|lost| lost.boot == boot);
-        let was_in_this_boot = found
-            .as_ref()
-            .is_some_and(|state| state.open.values().any(|began| *began == boot));
+        let of_mark = mark.as_ref().and_then(|mark| mark.lost.clone());
+        let of_file = found.as_ref().and_then(|state| state.lost.clone());
+        let lost = of_file
+            .into_iter()
+            .chain(of_mark)
+            .filter(|lost| lost.boot == boot)
+            .max_by_key(|lost| lost.boot_ms);
+        let was_in_this_boot = is_damaged
+            || mark.is_some()
+            || found
+                .as_ref()
+                .is_some_and(|state| state.open.values().any(|began| *began == boot));
         let is_unknown = !is_closed && !self.is_continued;
         let mut state = found.unwrap_or_default();
         state.window_ms = state.window_ms.max(millis(window));
@@ -163,7 +177,7 @@ impl StampStore {
         state.lost = match is_unknown {
             true => Some(LossMoment {
                 boot: boot.clone(),
-                // Nothing was attached since the boot unless the file has an instance of it.
+                // Nothing was attached since the boot unless something shows that.
                 boot_ms: if was_in_this_boot {
                     clock::boot_ms()
                 } else {
@@ -173,6 +187,11 @@ impl StampStore {
             false => lost,
         };
         floor.boot_ms = state.lost.as_ref().map(|lost| lost.boot_ms);
+        BootMark {
+            boot: boot.clone(),
+            lost: state.lost.clone(),
+        }
+        .write()?;
         if let Some(far) = state.far_ahead(clock::unix_ms()) {
             tracing::warn!(
                 "SPA packets with stamps up to {far} count as used, which is in the future: \

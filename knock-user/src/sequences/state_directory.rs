@@ -207,13 +207,18 @@ pub(super) fn boot() -> Result<String> {
     Ok(id.trim().to_owned())
 }
 
+/// Returns the file that is locked in place of a file in the directory.
+pub(super) fn lock_of(path: &Path) -> PathBuf {
+    path.with_extension("lock")
+}
+
 /// Locks a file in the directory, since several instances may use it. Waits as long as another
 /// process holds the lock, so a loop that serves others must not call this.
 ///
 /// # Errors
 /// The lock file can't be created.
 pub(super) fn lock(path: &Path) -> Result<fs::File> {
-    let lock = path.with_extension("lock");
+    let lock = lock_of(path);
     let locked = private_files::open(&lock).and_then(|file| file.lock().map(|()| file));
     locked.with_context(|| format!("locking {}", lock.display()))
 }

@@ -13,6 +13,7 @@ use knock_sequence::spa::{Channel, DoorId, PrivateKey};
 use knock_tests::{
     daemon::{self, Daemon},
     fwknop::{access_at, seal},
+    namespace::SPA_MARK,
     net::{self, Family, Net, SERVER_LINK},
     pins,
     server::Server,
@@ -133,6 +134,69 @@ fn stamps_outlive_a_reboot_after_an_orderly_end() {
         gets_in(net, &channel, "afterwards");
         let ended = daemon.stop();
         assert!(!ended.stderr.contains("users get in"), "{}", ended.stderr);
+    });
+}
+
+/// Whoever removes both the pins and the record of what was used does not make used packets new: nobody gets in for
+/// the length of the window, and this is reported.
+#[test]
+fn a_used_packet_stays_used_after_its_record_is_lost() {
+    net::test(|net| {
+        let _server = Server::tcp(&net.server, &[SSH]);
+        let keys = Keys::new();
+        let channel = keys.channel();
+        let config = keys.config("alice", &keys.text());
+        let file = stamps(&net.server);
+        let directory = file.parent().unwrap();
+        let lock = file.with_extension("lock");
+        let mark = Path::new(SPA_MARK);
+        type Lose<'a> = &'a dyn Fn();
+        let remove = |paths: &[&Path]| paths.iter().for_each(|path| fs::remove_file(path).unwrap());
+        let rows: [(&str, Lose<'_>); 8] = [
+            ("the file", &|| remove(&[&file])),
+            ("the content of the file", &|| fs::write(&file, "").unwrap()),
+            ("garbage", &|| fs::write(&file, "{\"open\": [").unwrap()),
+            ("its directory", &|| fs::remove_dir_all(directory).unwrap()),
+            ("file and mark", &|| remove(&[&file, mark])),
+            ("file and lock", &|| remove(&[&file, &lock])),
+            ("the mark is garbage", &|| {
+                remove(&[&file, &lock]);
+                fs::write(mark, "garbage").unwrap();
+            }),
+            ("an old file", &|| {
+                let text = fs::read_to_string(&file).unwrap();
+                let mut state: Value = serde_json::from_str(&text).unwrap();
+                state["keys"] = json!({});
+                state["open"] = json!({"b0@1": "another boot"});
+                fs::write(&file, state.to_string()).unwrap();
+            }),
+        ];
+        for (row, lose) in rows {
+            for is_killed in [false, true] {
+                let row = format!("{row}, killed: {is_killed}");
+                let daemon = start(net, &config);
+                let used = gets_in(net, &channel, &row);
+                match is_killed {
+                    true => {
+                        daemon.kill();
+                        daemon::detach(&net.server);
+                    }
+                    false => _ = daemon.stop(),
+                }
+                lose_pins();
+                lose();
+                let daemon = start(net, &config);
+                is_refused(net, &used, &row);
+                let ended = daemon.stop();
+                let warned = ended.stderr.contains("users get in with SPA packets in");
+                assert!(warned, "{row}: {}", ended.stderr);
+                // As on a host on which nobody has used anything yet.
+                lose_pins();
+                let _removed = fs::remove_file(mark);
+                net.server.forget_used();
+                net.server.state();
+            }
+        }
     });
 }
 
