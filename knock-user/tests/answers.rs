@@ -27,6 +27,7 @@ use knock_user::{
     explain::Explanation,
     host::clock::Clock,
     kernel::registry::Registry,
+    ledger::Giver,
     model::settings::Prefix,
 };
 use serde::Serialize;
@@ -250,22 +251,28 @@ fn the_status_shows_how_a_trial_will_end() {
 }
 
 #[test]
-fn a_grant_of_a_user_is_listed_with_the_name() {
-    let grant = HeldGrant {
-        user: 3,
-        ..grant(V4, 0, 500, Some((NOW_MS, None)))
-    };
-    let answer = list::answer([grant], &doors(), &users(), clock());
-    assert_eq!(answer.grants[0].by.as_deref(), Some("user alice"));
+fn a_grant_is_listed_with_what_gave_it() {
+    for (name, giver, expected) in [
+        ("a user", Some(Giver::User(3)), Some("user alice")),
+        ("another user", Some(Giver::User(4)), Some("user ?")),
+        ("knocks", Some(Giver::Knocks), Some("knock")),
+        ("by hand", Some(Giver::Hand(0)), Some("uid 0")),
+        ("found in the map", None, None),
+    ] {
+        let grant = grant(V4, 0, 500, giver.map(|giver| (NOW_MS, giver)));
+        let answer = list::answer([grant], &doors(), &users(), clock());
+        assert_eq!(answer.grants[0].by.as_deref(), expected, "{name}");
+        assert_eq!(answer.grants[0].since.is_some(), giver.is_some(), "{name}");
+    }
 }
 
 #[test]
 fn the_list_shows_the_grants_of_the_daemon() {
     let grants = [
-        grant(V6, 0, 12_345, Some((NOW_MS - 20_000, None))),
-        grant(V4, 1, 599_999, Some((60_000, Some(1000)))),
-        grant(V4, 0, 500, Some((NOW_MS - 29_500, None))),
-        grant("192.0.2.1", 0, 0, Some((0, None))),
+        grant(V6, 0, 12_345, Some((NOW_MS - 20_000, Giver::Knocks))),
+        grant(V4, 1, 599_999, Some((60_000, Giver::Hand(1000)))),
+        grant(V4, 0, 500, Some((NOW_MS - 29_500, Giver::Knocks))),
+        grant("192.0.2.1", 0, 0, Some((0, Giver::Knocks))),
     ];
     let answer = list::answer(grants, &doors(), &users(), clock());
     assert_text::<list::Args>(
@@ -318,7 +325,7 @@ fn the_list_without_a_daemon_shows_the_map() {
 fn moments_of_other_days_have_a_date() {
     let mut time = local_time();
     time.now = "2026-03-02T10:00:00Z".parse().unwrap();
-    let given = Some((NOW_MS, None));
+    let given = Some((NOW_MS, Giver::Knocks));
     let grants = list::answer([grant(V4, 0, 1_000, given)], &doors(), &users(), clock());
     let text = text_of::<list::Args>(&grants, &time);
     assert!(text.contains("2026-03-01 12:00:00  knock"), "{text}");
@@ -333,10 +340,14 @@ fn every_other_answer_has_its_text_and_its_json() {
         until: "2026-03-01T10:10:00.000Z".to_owned(),
         seconds: 599.9,
     };
-    let revoked = |doors: &[&str], flows| {
+    let revoked = |doors: &[(&str, &str)], flows| {
         row::<revoke::Args>(&revoke::Answer {
             source: ip(V4),
-            doors: ports(doors),
+            doors: doors.iter().map(|(door, _)| (*door).to_owned()).collect(),
+            covered: doors
+                .iter()
+                .map(|(_, covered)| covered.parse().unwrap())
+                .collect(),
             flows,
         })
     };
@@ -361,15 +372,18 @@ fn every_other_answer_has_its_text_and_its_json() {
     };
     let confirmed = |was_on_trial| row::<confirm::Args>(&confirm::Answer { was_on_trial });
     #[rustfmt::skip]
-    let rows: [((String, String), &[&str], &str); 10] = [
+    let rows: [((String, String), &[&str], &str); 11] = [
         (row::<grant::Args>(&granted), &["203.0.113.9 may use ssh (tcp/22) for 10m"],
             r#"{"source":"203.0.113.9","door":"ssh","ports":["tcp/22"],"until":"2026-03-01T10:10:00.000Z","seconds":599.9}"#),
-        (revoked(&["ssh", "web"], 0), &["203.0.113.9 may no longer use ssh, web"],
-            r#"{"source":"203.0.113.9","doors":["ssh","web"],"flows":0}"#),
-        (revoked(&["ssh"], 2), &["203.0.113.9 may no longer use ssh; 2 connections from it continue"],
-            r#"{"source":"203.0.113.9","doors":["ssh"],"flows":2}"#),
+        (revoked(&[("ssh", V4), ("web", V4)], 0), &["203.0.113.9 may no longer use ssh, web"],
+            r#"{"source":"203.0.113.9","doors":["ssh","web"],"covered":["203.0.113.9","203.0.113.9"],"flows":0}"#),
+        (revoked(&[("ssh", "203.0.113.8/30"), ("web", V4), ("wiki", "203.0.113.8/30")], 0),
+            &["203.0.113.8/30 may no longer use ssh, wiki; 203.0.113.9 may no longer use web"],
+            r#"{"source":"203.0.113.9","doors":["ssh","web","wiki"],"covered":["203.0.113.8/30","203.0.113.9","203.0.113.8/30"],"flows":0}"#),
+        (revoked(&[("ssh", V4)], 2), &["203.0.113.9 may no longer use ssh; 2 connections from it continue"],
+            r#"{"source":"203.0.113.9","doors":["ssh"],"covered":["203.0.113.9"],"flows":2}"#),
         (revoked(&[], 1), &["203.0.113.9 has no such grant; 1 connection from it continues"],
-            r#"{"source":"203.0.113.9","doors":[],"flows":1}"#),
+            r#"{"source":"203.0.113.9","doors":[],"covered":[],"flows":1}"#),
         (row::<explain::Args>(&explained), &["tcp/22 is protected; opened by ssh", "no grant"],
             r#"{"source":"203.0.113.9","port":"tcp/22","destination":null,"verdict":"drop","reason":"no-grant","steps":["tcp/22 is protected; opened by ssh","no grant"]}"#),
         (row::<reload::Args>(&reloaded), &["reloaded /etc/knock/seq.toml", "  new door: web", "  no longer protected: tcp/3306"],
@@ -498,13 +512,12 @@ fn doors() -> Doors {
     .into()
 }
 
-fn grant(source: &str, door: u16, left_ms: u64, given: Option<(u64, Option<u32>)>) -> HeldGrant {
+fn grant(source: &str, door: u16, left_ms: u64, given: Option<(u64, Giver)>) -> HeldGrant {
     HeldGrant {
         source: Prefix::of(ip(source)),
         door,
         until_ms: NOW_MS + left_ms,
         given,
-        user: 0,
     }
 }
 

@@ -9,7 +9,7 @@ use knock_common::{
     layout::{DoorEntry, GrantKey, PORT_GROUPS_PER_DOOR},
     time::SKEW_MS,
 };
-use knock_user::ledger::{Ending, Ledger, LedgerAction, Lookup, Revocation};
+use knock_user::ledger::{Ending, Giver, Ledger, LedgerAction, Lookup, Revocation};
 
 /// Opens port group 1.
 const SSH: u16 = 0;
@@ -74,7 +74,7 @@ fn the_longest_end_wins() {
     );
     assert_eq!(world.lets_in(A, 1), Some(30_000));
     let open = world.ledger.open().next().unwrap();
-    assert_eq!((open.until_ms, open.by), (130_000, None));
+    assert_eq!((open.until_ms, open.giver), (130_000, Some(Giver::Knocks)));
 
     assert_eq!(
         summary(&world.grant(A, SSH, 60_000)),
@@ -83,8 +83,8 @@ fn the_longest_end_wins() {
     assert_eq!(world.lets_in(A, 1), Some(60_000));
     let open = world.ledger.open().next().unwrap();
     assert_eq!(
-        (open.until_ms, open.given_ms, open.by),
-        (160_000, 100_000, Some(ROOT))
+        (open.until_ms, open.given_ms, open.giver),
+        (160_000, 100_000, Some(Giver::Hand(ROOT)))
     );
 
     assert_eq!(
@@ -99,8 +99,8 @@ fn the_longest_end_wins() {
         "refreshed ssh None"
     );
     assert_eq!(
-        world.ledger.open().next().unwrap().by,
-        None,
+        world.ledger.open().next().unwrap().giver,
+        Some(Giver::Knocks),
         "whoever gave the last of it"
     );
 }

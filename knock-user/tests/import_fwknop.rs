@@ -4,6 +4,7 @@
 
 use std::{fs, os::unix::fs::MetadataExt as _};
 
+use knock_sequence::Ports;
 use knock_user::{
     config,
     tools::import_fwknop::{self, ImportOptions, ImportedAccess, import},
@@ -22,7 +23,7 @@ fn a_stanza_becomes_a_user_with_doors() {
         stanza("REQUIRE_USERNAME carol").replace(HMAC_KEY, "QW5vdGhlciBITUFDIGtleQ==")
     );
     let server = "PCAP_INTF eth1\nPCAP_FILTER udp port 4000;\nMAX_SPA_PACKET_AGE 120\nVERBOSE 1\n";
-    let imported = import(&access, Some(server));
+    let imported = import(&access, Some(server), &[]);
     let expected = "\
 # Converted from the configuration of fwknop. The keys are in files beside this one.
 interfaces = [\"eth1\"]
@@ -154,7 +155,7 @@ fn what_is_not_supported_is_a_comment_with_the_reason() {
     ];
     for (name, text, expected) in rows {
         let good = stanza("");
-        let imported = import(&format!("{text}{good}"), None);
+        let imported = import(&format!("{text}{good}"), None, &[]);
         assert!(
             imported.toml.contains("# Left out") && imported.toml.contains(expected),
             "{name}:\n{}",
@@ -175,7 +176,11 @@ fn what_is_not_supported_is_a_comment_with_the_reason() {
 /// The last line with a key counts, a value ends at its semicolon, and a word with the first letter of yes is yes.
 #[test]
 fn lines_are_read_as_fwknopd_reads_them() {
-    let bound = |lines: &str| import(&stanza(lines), None).toml.contains("bind = true\n");
+    let bound = |lines: &str| {
+        import(&stanza(lines), None, &[])
+            .toml
+            .contains("bind = true\n")
+    };
     for (name, lines, is_bound) in [
         ("yes", "REQUIRE_SOURCE_ADDRESS Y", true),
         (
@@ -213,7 +218,7 @@ fn lines_are_read_as_fwknopd_reads_them() {
         "SOURCE: ANY;\nOPEN_PORTS: tcp/80\nOPEN_PORTS: tcp/22, tcp/443;\nKEY_BASE64: {KEY}; # Bob's\n\
          HMAC_KEY_BASE64: {HMAC_KEY};\nENABLE_CMD_EXEC: no;\nFORWARD_ALL: No\n"
     );
-    let imported = import(&text, None);
+    let imported = import(&text, None, &[]);
     assert_eq!(imported.notes, []);
     assert!(
         imported.toml.contains("doors = [\"ssh\", \"https\"]\n"),
@@ -229,7 +234,7 @@ fn lines_are_read_as_fwknopd_reads_them() {
 fn commands_run_with_the_source() {
     let text =
         stanza("CMD_CYCLE_OPEN /bin/open $IP $PORT\nCMD_CYCLE_CLOSE NONE\nCMD_CYCLE_TIMER 30");
-    let imported = import(&text, None);
+    let imported = import(&text, None, &[]);
     let line = "on_open = [\"/bin/open\", \"{source}\", \"{port}\"]\n";
     assert!(imported.toml.contains(line), "{}", imported.toml);
     assert!(!imported.toml.contains("on_close"), "{}", imported.toml);
@@ -242,13 +247,70 @@ fn commands_run_with_the_source() {
     read(&imported).unwrap();
 }
 
+/// fwknopd lets clients choose ports where a stanza names none; a door names them.
+#[test]
+fn stanzas_without_ports_open_those_of_an_option() {
+    let stanza = |lines: &str| stanza(lines);
+    let without = |lines: &str| stanza(lines).replace("OPEN_PORTS tcp/22\n", "");
+    let ports = |text: &str| -> Vec<Ports> {
+        let items = text.split(' ').filter(|item| !item.is_empty());
+        items.map(|item| item.parse().unwrap()).collect()
+    };
+    for (name, text, open, expected) in [
+        ("one", without(""), "tcp/22", Ok("tcp/22")),
+        (
+            "several",
+            without(""),
+            "udp/53 tcp/22 tcp/22 tcp/8000-8010",
+            Ok("tcp/22 tcp/8000-8010 udp/53"),
+        ),
+        ("a stanza with ports", stanza(""), "tcp/443", Ok("tcp/22")),
+        (
+            "a restricted one",
+            without("RESTRICT_PORTS tcp/22"),
+            "tcp/22 tcp/443",
+            Ok("tcp/443"),
+        ),
+        (
+            "none is left",
+            without("RESTRICT_PORTS TCP/22"),
+            "tcp/22",
+            Err("it has all ports of --open"),
+        ),
+        (
+            "none is named",
+            without(""),
+            "",
+            Err("name them with --open, as in --open tcp/22"),
+        ),
+    ] {
+        let imported = import(&text, None, &ports(open));
+        match expected {
+            Ok(expected) => {
+                let checked = read(&imported).unwrap_or_else(|error| panic!("{name}: {error}"));
+                let doors = checked.settings.doors.iter();
+                let mut opened: Vec<_> = doors.flat_map(|door| door.opened().to_vec()).collect();
+                opened.sort();
+                let opened: Vec<_> = opened.iter().map(ToString::to_string).collect();
+                assert_eq!(opened.join(" "), expected, "{name}");
+            }
+            Err(reason) => {
+                let notes = imported.notes.iter().map(|note| note.render("", "f"));
+                let notes = notes.collect::<String>();
+                assert!(notes.contains(reason), "{name}: {notes}");
+                assert_eq!(imported.keys, [], "{name}");
+            }
+        }
+    }
+}
+
 #[test]
 fn every_line_is_used_or_named() {
     let text = format!(
         "%include /etc/other.conf\n{}",
         stanza("GPG_REQUIRE_SIG N\nSOME_NEW_KEY 7\nENABLE_CMD_EXEC N\n%include_folder /etc/others")
     );
-    let imported = import(&text, None);
+    let imported = import(&text, None, &[]);
     let notes: Vec<_> = imported
         .notes
         .iter()
@@ -272,6 +334,7 @@ fn keys_go_to_files_of_their_own() {
         access,
         server: None,
         keys: directory.path().to_owned(),
+        open: Vec::new(),
     };
     let run = || {
         let (mut out, mut stderr) = (Vec::new(), Vec::new());

@@ -13,7 +13,10 @@ use knock_common::{
 };
 
 use crate::{
-    host::clock::Clock, kernel::registry::Registry, ledger::Open, model::settings::Prefix,
+    host::clock::Clock,
+    kernel::registry::Registry,
+    ledger::{Giver, Open},
+    model::settings::Prefix,
 };
 
 /// A door, as answers have it.
@@ -57,11 +60,8 @@ pub struct HeldGrant {
     pub door: u16,
     /// When it ends, in milliseconds since boot.
     pub until_ms: u64,
-    /// When it was given, in milliseconds since boot, and the user who gave it by hand; `None` if that
-    /// is unknown.
-    pub given: Option<(u64, Option<u32>)>,
-    /// The number of the user whose SPA packet gave it; 0 if knocks did, or nobody remembers.
-    pub user: u16,
+    /// When it was given, in milliseconds since boot, and what gave it; `None` if that is unknown.
+    pub given: Option<(u64, Giver)>,
 }
 
 impl From<Open> for HeldGrant {
@@ -70,8 +70,7 @@ impl From<Open> for HeldGrant {
             source: Prefix::covered(open.source, open.prefix),
             door: open.door,
             until_ms: open.until_ms,
-            given: Some((open.given_ms, open.by)),
-            user: open.user,
+            given: open.giver.map(|giver| (open.given_ms, giver)),
         }
     }
 }
@@ -88,7 +87,6 @@ impl HeldGrant {
             door: grant.door,
             until_ms: grant.until_ms,
             given: None,
-            user: 0,
         }
     }
 }

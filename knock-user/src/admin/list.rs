@@ -16,6 +16,7 @@ use crate::{
     daemon::Daemon,
     host::clock::{self, Clock},
     kernel::instance::Instance,
+    ledger::Giver,
     model::settings::Prefix,
 };
 
@@ -137,13 +138,13 @@ pub fn answer(
                 until: clock.wall(grant.until_ms),
                 seconds: clock.seconds_until(grant.until_ms),
                 since: grant.given.map(|(given_ms, _)| clock.wall(given_ms)),
-                by: grant.given.map(|(_, by)| match (by, grant.user) {
-                    (None, 0) => "knock".to_owned(),
-                    (None, number) => {
+                by: grant.given.map(|(_, giver)| match giver {
+                    Giver::Knocks => "knock".to_owned(),
+                    Giver::User(number) => {
                         let name = users.get(&number).copied().unwrap_or("?");
                         format!("user {name}")
                     }
-                    (Some(uid), _) => format!("uid {uid}"),
+                    Giver::Hand(uid) => format!("uid {uid}"),
                 }),
             }
         })

@@ -1,6 +1,6 @@
 //! `knock-user revoke`.
 
-use std::{io::Write, net::IpAddr};
+use std::{collections::BTreeMap, io::Write, net::IpAddr};
 
 use anyhow::{Context as _, Result};
 use knock_common::{Address, GrantPrefix};
@@ -17,7 +17,7 @@ use crate::{
     daemon::Daemon,
     host::clock::{self, Clock},
     kernel::maps::Plain,
-    model::value,
+    model::{settings::Prefix, value},
 };
 
 /// End a source's grants
@@ -50,6 +50,8 @@ pub struct Answer {
     pub source: IpAddr,
     /// Names of the doors; none if there was no grant.
     pub doors: Vec<String>,
+    /// What the grants of these doors covered, in the same order: the source, or its prefix.
+    pub covered: Vec<Prefix>,
     /// Its connections that continue.
     pub flows: usize,
 }
@@ -75,11 +77,19 @@ impl Command for Args {
         let Answer {
             source,
             doors,
+            covered,
             flows,
         } = answer;
-        let revoked = match doors.as_slice() {
-            [] => format!("{source} has no such grant"),
-            doors => format!("{source} may no longer use {}", doors.join(", ")),
+        let mut ended: BTreeMap<Prefix, Vec<&str>> = BTreeMap::new();
+        for (door, &covered) in doors.iter().zip(covered) {
+            ended.entry(covered).or_default().push(door);
+        }
+        let ended = ended.into_iter();
+        let ended = ended
+            .map(|(covered, doors)| format!("{covered} may no longer use {}", doors.join(", ")));
+        let revoked = match doors.is_empty() {
+            true => format!("{source} has no such grant"),
+            false => ended.collect::<Vec<_>>().join("; "),
         };
         vec![match flows {
             0 => revoked,
@@ -110,30 +120,38 @@ fn revoke<W: Write>(request: &Request, daemon: &mut Daemon<W>, uid: u32) -> Resu
     }
     let now_ms = clock::boot_ms();
     let settings = daemon.settings();
-    let prefixes: Vec<GrantPrefix> = settings
+    let prefixes: BTreeMap<u16, GrantPrefix> = settings
         .doors
         .iter()
-        .filter(|door| {
+        .filter_map(|door| {
             let numbers = &daemon.protection.registry().numbers.doors;
-            let number = numbers.get(&door.name);
-            number.is_some_and(|number| revocation.doors.contains(number))
+            Some((*numbers.get(&door.name)?, door.grant_prefix))
         })
-        .map(|door| door.grant_prefix)
+        .filter(|(number, _)| revocation.doors.contains(number))
         .collect();
     let actions = daemon.ledger.revoked(address, &revocation, uid, now_ms);
     daemon.act(&actions, clock::boot_ns());
     let known = facts::doors(daemon.protection.registry());
-    let doors = revocation.doors.iter().filter_map(|door| known.get(door));
+    let (doors, covered) = (revocation.doors.iter())
+        .filter_map(|door| {
+            let prefix = prefixes.get(door).copied().unwrap_or_default();
+            Some((
+                known.get(door)?.name.clone(),
+                Prefix::covered(address, prefix),
+            ))
+        })
+        .unzip();
     let idle_ms = daemon.protection.registry().idle_ms();
     let mut flows = daemon.flows()?;
     flows.retain(|(flow, _)| {
         let covers =
             |prefix: &GrantPrefix| prefix.first_of(flow.source) == prefix.first_of(address);
-        flow.source == address || prefixes.iter().any(covers)
+        flow.source == address || prefixes.values().any(covers)
     });
     Ok(Answer {
         source,
-        doors: doors.map(|facts| facts.name.clone()).collect(),
+        doors,
+        covered,
         flows: facts::kept(&flows, idle_ms, Clock::now()),
     })
 }

@@ -4,7 +4,8 @@ use std::{collections::BTreeMap, io::Write, path::PathBuf};
 
 use anyhow::Result;
 use jiff::Timestamp;
-use knock_common::spa::layout::SpaKeyId;
+use knock_common::{spa::layout::SpaKeyId, time::NANOS_PER_MILLI};
+use knock_sequence::duration::millis;
 use serde::{Deserialize, Serialize};
 
 use super::{
@@ -67,12 +68,15 @@ pub struct UserKey {
     pub until: Option<String>,
     /// Whether that time has passed.
     pub expired: bool,
-    /// The stamp of the last packet that may have been accepted, by the client's clock, if that is
-    /// known: RFC 3339.
+    /// The stamp of the last packet that may have been accepted, by the client's clock, but not later
+    /// than now, if that is known: RFC 3339.
     pub used: Option<String>,
     /// Whether packets were received after the end of the key, which were refused unless the end was
     /// changed since; when it was used before is not known.
     pub late: bool,
+    /// Whether the stamp of the last packet is further ahead than the window admits, as after this
+    /// host's clock was set back; when the key was used is then not known.
+    pub ahead: bool,
 }
 
 impl Command for Args {
@@ -121,7 +125,7 @@ impl Command for Args {
                     or_dash(key.note.clone()),
                     match &key.used {
                         Some(used) => moment(used),
-                        None if key.late => "unknown".to_owned(),
+                        None if key.late || key.ahead => "unknown".to_owned(),
                         None => "never".to_owned(),
                     },
                     ending(&key.until, key.expired),
@@ -146,20 +150,28 @@ impl Command for Args {
 
 /// Returns the users with the last stamps of their keys, in nanoseconds since 1970.
 pub fn answer(settings: &Settings, used: &BTreeMap<SpaKeyId, u64>, unix_ms: u64) -> Answer {
+    let window_ms = settings.spa().map_or(0, |spa| millis(spa.window));
+    let latest_ns = unix_ms
+        .saturating_add(window_ms)
+        .saturating_mul(NANOS_PER_MILLI);
     let users = settings.users.iter().map(|user| {
         let keys = user.keys.iter().map(|key| {
             let until = user.end_of(key);
             let stamp = used.get(&SpaKeyId(key.key.id().number()));
             let is_late = |stamp: u64| until.is_some_and(|until| until.unix_ns() <= stamp);
+            let is_ahead = |stamp: u64| stamp > latest_ns;
+            // The clock of a client may be ahead, but no use is.
+            let used_ns = |stamp: u64| stamp.min(unix_ms.saturating_mul(NANOS_PER_MILLI));
             UserKey {
                 key: key.key.to_string(),
                 note: key.note.clone(),
                 until: until.and_then(|until| rfc3339(until.unix_ns())),
                 expired: until.is_some_and(|until| until.has_passed(unix_ms)),
                 used: stamp
-                    .filter(|&&stamp| !is_late(stamp))
-                    .and_then(|&stamp| rfc3339(stamp)),
+                    .filter(|&&stamp| !is_late(stamp) && !is_ahead(stamp))
+                    .and_then(|&stamp| rfc3339(used_ns(stamp))),
                 late: stamp.is_some_and(|&stamp| is_late(stamp)),
+                ahead: stamp.is_some_and(|&stamp| is_ahead(stamp)),
             }
         });
         ListedUser {
@@ -189,6 +201,45 @@ mod tests {
 
     use super::*;
     use crate::config;
+
+    #[test]
+    fn no_key_was_used_in_the_future() {
+        const NOW_MS: u64 = 1_000_000_000_000;
+        let public = *PrivateKey::from_octets([7; 32]).public();
+        let text = format!(
+            "[spa]\nwindow = \"10s\"\n[[door]]\nname = \"ssh\"\nopen = [\"tcp/22\"]\n[[user]]\nname = \
+             \"alice\"\ndoors = [\"ssh\"]\nkeys = [\"{public}\"]\n"
+        );
+        let settings = config::parse(&text, "seq.toml").unwrap().settings;
+        let id = SpaKeyId(public.id().number());
+        for (name, stamp_ms, used, is_ahead) in [
+            (
+                "a second ago",
+                NOW_MS - 1_000,
+                Some("2001-09-09T01:46:39.000Z"),
+                false,
+            ),
+            ("now", NOW_MS, Some("2001-09-09T01:46:40.000Z"), false),
+            (
+                "by a clock that is ahead",
+                NOW_MS + 10_000,
+                Some("2001-09-09T01:46:40.000Z"),
+                false,
+            ),
+            ("beyond the window", NOW_MS + 10_001, None, true),
+        ] {
+            let stamps = [(id, stamp_ms * NANOS_PER_MILLI)].into();
+            let answer = answer(&settings, &stamps, NOW_MS);
+            let found = &answer.users[0].keys[0];
+            assert_eq!(
+                (found.used.as_deref(), found.ahead),
+                (used, is_ahead),
+                "{name}"
+            );
+            let text = Args::render(&answer, &LocalTime::now()).join(" ");
+            assert_eq!(text.contains("unknown"), is_ahead, "{name}: {text}");
+        }
+    }
 
     #[test]
     fn a_packet_after_the_end_of_a_key_is_no_use() {

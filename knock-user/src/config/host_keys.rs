@@ -32,7 +32,14 @@ pub(super) fn read(read: &mut ReadFile, problems: &mut Vec<Problem>) -> Vec<Priv
     let mut keys = Vec::new();
     if let Some(spa) = settings.spa().filter(|_| settings.has_user_keys()) {
         for (key, path) in spa.files() {
-            match read_key(path) {
+            let cure = match key {
+                "old_key" => "name the file of the previous key, or remove old_key".to_owned(),
+                _ => format!(
+                    "make the host's key with `knock-user keygen --out {}`",
+                    path.display()
+                ),
+            };
+            match read_key(path, &cure) {
                 Ok(read) => keys.push(read),
                 Err(reason) => problems.push(Problem {
                     line: places.of_spa(key),
@@ -127,7 +134,7 @@ impl Checked {
         let spa = self.settings.spa().into_iter();
         let pairs = spa.flat_map(|spa| spa.files().zip(&spa.host_keys));
         pairs
-            .filter_map(|((_, path), in_force)| match read_key(path) {
+            .filter_map(|((_, path), in_force)| match read_key(path, RESTORE) {
                 Ok(key) if key.public() == in_force.key.public() => None,
                 Ok(_) => Some((path.to_owned(), None)),
                 Err(reason) => Some((path.to_owned(), Some(reason))),
@@ -152,20 +159,23 @@ fn shared(host: &PrivateKey, client: &PublicKey, known: &Pairs) -> Result<PairKe
     }
 }
 
-/// Reads a private key.
+/// What to do if the file of a key that is in force is gone.
+const RESTORE: &str = "restore it, or a reload and a restart fail";
+
+/// Reads a private key; `cure` is what to do if there is no file.
 ///
 /// # Errors
 /// Returns the reason with the name of the file and the cure.
-fn read_key(path: &Path) -> Result<PrivateKey, String> {
+fn read_key(path: &Path, cure: &str) -> Result<PrivateKey, String> {
     let shown = path.display();
     let otherwise = "it is not a regular file: a reload reads the key again, so write it to a file";
     let read = files::open_regular(path, otherwise)
         .map_err(KeyError::from)
         .and_then(read_private_key);
     read.map_err(|error| match error {
-        KeyError::Unreadable(error) if error.kind() == ErrorKind::NotFound => format!(
-            "there is no file {shown}: make the host's key with `knock-user keygen --out {shown}`"
-        ),
+        KeyError::Unreadable(error) if error.kind() == ErrorKind::NotFound => {
+            format!("there is no file {shown}: {cure}")
+        }
         KeyError::Unreadable(error) => {
             let reason = os_error::reason_of_named(&error, &shown.to_string());
             format!("{shown} can't be read: {reason}")

@@ -295,6 +295,8 @@ impl<'t, 'i> TomlItem<'t, 'i> {
     pub(super) fn until(&self, report: &mut ProblemReport) -> Option<Until> {
         const WANTED: &str = "a date without quotes, as in 2027-01-31, or a time with its offset, \
                               as in 2027-01-31T18:00:00Z";
+        /// Its last day has no end that jiff can represent.
+        const LAST_YEAR: u16 = 9999;
         let DeValue::Datetime(written) = self.value else {
             return self.mistyped(report, WANTED);
         };
@@ -311,8 +313,16 @@ impl<'t, 'i> TomlItem<'t, 'i> {
             (Some(_), Some(_), Some(_)) => written.to_string().parse().ok().map(Until::at),
             (_, _, _) => None,
         };
+        let is_far = written.date.is_some_and(|day| day.year >= LAST_YEAR);
         match until {
             Some(until) => Some(until),
+            None if is_far => self.wrong(
+                report,
+                format!(
+                    "{written} is later than any end that can be kept: remove until, if there is \
+                     no end"
+                ),
+            ),
             None => self.wrong(report, format!("{written} names no moment: write {WANTED}")),
         }
     }

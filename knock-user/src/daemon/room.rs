@@ -22,6 +22,7 @@ use super::state::Daemon;
 use crate::{
     host::clock,
     kernel::maps,
+    ledger::Giver,
     model::fair_shares::{self, OccupiedEntry},
 };
 
@@ -101,7 +102,10 @@ impl<W: Write> Daemon<W> {
     /// Ends up to `count` grants that were not given by hand; returns how many it ended.
     fn make_room(&mut self, count: usize) -> Result<usize> {
         let now_ms = clock::boot_ms();
-        let by_hand = self.ledger.open().filter(|open| open.by.is_some());
+        let by_hand = self
+            .ledger
+            .open()
+            .filter(|open| matches!(open.giver, Some(Giver::Hand(_))));
         let by_hand: HashSet<_> = by_hand.map(|open| (open.source, open.door)).collect();
         let connected = self.connected(now_ms)?;
         let mut allow = self.protection.program().allow()?;

@@ -4,7 +4,7 @@ use knock_common::{Reason, event::Event, grant::Grant, layout::GrantKey, time::N
 
 use super::{
     action::{Ending, LedgerAction},
-    openings::{Holder, Ledger, is_over, settled_ns},
+    openings::{Giver, Holder, Ledger, is_over, settled_ns},
 };
 
 impl Ledger {
@@ -99,7 +99,11 @@ impl Ledger {
         actions.extend(self.extend(source, grant, at_ns));
         let opening = self.openings.get_mut(&(source, door));
         if let Some(opening) = opening.filter(|opening| opening.until_ms == until_ms) {
-            opening.user = event.user;
+            let by_packet = match event.user {
+                0 => Giver::Knocks,
+                user => Giver::User(user),
+            };
+            opening.giver.get_or_insert(by_packet);
         }
         actions
     }

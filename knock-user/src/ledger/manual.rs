@@ -15,7 +15,7 @@ use knock_common::{
 
 use super::{
     action::{Ending, LedgerAction},
-    openings::{End, Holder, Ledger},
+    openings::{End, Giver, Holder, Ledger},
 };
 
 /// A door that is open for a source.
@@ -31,10 +31,8 @@ pub struct Open {
     pub until_ms: u64,
     /// When it was last given, in milliseconds since boot.
     pub given_ms: u64,
-    /// The user who gave it by hand; none if a packet of the source did.
-    pub by: Option<u32>,
-    /// The number of the user whose SPA packet gave it; 0 if knocks did.
-    pub user: u16,
+    /// What gave it; none if that is unknown, as after a restart.
+    pub giver: Option<Giver>,
 }
 
 /// The writes that end grants of a source.
@@ -55,8 +53,7 @@ impl Ledger {
             door,
             until_ms: opening.until_ms,
             given_ms: opening.given_ns / NANOS_PER_MILLI,
-            by: opening.by,
-            user: opening.user,
+            giver: opening.giver,
         })
     }
 
@@ -94,7 +91,7 @@ impl Ledger {
             *by = Some(user);
             let source = self.prefix_of(grant.door).first_of(source);
             if let Some(opening) = self.openings.get_mut(&(source, grant.door)) {
-                opening.by = *by;
+                opening.giver = Some(Giver::Hand(user));
             }
         }
         action.into_iter().collect()

@@ -23,6 +23,6 @@ mod takeover;
 pub use self::{
     action::{Ending, LedgerAction},
     manual::{Open, Revocation},
-    openings::{Ledger, Lookup},
+    openings::{Giver, Ledger, Lookup},
     takeover::Adopted,
 };

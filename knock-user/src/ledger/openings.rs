@@ -49,6 +49,17 @@ pub struct Ledger {
     pub(super) untracked: u64,
 }
 
+/// What gave a grant.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Giver {
+    /// Knocks of the source.
+    Knocks,
+    /// A SPA packet of the user with this number.
+    User(u16),
+    /// The user with this id, by hand.
+    Hand(u32),
+}
+
 /// A door that is open for a source.
 #[derive(Debug)]
 pub(super) struct Opening {
@@ -57,10 +68,8 @@ pub(super) struct Opening {
     pub(super) deadline_ms: u64,
     /// The time of the latest knock that gave it, in nanoseconds.
     pub(super) given_ns: u64,
-    /// The user id that granted it by hand; none if a packet of the source did.
-    pub(super) by: Option<u32>,
-    /// The number of the user whose SPA packet gave it; 0 if knocks did.
-    pub(super) user: u16,
+    /// What gave it; none if only the map shows that it was given.
+    pub(super) giver: Option<Giver>,
     /// The entries that last as long as the opening.
     pub(super) keys: Vec<GrantKey>,
 }
@@ -145,8 +154,7 @@ impl Ledger {
                 until_ms,
                 deadline_ms: until_ms,
                 given_ns,
-                by: None,
-                user: 0,
+                giver: None,
                 keys,
             };
             self.openings.insert(holder, opening);
@@ -163,8 +171,7 @@ impl Ledger {
         }
         opening.keys = keys;
         opening.until_ms = until_ms;
-        opening.by = None;
-        opening.user = 0;
+        opening.giver = None;
         let old_ms = std::mem::replace(&mut opening.deadline_ms, until_ms);
         self.deadlines.remove(&(old_ms, holder));
         self.deadlines.insert((until_ms, holder));
@@ -259,10 +266,10 @@ impl Ledger {
         door.is_some_and(|door| *door != DoorEntry::default())
     }
 
-    /// Returns whether an entry belongs to a door of this configuration. One that a configuration with other prefixes
-    /// wrote belongs to none.
+    /// Returns whether an entry belongs to a door of this configuration. One that a configuration with other ports or
+    /// prefixes wrote belongs to none.
     pub(super) fn is_of_door(&self, key: GrantKey, door: u16) -> bool {
-        self.has_door(door) && self.prefix_of(door).first_of(key.source) == key.source
+        self.has_door(door) && self.keys_of(key.source, door).contains(&key)
     }
 
     /// Returns the prefixes that the grants of a door cover.

@@ -1,10 +1,10 @@
 //! Warns of weak time-based sequences.
 
-use std::{fs, os::unix::fs::MetadataExt as _, path::Path};
+use std::path::Path;
 
 use knock_sequence::Knock;
 
-use super::Advice;
+use super::{Advice, spa::exposed_to};
 use crate::{
     config::otp_rules,
     model::{
@@ -35,9 +35,8 @@ impl Advice<'_> {
         }
     }
 
-    /// Warns if every user of the host can read the secret.
+    /// Warns if other users of the host can read or replace the secret.
     fn exposed(&self, otp: &Otp) -> Option<String> {
-        const READ_BY_ALL: u32 = 0o004;
         let (path, mend) = match &otp.origin {
             SecretOrigin::Environment => return None,
             SecretOrigin::File(path) => (path.as_path(), "chmod 600"),
@@ -46,14 +45,11 @@ impl Advice<'_> {
                 "move it to a file of its own and name that with secret_file, or chmod 600",
             ),
         };
-        let mode = fs::metadata(path).ok()?.mode();
+        let who = exposed_to(path)?;
         let shown = path.display();
-        (mode & READ_BY_ALL != 0).then(|| {
-            format!(
-                "every user of this host can read the secret in {shown}, and open the door with \
-                 it: {mend} {shown}"
-            )
-        })
+        Some(format!(
+            "{who} the secret in {shown}, and open the door with it: {mend} {shown}"
+        ))
     }
 
     fn served_range(&self, otp: &Otp) -> Option<String> {

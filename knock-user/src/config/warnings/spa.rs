@@ -3,6 +3,7 @@
 use std::{fs, os::unix::fs::MetadataExt as _, path::Path, time::Duration};
 
 use knock_sequence::{Knock, duration};
+use nix::unistd::{Gid, Group};
 
 use super::{Advice, listed};
 use crate::{
@@ -140,25 +141,23 @@ impl Advice<'_> {
         self.add(line, "ports", reason);
     }
 
-    /// Warns if every user of the host can read a private key.
+    /// Warns if other users of the host can read or replace a private key.
     fn exposed_keys(&mut self, spa: &Spa) {
         let checked = self.checked;
         for (index, _, fwknop) in checked.settings.fwknop_users() {
-            if is_exposed(&fwknop.file) {
+            if let Some(who) = exposed_to(&fwknop.file) {
                 let shown = fwknop.file.display();
                 let reason = format!(
-                    "every user of this host can read the keys in {shown}, and open the doors of \
-                     this user: chmod 600 {shown}"
+                    "{who} the keys in {shown}, and open the doors of this user: chmod 600 {shown}"
                 );
                 self.add(checked.places.of_user(index, "fwknop"), "fwknop", reason);
             }
         }
         for (key, path) in spa.files() {
-            if is_exposed(path) {
+            if let Some(who) = exposed_to(path) {
                 let shown = path.display();
                 let reason = format!(
-                    "every user of this host can read the private key in {shown}, and pose as \
-                     this host: chmod 600 {shown}"
+                    "{who} the private key in {shown}, and pose as this host: chmod 600 {shown}"
                 );
                 self.add(self.checked.places.of_spa(key), key, reason);
             }
@@ -166,10 +165,32 @@ impl Advice<'_> {
     }
 }
 
-/// Returns whether every user of the host can read a file.
-fn is_exposed(path: &Path) -> bool {
-    const READ_BY_ALL: u32 = 0o004;
-    fs::metadata(path).is_ok_and(|found| found.mode() & READ_BY_ALL != 0)
+/// The group of the service that packages install.
+const SERVICE_GROUP: &str = "knock";
+
+/// Returns who can read or write a file besides its owner, in front of what they can read or write;
+/// none if nobody can, or only root's group and that of the service, as in docs/operating.md.
+pub(super) fn exposed_to(path: &Path) -> Option<String> {
+    let found = fs::metadata(path).ok()?;
+    let of_others = access(found.mode() & 0o7);
+    if let Some(access) = of_others {
+        return Some(format!("every user of this host can {access}"));
+    }
+    let access = access(found.mode() >> 3 & 0o7)?;
+    let group = Group::from_gid(Gid::from_raw(found.gid())).ok().flatten();
+    let name = group.map_or_else(|| found.gid().to_string(), |group| group.name);
+    let is_meant = found.gid() == 0 || (name == SERVICE_GROUP && access == "read");
+    (!is_meant).then(|| format!("members of the group {name} can {access}"))
+}
+
+/// Returns what three bits of a mode allow to do with the content of a file.
+const fn access(bits: u32) -> Option<&'static str> {
+    match (bits & 0o4 != 0, bits & 0o2 != 0) {
+        (true, true) => Some("read and replace"),
+        (true, false) => Some("read"),
+        (false, true) => Some("replace"),
+        (false, false) => None,
+    }
 }
 
 /// Returns what happens at the end of a user or key, if it has passed or is near.

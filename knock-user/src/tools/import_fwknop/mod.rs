@@ -44,6 +44,9 @@ pub struct ImportOptions {
     /// Write the key files to this directory, which is where the configuration belongs
     #[arg(long, value_name = "DIRECTORY", default_value = ".")]
     pub keys: PathBuf,
+    /// Let stanzas without OPEN_PORTS open these ports, such as tcp/22
+    #[arg(long, value_name = "PORTS", value_delimiter = ',')]
+    pub open: Vec<Ports>,
 }
 
 /// A converted configuration.
@@ -73,7 +76,7 @@ pub fn run(options: &ImportOptions, out: &mut impl Write, stderr: &mut impl Writ
         keys,
         notes,
         server_notes,
-    } = import(&access, server.as_deref());
+    } = import(&access, server.as_deref(), &options.open);
     for (name, text) in &keys {
         let path = options.keys.join(name);
         match private_files::create(&path, text.as_bytes()) {
@@ -121,8 +124,8 @@ fn read(path: &Path) -> Result<String, Problems> {
     })
 }
 
-/// Converts the texts of access.conf and fwknopd.conf.
-pub fn import(access: &str, server: Option<&str>) -> ImportedAccess {
+/// Converts the texts of access.conf and fwknopd.conf. Stanzas without `OPEN_PORTS` open the ports `open`.
+pub fn import(access: &str, server: Option<&str>, open: &[Ports]) -> ImportedAccess {
     let mut imported = ImportedAccess::default();
     let mut page = String::new();
     imported.server_notes = match server {
@@ -140,7 +143,7 @@ pub fn import(access: &str, server: Option<&str>) -> ImportedAccess {
     let mut doors: Vec<DoorDraft> = Vec::new();
     let mut users: Vec<String> = Vec::new();
     for (number, stanza) in (1..).zip(&stanzas) {
-        match user::convert(stanza, number) {
+        match user::convert(stanza, number, open) {
             Ok(converted) => {
                 imported.notes.extend(converted.notes.iter().cloned());
                 page += &user_table(&converted, &mut users, &mut doors, &mut imported.keys);

@@ -1,5 +1,7 @@
 //! Converts a stanza of access.conf to a user and its doors.
 
+use std::collections::BTreeSet;
+
 use jiff::{Timestamp, civil::Date};
 use knock_sequence::Ports;
 
@@ -79,11 +81,15 @@ pub(super) struct ConvertedUser {
     pub(super) notes: Vec<Problem>,
 }
 
-/// Converts a stanza; `number` counts stanzas from 1.
+/// Converts a stanza; `number` counts stanzas from 1, and `open` are the ports of one without `OPEN_PORTS`.
 ///
 /// # Errors
 /// Returns the lines that make it impossible, with the reasons.
-pub(super) fn convert(stanza: &AccessStanza, number: usize) -> Result<ConvertedUser, Vec<Problem>> {
+pub(super) fn convert(
+    stanza: &AccessStanza,
+    number: usize,
+    open: &[Ports],
+) -> Result<ConvertedUser, Vec<Problem>> {
     let mut user = UserDraft {
         stanza,
         wrong: Vec::new(),
@@ -92,7 +98,7 @@ pub(super) fn convert(stanza: &AccessStanza, number: usize) -> Result<ConvertedU
     let keys = user.keys();
     user.impossible();
     let source = user.source();
-    let ports = user.ports();
+    let ports = user.ports(open);
     let target = user.target();
     let [open_for, most] = user.timeouts();
     let until = user.until();
@@ -247,25 +253,38 @@ impl<'s> UserDraft<'s> {
         prefixes
     }
 
-    fn ports(&mut self) -> Vec<Ports> {
+    /// Returns the ports that a client may ask for, without those of `RESTRICT_PORTS`.
+    fn ports(&mut self, open: &[Ports]) -> Vec<Ports> {
         let stanza = self.stanza;
-        let Some(line) = stanza.get("OPEN_PORTS") else {
-            self.refuse_all(
-                "OPEN_PORTS",
-                "missing: the client chooses the ports, but a door needs them; add the ports that \
-                 clients ask for",
-            );
-            return Vec::new();
-        };
-        let restricted: Vec<&str> = stanza
+        let restricted: Vec<Ports> = stanza
             .get("RESTRICT_PORTS")
             .into_iter()
             .flat_map(AccessLine::items)
+            .filter_map(|item| item.to_ascii_lowercase().parse().ok())
             .collect();
+        let Some(line) = stanza.get("OPEN_PORTS") else {
+            let ports = open.iter().copied();
+            let ports: BTreeSet<_> = ports.filter(|ports| !restricted.contains(ports)).collect();
+            if open.is_empty() {
+                self.refuse_all(
+                    "OPEN_PORTS",
+                    "missing: the client chooses the ports, but a door needs them; add the ports \
+                     that clients ask for, or name them with --open, as in --open tcp/22",
+                );
+            } else if ports.is_empty() {
+                self.refuse_all(
+                    "RESTRICT_PORTS",
+                    "it has all ports of --open: name another port",
+                );
+            }
+            return ports.into_iter().collect();
+        };
         let mut ports = Vec::new();
-        for item in line.items().filter(|item| !restricted.contains(item)) {
+        for item in line.items() {
             match item.to_ascii_lowercase().parse::<Ports>() {
-                Ok(port) if !ports.contains(&port) => ports.push(port),
+                Ok(port) if !ports.contains(&port) && !restricted.contains(&port) => {
+                    ports.push(port);
+                }
                 Ok(_) => {}
                 Err(_) => self.refuse(line, format!("{item:?} is not tcp or udp with a port")),
             }
