@@ -383,7 +383,7 @@ const ROWS: &[Row] = &[
         chain: &[
             "tcp/443 is exempt: packets pass, and reset no attempt",
             "1 of 3 knocks of ssh made, 25s left for the rest",
-            "a new connection would pass: port not configured",
+            "a new connection would pass: the port is exempt",
         ],
         ..PLAIN
     },
@@ -555,6 +555,57 @@ fn knocks_with_a_handshake_are_explained() {
             assert_eq!(explained.steps.last().unwrap(), last, "{port}");
             assert_eq!(explained.verdict, verdict, "{port}");
         }
+    }
+}
+
+/// A datagram without a seal is judged by the other use of the port.
+#[test]
+fn ports_of_spa_packets_are_explained() {
+    const ACCEPTS: &str = "accepts single packet authorization";
+    let spa = |lines: &str| {
+        format!(
+            "[spa]\n{lines}[[user]]\nname = \"alice\"\nkeys = \
+             [\"knock1:AwMDAwMDAwMDAwMDAwMDAwMDAwMDAwMDAwMDAwMDAwM\"]\ndoors = [\"vpn\"]\n[[door]]\nname = \
+             \"vpn\"\nopen = [\"udp/1194\"]\n"
+        )
+    };
+    let both = "ports = [\"udp/443\", \"udp/1194\"]\notherwise = \"pass\"\n";
+    for (lines, port, steps) in [
+        (
+            "",
+            "udp/62201",
+            &[
+                &*format!("udp/62201 {ACCEPTS}; other packets are dropped"),
+                "a datagram would be dropped: no SPA packet",
+            ][..],
+        ),
+        (
+            both,
+            "udp/443",
+            &[
+                &format!("udp/443 {ACCEPTS}; other packets pass"),
+                "a datagram would pass: it is no SPA packet, and others pass",
+            ],
+        ),
+        (
+            both,
+            "udp/1194",
+            &[
+                &format!("udp/1194 {ACCEPTS}; it is protected for other packets"),
+                "203.0.113.9 is not trusted",
+                "no grant",
+                "a datagram would be dropped: no grant",
+            ],
+        ),
+    ] {
+        let host = Kernel::with(&spa(lines), Features::SPA);
+        let query = Query {
+            source: "203.0.113.9".parse().unwrap(),
+            port: port.parse().unwrap(),
+            destination: None,
+        };
+        let explained = explain(&query, &host.known(), &host).unwrap();
+        assert_eq!(explained.steps, steps, "{port}");
     }
 }
 

@@ -27,6 +27,7 @@ use knock_user::{
         keygen::{self, KeygenOptions},
     },
 };
+use nix::unistd::{Gid, Uid, chown};
 use tempfile::TempDir;
 
 const TEXT: &str = "
@@ -59,15 +60,22 @@ const TEXT: &str = "
 fn an_unusable_host_key_is_an_error_with_its_line() {
     let client = format!("\"{}\"", public(7));
     type Written<'a> = &'a [(&'a str, &'a str)];
-    let rows: [(&str, &str, Written<'_>, &str); 8] = [
+    let rows: [(&str, &str, Written<'_>, &str); 9] = [
         ("one key", "", &[], ""),
         ("two keys", "old_key = \"old.key\"", &[], ""),
         (
             "no file",
             "old_key = \"none.key\"",
             &[],
-            "seq.toml:3: old_key: there is no file none.key: make the host's key with \
-             `knock-user keygen --out none.key`",
+            "seq.toml:3: old_key: there is no file none.key: name the file of the previous key, \
+             or remove old_key",
+        ),
+        (
+            "no file for the key",
+            "old_key = \"host.key\"",
+            &[("host.key", "")],
+            "seq.toml:2: key: host.key: the file has no key: make one with keygen\nseq.toml:3: \
+             old_key: host.key: the file has no key: make one with keygen",
         ),
         (
             "empty",
@@ -102,7 +110,7 @@ fn an_unusable_host_key_is_an_error_with_its_line() {
             &[("host.key", "what is this")],
             "seq.toml:2: key: host.key: not a private key: it is \"knock1-private:\" and 43 \
              characters; make one with keygen\nseq.toml:3: old_key: there is no file none.key: \
-             make the host's key with `knock-user keygen --out none.key`",
+             name the file of the previous key, or remove old_key",
         ),
     ];
     for (name, spa, written, expected) in rows {
@@ -261,16 +269,49 @@ fn ends_are_reported_before_they_pass() {
 #[test]
 fn a_key_file_that_others_can_read_is_reported() {
     let files = Files::new("ports = [\"udp/500\"]", &format!("\"{}\"", public(7)));
-    for (mode, expected) in [(0o600, false), (0o640, false), (0o644, true)] {
+    let is_root = Uid::effective().is_root();
+    let own = Gid::effective();
+    // Only root gives a file to another group; nobody has this one.
+    let other = Gid::from_raw(4_000_000_001);
+    for (mode, group, expected) in [
+        (0o600, own, None),
+        (0o640, Gid::from_raw(0), None),
+        (
+            0o640,
+            other,
+            Some("members of the group 4000000001 can read"),
+        ),
+        (
+            0o660,
+            other,
+            Some("members of the group 4000000001 can read and replace"),
+        ),
+        (
+            0o620,
+            other,
+            Some("members of the group 4000000001 can replace"),
+        ),
+        (0o644, own, Some("every user of this host can read")),
+        (
+            0o666,
+            own,
+            Some("every user of this host can read and replace"),
+        ),
+    ] {
+        if group != own && !is_root {
+            continue;
+        }
         let key = files.path("host.key");
+        chown(&key, None, Some(group)).unwrap();
         fs::set_permissions(&key, fs::Permissions::from_mode(mode)).unwrap();
         let found = warnings(&files, "2027-01-01T00:00:00Z");
-        let is_reported = found
-            == [
-                "seq.toml:2: key: every user of this host can read the private key in host.key, \
-                 and pose as this host: chmod 600 host.key",
-            ];
-        assert_eq!(is_reported, expected, "{mode:o}: {found:?}");
+        let expected = expected.map(|who| {
+            format!(
+                "seq.toml:2: key: {who} the private key in host.key, and pose as this host: chmod \
+                 600 host.key"
+            )
+        });
+        assert_eq!(found, Vec::from_iter(expected), "{mode:o}, {group}");
     }
 }
 

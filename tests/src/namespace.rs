@@ -38,6 +38,8 @@ impl Namespace {
     /// `ip` refuses.
     #[track_caller]
     pub fn new(role: &str) -> Self {
+        // Another test may have lost its record, which is none of this namespace.
+        let _removed = std::fs::remove_file(SPA_MARK);
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let next = NEXT.fetch_add(1, Ordering::Relaxed);
         let name = format!("{PREFIX}{role}-{}-{next}", process::id());
@@ -116,8 +118,6 @@ impl Namespace {
         const NONE_USED: &str = r#"{"open": {}, "unknown_before_ms": 0, "used": []}"#;
         let directory = state(&self.name);
         if !directory.exists() {
-            // Another test may have lost its record; its state is not of this namespace.
-            let _removed = std::fs::remove_file(SPA_MARK);
             let made = std::fs::create_dir(&directory);
             let made = made.and_then(|()| std::fs::write(directory.join(STATE_FILE), NONE_USED));
             if let Err(error) = made {

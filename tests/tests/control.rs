@@ -120,7 +120,7 @@ fn grant_and_revoke_change_what_packets_find() {
 
             assert!(echoes(&mut connection));
             let revoked = answer(&net.server, &format!("revoke {name}"));
-            let expected = json!({"source": name, "doors": ["ssh"], "flows": 1});
+            let expected = json!({"source": name, "doors": ["ssh"], "covered": [name], "flows": 1});
             assert_eq!(revoked, expected);
             client.finds_closed(SSH, "revoked");
             assert!(echoes(&mut connection), "connections continue");

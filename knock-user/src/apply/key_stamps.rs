@@ -66,7 +66,9 @@ impl KeyStamps {
             if maps::insert_new(&mut stamps, key, least).context("adding a key to SPA_LAST")? {
                 continue;
             }
-            // The program in force raises the word with each packet that it accepts.
+            // The program in force raises the word with each packet that it accepts. Between the
+            // comparison and the write of `replace_if`, two system calls that follow each other, such
+            // a packet would be forgotten. A word is raised here only while stamps are lost.
             loop {
                 let Plain(word) = stamps.get(&Plain(key), 0).context("reading SPA_LAST")?;
                 if word >= least {

@@ -29,6 +29,9 @@ pub struct StableIds {
 /// The number of a protocol, and the first and the last port.
 pub type PortRange = (u8, u16, u16);
 
+/// What makes a port group: doors, prefixes and ports, as in [`PortGroup`].
+type PortGroupKey<'k> = (&'k [u16], [u8; 2], &'k [PortRange]);
+
 /// A group of ports that the same doors open.
 #[derive(Clone, Debug, Deserialize, Eq, Ord, PartialEq, PartialOrd, Serialize)]
 pub struct PortGroup {
@@ -104,7 +107,7 @@ impl StableIds {
 /// Assigns numbers to the parts of a configuration: the known ones, or free ones.
 pub(super) struct IdAssigner<'k> {
     known: &'k StableIds,
-    port_groups: BTreeMap<(&'k [u16], [u8; 2], &'k [PortRange]), u16>,
+    port_groups: BTreeMap<PortGroupKey<'k>, u16>,
     free_doors: Free,
     free_port_groups: Free,
     free_targets: Free,
@@ -150,8 +153,8 @@ impl<'k> IdAssigner<'k> {
         Some(number)
     }
 
-    /// Returns the number of the port group of these doors, which are in order, with these prefixes and ports; `None` if
-    /// none is left.
+    /// Returns the number of the port group of these doors, which are in order, with these prefixes
+    /// and ports; `None` if none is left.
     pub(super) fn port_group(
         &mut self,
         doors: Vec<u16>,

@@ -96,10 +96,11 @@ pub(super) fn outcome(
     let kind = rule.kind();
     // The reason of a packet that no rule concerns is the same at ports that are named in a
     // configuration.
-    let reason = match judgement.reason {
-        Reason::Ordinary if kind == PortKind::Spa => "it is no SPA packet, and others pass",
-        Reason::Ordinary if kind == PortKind::Exempt => "the port is exempt",
-        reason => reason.text(),
+    let reason = match (judgement.reason == Reason::Ordinary, kind) {
+        (true, PortKind::Spa) => "it is no SPA packet, and others pass",
+        (true, PortKind::Exempt) => "the port is exempt",
+        (true, PortKind::Ordinary | PortKind::Protected | PortKind::Knock | PortKind::Decoy)
+        | (false, _) => judgement.reason.text(),
     };
     format!("{packet} {happens}: {reason}{detail}")
 }

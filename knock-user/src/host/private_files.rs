@@ -86,6 +86,7 @@ pub fn open(path: &Path) -> io::Result<File> {
         .open(path)
         .map_err(|error| match error.raw_os_error() {
             Some(libc::ELOOP) => io::Error::other("it is a symbolic link: remove it"),
+            Some(libc::EISDIR) => io::Error::other("it is a directory: remove it"),
             _ => error,
         })?;
     let found = file.metadata()?;

@@ -128,6 +128,9 @@ pub fn is_full(error: &MapError) -> bool {
 }
 
 /// Writes a grant, unless an existing one ends later.
+///
+/// The remark at [`delete_if`] applies: what a packet writes between the two system calls is
+/// replaced, so a grant that ends later can be lost, and one that was closed in between is open.
 pub fn raise<M: BorrowMut<MapData>>(
     table: &mut Table<M, GrantKey, u64>,
     key: GrantKey,

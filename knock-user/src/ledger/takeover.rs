@@ -73,7 +73,11 @@ impl Ledger {
 
     /// Closes the openings that have no entry left in the allow map, whose keys are `held`: after a change, what a
     /// closing sequence left of a grant may have none.
-    pub fn close_without_entries(&mut self, held: &HashSet<GrantKey>, now_ms: u64) -> Vec<Action> {
+    pub fn close_without_entries(
+        &mut self,
+        held: &HashSet<GrantKey>,
+        now_ms: u64,
+    ) -> Vec<LedgerAction> {
         let lost = self.openings.iter().filter(|(_, opening)| {
             let mut keys = opening.keys.iter();
             now_ms < opening.until_ms

@@ -20,16 +20,19 @@ use anyhow::{Context as _, Result};
 use knock_common::spa::layout::{SpaKeyId, SpaTag};
 use knock_sequence::duration::millis;
 
+use super::{
+    boot_mark::BootMark,
+    stamp_file::{LossMoment, Stamp, StampFile},
+    state_directory::{boot, candidates, elsewhere, first_usable, lock, lock_of, lock_soon},
+};
 pub use super::{
     stamp_file::{FWKNOP_FRESH_MS, UsedStamps},
     stamp_floor::StampFloor,
 };
-use super::{
-    boot_mark::BootMark,
-    stamp_file::{LossMoment, StampFile},
-    state_directory::{boot, candidates, elsewhere, first_usable, lock, lock_of, lock_soon},
+use crate::{
+    host::{clock, private_files},
+    kernel::instance::Instance,
 };
-use crate::{host::clock, kernel::instance::Instance};
 
 const FILE: &str = "spa-stamps.json";
 
@@ -65,6 +68,33 @@ impl OpenedStamps {
     pub fn least(&self, key: SpaKeyId, wall_ns: u64) -> u64 {
         let last = self.keys.get(&key.0).copied().unwrap_or(0);
         last.max(self.floor.at(wall_ns))
+    }
+
+    /// Returns a new file with what is known, in place of one that is lost. Every instance may use more
+    /// stamps.
+    fn file(&self) -> Result<StampFile> {
+        let boot = boot()?;
+        let names = Instance::with_files()?.into_iter();
+        let open = names.map(|instance| (instance.name().to_owned(), boot.clone()));
+        let configured_ms = clock::unix_ms();
+        let keys = self.keys.iter().map(|(&key, &last_ns)| {
+            let stamp = Stamp {
+                last_ns,
+                configured_ms,
+            };
+            (key, stamp)
+        });
+        Ok(StampFile {
+            open: open.collect(),
+            lost: self.floor.boot_ms.map(|boot_ms| LossMoment {
+                boot: boot.clone(),
+                boot_ms,
+            }),
+            window_ms: self.floor.window_ms,
+            floor_ns: self.floor.unix_ns,
+            keys: keys.collect(),
+            seen: Vec::new(),
+        })
     }
 
     /// Records a stamp that a packet of a key has used, in nanoseconds since 1970.
@@ -123,7 +153,10 @@ impl StampStore {
                 OpenedStamps {
                     floor: StampFloor {
                         unix_ns: 0,
-                        boot_ms: (!self.is_continued).then(clock::boot_ms),
+                        boot_ms: match self.is_continued {
+                            true => lost_before(),
+                            false => Some(clock::boot_ms()),
+                        },
                         window_ms: millis(window),
                     },
                     is_unknown: !self.is_continued,
@@ -253,15 +286,29 @@ impl StampStore {
         let Some(path) = &opened.path else {
             return Ok(());
         };
+        // An administrator may have emptied the directory: what this process knows is written again.
+        if let Some(directory) = path.parent() {
+            private_files::directory(directory)
+                .with_context(|| format!("creating {}", directory.display()))?;
+        }
         let _lock = lock_soon(path)?;
-        let mut state =
-            StampFile::read(path).with_context(|| format!("reading {}", path.display()))?;
+        let mut state = match StampFile::read(path) {
+            Some(state) => state,
+            None => opened.file()?,
+        };
         change(&mut state, opened.floor);
         state.write(path)?;
         let keys = state.keys.iter().map(|(&key, stamp)| (key, stamp.last_ns));
         opened.keys = keys.collect();
         Ok(())
     }
+}
+
+/// Returns when it became unknown in this boot which stamps were used, in milliseconds since boot, as
+/// the mark has it.
+fn lost_before() -> Option<u64> {
+    let mark = BootMark::read(&boot().ok()?)?;
+    mark.lost.map(|lost| lost.boot_ms)
 }
 
 fn locked(opened: &Mutex<OpenedStamps>) -> MutexGuard<'_, OpenedStamps> {

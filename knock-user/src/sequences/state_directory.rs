@@ -228,7 +228,7 @@ pub(super) fn lock(path: &Path) -> Result<fs::File> {
 /// # Errors
 /// As for [`lock`], or another process holds the lock for longer.
 pub(super) fn lock_soon(path: &Path) -> Result<fs::File> {
-    let lock = path.with_extension("lock");
+    let lock = lock_of(path);
     let began = Instant::now();
     loop {
         let file =
