@@ -1,8 +1,8 @@
 //! The error of a run, and whether a retry or another command line can help.
 
 use crate::connect::ConnectError;
-use crate::import_error::ImportError;
-use crate::keep::KeepError;
+use crate::fwknop::error::ImportError;
+use crate::keep::error::KeepError;
 use crate::log::LogError;
 use crate::next_line::NextLineError;
 use crate::one_time::OneTimeError;
@@ -13,7 +13,7 @@ use crate::reply::NoReply;
 use crate::send::SendError;
 use crate::sequence::SequenceError;
 use crate::spa::{KeyFileError, NotSent, Refusal, SpaError, Unanswered};
-use crate::ssh_config::SshConfigError;
+use crate::ssh_config::error::SshConfigError;
 use crate::target::{ResolveError, Target};
 use knock_sequence::duration::spell;
 use std::io;

@@ -31,7 +31,6 @@ mod exposure;
 mod failure;
 pub mod fwknop;
 mod home;
-mod import_error;
 pub mod keep;
 pub mod keygen;
 mod log;

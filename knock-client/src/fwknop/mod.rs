@@ -7,10 +7,11 @@
 //! This client sends no packets of fwknop, so a profile has a key of its own instead of fwknop's, and the public
 //! key of a host that runs knock-user. No value of a directive is printed unless it is known to be no secret.
 
+pub(crate) mod error;
 mod profile;
 mod rc;
 
-pub use crate::import_error::ImportError;
+pub use error::ImportError;
 
 use crate::failure::Failure;
 use crate::sequence::bytes;

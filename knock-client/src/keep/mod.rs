@@ -11,7 +11,7 @@
 //! Only the loop decides. What takes time runs in threads, so that Ctrl-C ends the program at once.
 
 mod command;
-mod error;
+pub(crate) mod error;
 mod network;
 mod round;
 mod schedule;

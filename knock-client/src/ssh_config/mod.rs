@@ -1,6 +1,6 @@
 //! `ssh-config`: prints the block of ssh's configuration that opens the door of a profile.
 
-mod error;
+pub(crate) mod error;
 
 pub use error::SshConfigError;
 
