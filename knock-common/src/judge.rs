@@ -15,7 +15,10 @@ use crate::{
     packet,
     packet_info::PacketInfo,
     reason::{Judged, Reporting, Stat, Verdict},
-    spa::{self, PortOutcome, answer},
+    spa::{
+        answer,
+        dispatch::{self, PortOutcome},
+    },
 };
 
 /// Why a frame passes or not, and what happens to it.
@@ -123,7 +126,7 @@ fn judge_segment<B: FrameSubprograms + ?Sized, E: Subprograms>(
     })?;
     let mut rule = env.port(port_index(segment.protocol, segment.destination_port));
     if env.features().has(Features::SPA) && rule.kind() == PortKind::Spa {
-        match spa::port(bytes, &segment, rule, env)? {
+        match dispatch::port(bytes, &segment, rule, env)? {
             PortOutcome::Judged(reason) => return Ok(reason.into()),
             PortOutcome::Otherwise(otherwise) => rule = otherwise,
         }
