@@ -2,7 +2,7 @@
 
 use std::fs::File;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 use aya::{
     Ebpf, EbpfLoader, include_bytes_aligned,
     maps::{MapData, ProgramArray},
@@ -11,7 +11,7 @@ use aya::{
 use knock_tests::{kernel::attach_nowhere, namespace::Namespace};
 use knock_user::kernel::maps;
 
-use crate::plan::{CHOICES_MAX, Plan};
+use crate::plan::{CHOICES_MAX, PAYLOAD_MAX, PAYLOADS, Plan};
 
 static OBJECT: &[u8] = include_bytes_aligned!(env!("BASELINES_OBJECT"));
 
@@ -70,7 +70,7 @@ impl Baselines {
         Ok(program.try_into()?)
     }
 
-    /// Sets what `vary` and `flood` do from now on.
+    /// Sets what `vary`, `deal` and `flood` do from now on.
     pub fn plan(&mut self, plan: Plan) -> Result<()> {
         maps::set(&mut self.ebpf, "PLAN", [(0, plan)])
     }
@@ -81,7 +81,22 @@ impl Baselines {
         maps::set(&mut self.ebpf, "CHOICES", (0..CHOICES_MAX).zip(choices))
     }
 
-    /// Sets the program that gets the packets of `jump` and `vary`.
+    /// Sets the payloads that `deal` gives its packets; the first of them gets number 0.
+    pub fn payloads(&mut self, payloads: &[Vec<u8>]) -> Result<()> {
+        let padded = payloads.iter().map(|payload| {
+            let mut padded = [0; PAYLOAD_MAX];
+            let place = padded.get_mut(..payload.len());
+            place
+                .context("a payload is too long")?
+                .copy_from_slice(payload);
+            Ok(padded)
+        });
+        let padded = padded.collect::<Result<Vec<_>>>()?;
+        ensure!(padded.len() <= PAYLOADS as usize, "too many payloads");
+        maps::set(&mut self.ebpf, "DEALT", (0..).zip(padded))
+    }
+
+    /// Sets the program that gets the packets of `jump`, `vary` and `deal`.
     pub fn subject(&mut self, program: &ProgramFd) -> Result<()> {
         let mut subject =
             ProgramArray::<&mut MapData>::try_from(maps::map_mut(&mut self.ebpf, "SUBJECT")?)?;

@@ -36,7 +36,15 @@ pub struct Plan {
     pub burst: u32,
     /// Frames left in this burst.
     pub left: u32,
+    /// Offset of the payload that `deal` replaces.
+    pub payload_at: u32,
+    /// Octets of the payload, less than [`PAYLOAD_MAX`].
+    pub payload_length: u32,
 }
 
 /// Destination ports that a plan may choose from.
 pub const CHOICES_MAX: u32 = 1 << 16;
+/// Payloads that `deal` can choose from, a power of two.
+pub const PAYLOADS: u32 = 512;
+/// More octets than a payload has, a power of two.
+pub const PAYLOAD_MAX: usize = 256;

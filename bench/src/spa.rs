@@ -1,22 +1,31 @@
 //! Measures the program's time for packets of single packet authorization (`BPF_PROG_TEST_RUN`), and what users cost
 //! ordinary traffic.
 
-use anyhow::{Result, ensure};
+use std::ops::RangeFrom;
+
+use anyhow::{Context as _, Result};
 use knock_common::{
     Reason,
+    fwknop::Passphrase,
+    hmac_sha256::HmacKey,
+    layout::{Features, PortRule, port_index},
+    packet::Protocol,
     spa::{
-        layout::SpaKeyId,
-        port::Otherwise,
+        layout::{FwknopKey, SpaKeyId, SpaMay, SpaMayKey},
+        port::{Otherwise, SpaFormats, SpaPort},
         seal::{Content, Sealer},
     },
 };
 use knock_tests::{
     frame::{ACK, eth},
+    fwknop,
     kernel::compile,
     spa,
 };
+use knock_user::compile::Tables;
 
 use crate::{
+    plan::PAYLOADS,
     report::{Goal, ReportSection, Row, Unit},
     scale::Scale,
     subject::Subject,
@@ -35,8 +44,10 @@ const CONFIG: &str = r#"
 const PORT: u16 = 62_201;
 const USER: u16 = 1;
 
-/// Runs of right packets in a round: each needs a packet of its own.
-const RIGHT: u32 = 500;
+/// Where the payload of [`frame`] begins.
+const PAYLOAD_AT: u32 = 14 + 20 + 8;
+/// The most that a right packet may cost beside the empty program, in nanoseconds.
+const RIGHT_MOST: f64 = 1_500.0;
 /// The most that a user may cost an ordinary packet, in nanoseconds.
 const ORDINARY_MOST: f64 = 1.0;
 
@@ -46,16 +57,22 @@ pub fn measure(scale: Scale) -> Result<ReportSection> {
     let mut with = without.clone();
     spa::add_port(&mut with, PORT, spa::port(Otherwise::Drop));
     spa::add_user(&mut with, USER, 0, &["ssh"]);
+    let with_fwknop = fwknop_tables(without.clone())?;
     let ordinary = eth().ip4("203.0.113.7", "192.0.2.2").tcp(40_000, 1234, ACK);
     let ordinary = ordinary.bytes();
 
     let mut empty = Samples::default();
     let mut plain = [Samples::default(), Samples::default()];
     let mut refused: Vec<_> = CASES.iter().map(|_| Samples::default()).collect();
-    let mut right = [Samples::default(), Samples::default()];
+    let mut right = Samples::default();
+    let mut answered = Samples::default();
+    let mut fwknop = FWKNOP_CASES.each_ref().map(|_| Samples::default());
     for _ in 0..scale.loads {
         let mut subjects = [Subject::load(&without)?, Subject::load(&with)?];
         spa::start(subjects[1].kernel(), &with)?;
+        let mut host = Subject::load(&with_fwknop)?;
+        spa::start(host.kernel(), &with_fwknop)?;
+        let mut salts = 0..;
         for _ in 0..scale.rounds {
             empty.add(timing::run(subjects[0].empty()?, &ordinary, scale.times)?.nanos);
             for (subject, samples) in subjects.iter_mut().zip(&mut plain) {
@@ -69,8 +86,10 @@ pub fn measure(scale: Scale) -> Result<ReportSection> {
                 })?;
                 samples.add(nanos);
             }
-            for (action, samples) in [0, 0x80].into_iter().zip(&mut right) {
-                samples.add(opens(subject, action)?);
+            right.add(opens(subject)?);
+            answered.add(answers(subject)?);
+            for (case, samples) in FWKNOP_CASES.iter().zip(&mut fwknop) {
+                samples.add(case.measure(&mut host, &mut salts, scale.times)?);
             }
         }
     }
@@ -86,13 +105,15 @@ pub fn measure(scale: Scale) -> Result<ReportSection> {
         .zip(&refused)
         .map(|(case, samples)| row(case.what, samples.least(), empty + case.most))
         .collect();
-    let [opens, answered] = right.each_ref().map(Samples::least);
-    // Each is a run of its own, with cold caches: no goal for a stream of packets applies.
-    for (what, ours) in [
-        ("a right packet", opens),
-        ("a right packet, answered", answered),
-    ] {
-        rows.push(Row::new(format!("{what}, run alone"), ours, Unit::Nanos));
+    rows.push(row("a right packet", right.least(), empty + RIGHT_MOST));
+    // The answer overwrites the packet, so each is a run of its own, with cold caches.
+    rows.push(Row::new(
+        "a right packet, answered, run alone",
+        answered.least(),
+        Unit::Nanos,
+    ));
+    for (case, samples) in FWKNOP_CASES.iter().zip(&fwknop) {
+        rows.push(row(case.what, samples.least(), empty + case.most));
     }
     let [before, after] = plain.each_ref().map(Samples::least);
     rows.push(
@@ -103,9 +124,9 @@ pub fn measure(scale: Scale) -> Result<ReportSection> {
     Ok(ReportSection {
         title: TITLE,
         method: format!(
-            "`BPF_PROG_TEST_RUN`, the least of {} interleaved rounds over {} loads. Right packets are run one by one, \
-             so their figure includes the kernel's start of a run. All figures include the {empty:.1} ns of an \
-             empty program.",
+            "`BPF_PROG_TEST_RUN`, the least of {} interleaved rounds over {} loads. Each right packet differs from the \
+             one before; the exchange of payloads is subtracted. All figures include the {empty:.1} ns of an empty \
+             program.",
             scale.loads * scale.rounds,
             scale.loads,
         ),
@@ -184,22 +205,120 @@ fn set_last(subject: &mut Subject, stamp: u64) -> Result<()> {
         .write("SPA_LAST", [(SpaKeyId(USER.into()), stamp)])
 }
 
-/// Measures right packets, one by one; returns the least.
-fn opens(subject: &mut Subject, action: u8) -> Result<f64> {
-    set_last(subject, 0)?;
-    // Those of the refused packets.
-    subject.kernel().events()?;
-    let mut samples = Samples::default();
-    for _ in 0..RIGHT {
+/// Returns this many packets of the user, each later than the one before.
+fn right_packets(count: u32, action: u8) -> Result<Vec<Vec<u8>>> {
+    let first = spa::content(spa::door("ssh"))?;
+    let packets = (0..count).map(|number| {
         let content = Content {
+            stamp: first.stamp + u64::from(number),
             action,
-            ..spa::content(spa::door("ssh"))?
+            ..first
         };
-        let frame = frame(&spa::client(USER).seal(&content));
-        subject.kernel().reset_event_limits()?;
-        samples.add(subject.same(&frame, 1)?.nanos);
-        let opened = subject.kernel().events()?.len();
-        ensure!(opened == 1, "a right packet caused {opened} events");
+        spa::client(USER).seal(&content).into()
+    });
+    Ok(packets.collect())
+}
+
+/// Measures right packets.
+fn opens(subject: &mut Subject) -> Result<f64> {
+    set_last(subject, 0)?;
+    let packets = right_packets(PAYLOADS, 0)?;
+    measure_right(subject, "right packets", &packets)
+}
+
+/// Measures right packets of one length, of either format.
+fn measure_right(subject: &mut Subject, what: &str, packets: &[Vec<u8>]) -> Result<f64> {
+    subject.kernel().events()?;
+    let empty = vec![0; packets.first().map_or(0, Vec::len)];
+    subject.judged(what, &[Reason::Opened, Reason::Refreshed], |subject| {
+        subject.dealt(&frame(&empty), PAYLOAD_AT, packets)
+    })
+}
+
+/// Measures right packets that are answered, one by one; returns the least.
+fn answers(subject: &mut Subject) -> Result<f64> {
+    const RUNS: u32 = 100;
+    set_last(subject, 0)?;
+    let mut samples = Samples::default();
+    for packet in right_packets(RUNS, 0x80)? {
+        subject.kernel().events()?;
+        samples.add(subject.same(&frame(&packet), 1)?.nanos);
     }
     Ok(samples.least())
+}
+
+const HMAC_KEY: &[u8] = b"an HMAC key";
+const PASSPHRASE: &[u8] = b"0123456789abcdefghijklmnopqrstuv";
+
+/// Adds a user of fwknop, who may open the first door.
+fn fwknop_tables(mut tables: Tables) -> Result<Tables> {
+    let accepting = SpaPort {
+        formats: SpaFormats::FWKNOP,
+        otherwise: Otherwise::Drop,
+    };
+    spa::add_port(&mut tables, PORT, PortRule::spa(accepting));
+    tables.features = tables.features.with(Features::FWKNOP);
+    tables.spa.fwknop_keys = vec![FwknopKey {
+        mac: HmacKey::new(HMAC_KEY),
+        passphrase: Passphrase::new(PASSPHRASE).context("the passphrase has a wrong length")?,
+        not_after_ns: u64::MAX,
+        user: USER,
+        ..FwknopKey::default()
+    }];
+    let may = SpaMay {
+        open_for_ms: spa::OPEN_FOR_MS,
+        open_for_max_ms: spa::OPEN_FOR_MAX_MS,
+        ..SpaMay::default()
+    };
+    let ssh = SpaMayKey::port(USER, port_index(Protocol::Tcp, 22));
+    tables.spa.may.push((ssh, may));
+    Ok(tables)
+}
+
+/// A packet of fwknop.
+struct FwknopCase {
+    what: &'static str,
+    hmac_key: &'static [u8],
+    /// The most that it may cost beside the empty program, in nanoseconds.
+    most: f64,
+}
+
+const FWKNOP_CASES: [FwknopCase; 2] = [
+    FwknopCase {
+        what: "fwknop: a forgery, one user",
+        hmac_key: b"another HMAC key",
+        most: 1_500.0,
+    },
+    FwknopCase {
+        what: "fwknop: a right packet",
+        hmac_key: HMAC_KEY,
+        most: 4_500.0,
+    },
+];
+
+impl FwknopCase {
+    /// Measures packets with salts that were not used.
+    fn measure(&self, host: &mut Subject, salts: &mut RangeFrom<u64>, times: u32) -> Result<f64> {
+        let seconds = spa::content(spa::door("ssh"))?.stamp / 1_000_000_000;
+        let text = fwknop::access_at("alice", seconds, "0.0.0.0,tcp/22");
+        let packets: Vec<Vec<u8>> = salts
+            .take(PAYLOADS as usize)
+            .map(|salt| {
+                fwknop::seal(
+                    PASSPHRASE,
+                    self.hmac_key,
+                    salt.to_be_bytes(),
+                    text.as_bytes(),
+                )
+            })
+            .map(String::into_bytes)
+            .collect();
+        if self.hmac_key == HMAC_KEY {
+            return measure_right(host, self.what, &packets);
+        }
+        let forged = packets.first().context("there is no packet")?;
+        host.judged(self.what, &[Reason::SpaForged], |host| {
+            Ok(host.same(&frame(forged), times)?.nanos)
+        })
+    }
 }

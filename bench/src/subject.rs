@@ -1,6 +1,6 @@
 //! The program in the kernel, which judges one packet many times, or a packet from each of many sources.
 
-use anyhow::{Result, ensure};
+use anyhow::{Error, Result, ensure};
 use aya::programs::Xdp;
 use knock_common::Reason;
 use knock_tests::kernel::Kernel;
@@ -50,9 +50,9 @@ impl Subject {
     /// Loads the program with this configuration.
     pub fn load(tables: &Tables) -> Result<Self> {
         let mut kernel = Kernel::with(tables, LoadOptions::default())?;
-        let mut source = Baselines::load(&["vary"])?;
+        let mut source = Baselines::load(&["vary", "deal"])?;
         source.subject(kernel.program().xdp()?.fd()?)?;
-        let mut empty = Baselines::load(&["pass", "vary"])?;
+        let mut empty = Baselines::load(&["pass", "vary", "deal"])?;
         let pass = empty.program("pass")?.fd()?.try_clone()?;
         empty.subject(&pass)?;
         Ok(Self {
@@ -102,6 +102,27 @@ impl Subject {
             self.kernel.events()?;
         }
         Ok(nanos / f64::from(sources / at_once))
+    }
+
+    /// Has the program judge a frame with each of these payloads, all of one length, at this offset of the frame.
+    /// Returns nanoseconds per packet, without those of the exchange of payloads.
+    pub fn dealt(&mut self, frame: &[u8], at: u32, payloads: &[Vec<u8>]) -> Result<f64> {
+        let times = u32::try_from(payloads.len())?;
+        let plan = Plan {
+            payload_at: at,
+            payload_length: u32::try_from(payloads.first().map_or(0, Vec::len))?,
+            ..Plan::default()
+        };
+        let run = |programs: &mut Baselines| {
+            programs.payloads(payloads)?;
+            programs.plan(plan)?;
+            Ok::<_, Error>(timing::run(programs.program("deal")?, frame, times)?.nanos)
+        };
+        let exchange = run(&mut self.empty)?;
+        let all = run(&mut self.source)?;
+        let empty = timing::run(self.empty()?, frame, times)?.nanos;
+        self.kernel.events()?;
+        Ok(all - exchange + empty)
     }
 
     /// Runs `packets` and checks that at least 99 % of the packets meanwhile had one of the reasons.

@@ -27,16 +27,17 @@ const GPL_COMPATIBLE: [&str; 6] = [
 const BTF_SECTIONS: [&str; 2] = [".BTF", ".BTF.ext"];
 
 /// Those of the object with the baselines, and its maps.
-const BASELINES: [(&str, &str); 7] = [
+const BASELINES: [(&str, &str); 8] = [
     ("xdp", "jump"),
     ("xdp", "plain"),
+    ("xdp.frags", "deal"),
     ("xdp.frags", "deny"),
     ("xdp.frags", "drop"),
     ("xdp.frags", "flood"),
     ("xdp.frags", "pass"),
     ("xdp.frags", "vary"),
 ];
-const BASELINE_MAPS: [&str; 4] = ["CHOICES", "PLAN", "SENT", "SUBJECT"];
+const BASELINE_MAPS: [&str; 5] = ["CHOICES", "DEALT", "PLAN", "SENT", "SUBJECT"];
 
 /// The properties of an object that are checked.
 #[derive(Clone, Debug, Default)]

@@ -13,7 +13,7 @@ mod plan;
 use aya_ebpf::{
     bindings::xdp_action,
     btf_maps::{Array, PerCpuArray, ProgramArray},
-    helpers::{bpf_ktime_get_ns, bpf_redirect},
+    helpers::{bpf_ktime_get_ns, bpf_redirect, bpf_xdp_store_bytes},
     macros::{btf_map, xdp},
     programs::XdpContext,
 };
@@ -21,7 +21,7 @@ use knock_common::Bytes as _;
 
 use crate::{
     frame::Frame,
-    plan::{CHOICES_MAX, Plan},
+    plan::{CHOICES_MAX, PAYLOAD_MAX, PAYLOADS, Plan},
 };
 
 /// No field that a plan changes is further in; the verifier needs a bound.
@@ -35,7 +35,10 @@ const DENIED: u16 = 22;
 static PLAN: Array<Plan, 1> = Array::new();
 #[btf_map]
 static CHOICES: Array<u32, { CHOICES_MAX as usize }> = Array::new();
-/// The program that gets the packets of [`jump`] and [`vary`].
+/// Payloads for [`deal`].
+#[btf_map]
+static DEALT: Array<[u8; PAYLOAD_MAX], { PAYLOADS as usize }> = Array::new();
+/// The program that gets the packets of [`jump`], [`vary`] and [`deal`].
 #[btf_map]
 static SUBJECT: ProgramArray<1> = ProgramArray::new();
 /// Frames that [`flood`] sent, by CPU.
@@ -115,6 +118,41 @@ fn vary(context: XdpContext) -> u32 {
         unsafe { SUBJECT.tail_call(&context, 0) };
     }
     xdp_action::XDP_ABORTED
+}
+
+/// Gives the packet the next payload, and passes it on.
+#[xdp(frags)]
+fn deal(context: XdpContext) -> u32 {
+    if replace_payload(&context).is_some() {
+        // SAFETY: nothing here has a destructor.
+        unsafe { SUBJECT.tail_call(&context, 0) };
+    }
+    xdp_action::XDP_ABORTED
+}
+
+#[inline(always)]
+fn replace_payload(context: &XdpContext) -> Option<()> {
+    let plan = PLAN.get_ptr_mut(0)?;
+    // SAFETY: as in `change`.
+    let plan = unsafe { &mut *plan };
+    let number = plan.next as u32;
+    plan.next = plan.next.wrapping_add(1);
+    let payload = DEALT.get(number & (PAYLOADS - 1))?;
+    // The verifier follows a mask.
+    let length = plan.payload_length & (PAYLOAD_MAX as u32 - 1);
+    if length == 0 {
+        return None;
+    }
+    // SAFETY: the payload has at least `length` octets; the helper tests the frame.
+    let stored = unsafe {
+        bpf_xdp_store_bytes(
+            context.ctx,
+            plan.payload_at,
+            payload.as_ptr().cast_mut().cast(),
+            length,
+        )
+    };
+    (stored == 0).then_some(())
 }
 
 /// Sends what the plan makes of the frame, if it is time.
