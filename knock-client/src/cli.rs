@@ -1,6 +1,7 @@
 //! The command line.
 
 use crate::completions::Completions;
+use crate::destination::{Families, parse_source};
 use crate::fwknop::ImportFwknop;
 use crate::keygen::Keygen;
 use crate::next_line::NextLineAddress;
@@ -10,7 +11,6 @@ use crate::reply::{ConnectTo, parse_connect_to, parse_tcp_port, parse_timeout};
 use crate::report::ReportStyle;
 use crate::spa::SpaOptions;
 use crate::ssh_config::SshConfig;
-use crate::target::{Families, parse_source};
 use clap::{Args, Parser, Subcommand};
 use knock_sequence::duration;
 use knock_sequence::{KnockSpec, Protocol};

@@ -1,8 +1,8 @@
 //! Connecting to the port that the knocks open.
 
+use crate::destination::Destination;
 use crate::refused;
 use crate::remedy::remedy;
-use crate::target::Target;
 use std::fmt;
 use std::io::{self, ErrorKind};
 use std::net::TcpStream;
@@ -112,7 +112,7 @@ impl Attempted {
 #[derive(Debug)]
 pub struct ConnectError {
     /// The host.
-    pub target: Target,
+    pub destination: Destination,
     /// The port.
     pub port: u16,
     /// The number of attempts.
@@ -130,14 +130,14 @@ pub struct ConnectError {
 impl fmt::Display for ConnectError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self {
-            target,
+            destination,
             port,
             limit,
             closed,
             sent,
             ..
         } = self;
-        write!(f, "cannot connect to tcp/{port} on {target}")?;
+        write!(f, "cannot connect to tcp/{port} on {destination}")?;
         match closed {
             FailedConnect::NoAnswer => write!(
                 f,
@@ -189,7 +189,7 @@ impl ConnectError {
 #[derive(Clone, Copy, Debug)]
 pub struct Knocked {
     /// The host.
-    pub target: Target,
+    pub destination: Destination,
     /// When the last knock was sent.
     pub last_knock: Instant,
 }
@@ -203,13 +203,20 @@ pub fn connect_any(
     knocked: &[Knocked],
     port: u16,
     limit: Duration,
-) -> Option<Result<(Target, TcpStream, Connected), ConnectError>> {
+) -> Option<Result<(Destination, TcpStream, Connected), ConnectError>> {
     let (ended, all) = mpsc::channel();
-    for (index, &Knocked { target, last_knock }) in knocked.iter().enumerate() {
+    for (
+        index,
+        &Knocked {
+            destination,
+            last_knock,
+        },
+    ) in knocked.iter().enumerate()
+    {
         let ended = ended.clone();
         thread::spawn(move || {
-            let connected = connect(&target, port, last_knock, limit);
-            let connected = connected.map(|(stream, connected)| (target, stream, connected));
+            let connected = connect(&destination, port, last_knock, limit);
+            let connected = connected.map(|(stream, connected)| (destination, stream, connected));
             // The receiver is gone after the first success.
             let _late = ended.send((index, connected));
         });
@@ -232,12 +239,12 @@ pub fn connect_any(
 ///
 /// The port did not open in time, or this machine cannot connect at all.
 pub fn connect(
-    target: &Target,
+    destination: &Destination,
     port: u16,
     last_knock: Instant,
     limit: Duration,
 ) -> Result<(TcpStream, Connected), ConnectError> {
-    let address = target.at(port);
+    let address = destination.at(port);
     let left = || limit.saturating_sub(last_knock.elapsed());
     let mut attempt = 1;
     let mut patience = FIRST_ATTEMPT;
@@ -253,9 +260,9 @@ pub fn connect(
             Err(ended) => ended.after(closed, wait < patience),
         };
         if left().is_zero() || matches!(closed, FailedConnect::Unable(_)) {
-            let (target, attempts, after) = (*target, attempt, last_knock.elapsed());
+            let (destination, attempts, after) = (*destination, attempt, last_knock.elapsed());
             return Err(ConnectError {
-                target,
+                destination,
                 port,
                 attempts,
                 after,

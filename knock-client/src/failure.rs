@@ -1,6 +1,7 @@
 //! The error of a run, and whether a retry or another command line can help.
 
 use crate::connect::ConnectError;
+use crate::destination::{Destination, ResolveError};
 use crate::fwknop::error::ImportError;
 use crate::keep::error::KeepError;
 use crate::log::LogError;
@@ -14,7 +15,6 @@ use crate::send::SendError;
 use crate::sequence::SequenceError;
 use crate::spa::{KeyFileError, NotSent, Refusal, SpaError, Unanswered};
 use crate::ssh_config::error::SshConfigError;
-use crate::target::{ResolveError, Target};
 use knock_sequence::duration::spell;
 use std::io;
 use std::time::Duration;
@@ -69,11 +69,11 @@ pub enum Failure {
     Refused(#[from] Refusal),
     /// The opened door has no TCP port.
     #[error(
-        "the door is open, but {target} names no TCP port of it: name one with --then-connect PORT"
+        "the door is open, but {destination} names no TCP port of it: name one with --then-connect PORT"
     )]
     NoPort {
         /// The host.
-        target: Target,
+        destination: Destination,
     },
     /// The host has opened the door, but the connection is not answered.
     #[error(

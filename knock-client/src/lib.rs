@@ -11,13 +11,13 @@
 //! line, a file or a prompt.
 //!
 //! ```no_run
-//! use knock_client::{Knock, Target, connect, send};
+//! use knock_client::{Destination, Knock, connect, send};
 //! use std::time::Duration;
 //!
-//! let target = Target::resolve("192.0.2.1", None)?.first;
+//! let destination = Destination::resolve("192.0.2.1", None)?.first;
 //! let knocks: Vec<Knock> = vec!["tcp/7000".parse()?, "udp/8000".parse()?];
-//! let last = send(&target, &knocks, Duration::ZERO, |_number, _knock| {})?;
-//! let (_stream, opened) = connect(&target, 22, last, Duration::from_secs(10))?;
+//! let last = send(&destination, &knocks, Duration::ZERO, |_number, _knock| {})?;
+//! let (_stream, opened) = connect(&destination, 22, last, Duration::from_secs(10))?;
 //! println!("open after {:?}", opened.after);
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
@@ -27,6 +27,7 @@
 pub mod cli;
 pub mod completions;
 mod connect;
+mod destination;
 mod exposure;
 mod failure;
 pub mod fwknop;
@@ -50,23 +51,22 @@ mod send;
 pub mod sequence;
 pub mod spa;
 pub mod ssh_config;
-mod target;
 mod waiting;
 
 pub use crate::connect::{
     Attempted, ConnectError, Connected, FailedConnect, Knocked, connect, connect_any,
 };
+pub use crate::destination::{Destination, Family, ResolveError, Resolved};
 pub use crate::failure::Failure;
 pub use crate::log::{Log, LogError};
 pub use crate::report::{ReportStyle, Reporter, Sends};
 pub use crate::send::{SendError, SendOptions, Sent, send, send_with};
-pub use crate::target::{Family, ResolveError, Resolved, Target};
 pub use crate::waiting::Waiting;
 pub use knock_sequence::{Invalid, Knock, KnockSpec, Protocol, Sequence};
 
+use crate::destination::Families;
 use crate::plan::{KnockPlan, KnockSource, Method, Rounds};
 use crate::reply::{ConnectTo, ReplyListener, wait_for_reply};
-use crate::target::Families;
 use knock_sequence::duration::spell;
 use std::io::Write;
 use std::net::TcpStream;
@@ -90,15 +90,16 @@ pub fn run(
     for warning in &plan.warnings {
         report.warning(warning);
     }
-    let targets = resolve(plan, report)?;
+    let destinations = resolve(plan, report)?;
     let source = match &plan.method {
         Method::Knocks(source) => source,
-        Method::Packet(spa) => return spa::run(spa, plan, &targets, report),
+        Method::Packet(spa) => return spa::run(spa, plan, &destinations, report),
     };
     let mut retry = 0;
     let mut rounds = Rounds::default();
     loop {
-        let (mut knocked, listeners, last) = knock(plan, source, &targets, &mut rounds, report)?;
+        let (mut knocked, listeners, last) =
+            knock(plan, source, &destinations, &mut rounds, report)?;
         let Some(goal) = plan.then_connect else {
             return Ok(None);
         };
@@ -144,36 +145,42 @@ fn connect_to(
         }
     };
     if let Some(first) = knocked.first() {
-        report.waits_for_port(port, first.target, plan.timeout);
+        report.waits_for_port(port, first.destination, plan.timeout);
     }
     let connected = connect_any(knocked, port, plan.timeout);
     report.has_waited();
     let Some(connected) = connected else {
         return Ok(None);
     };
-    let (target, stream, connected) = connected.map_err(|error| error.after(plan.method.sent()))?;
-    report.connected(&target, port, &connected);
+    let (destination, stream, connected) =
+        connected.map_err(|error| error.after(plan.method.sent()))?;
+    report.connected(&destination, port, &connected);
     Ok(Some(stream))
 }
 
 /// Returns the addresses to knock on, and those that are left out.
-fn find_targets(plan: &KnockPlan) -> Result<(Vec<Target>, Vec<Target>), ResolveError> {
+fn find_destinations(
+    plan: &KnockPlan,
+) -> Result<(Vec<Destination>, Vec<Destination>), ResolveError> {
     if plan.families == Families::DualStack {
-        return Ok((Target::resolve_both(&plan.host)?, Vec::new()));
+        return Ok((Destination::resolve_both(&plan.host)?, Vec::new()));
     }
-    let Resolved { first, others } = Target::resolve(&plan.host, plan.families.only())?;
+    let Resolved { first, others } = Destination::resolve(&plan.host, plan.families.only())?;
     Ok((vec![first], others))
 }
 
-fn resolve(plan: &KnockPlan, report: &mut Reporter<impl Write>) -> Result<Vec<Target>, Failure> {
+fn resolve(
+    plan: &KnockPlan,
+    report: &mut Reporter<impl Write>,
+) -> Result<Vec<Destination>, Failure> {
     let host = &plan.host;
     report.waits_for(|| format!("the address of {host}"));
-    let found = find_targets(plan);
+    let found = find_destinations(plan);
     report.has_waited();
-    let (targets, others) = found?;
+    let (destinations, others) = found?;
     let sends = plan.method.sends();
-    report.resolved(sends, host, &targets, &others);
-    Ok(targets)
+    report.resolved(sends, host, &destinations, &others);
+    Ok(destinations)
 }
 
 /// The hosts that were knocked on, the listeners for their replies, and the last knock.
@@ -183,7 +190,7 @@ type KnocksDone = (Vec<Knocked>, Vec<ReplyListener>, Option<Knock>);
 fn knock(
     plan: &KnockPlan,
     source: &KnockSource,
-    targets: &[Target],
+    destinations: &[Destination],
     rounds: &mut Rounds,
     report: &mut Reporter<impl Write>,
 ) -> Result<KnocksDone, Failure> {
@@ -192,15 +199,15 @@ fn knock(
     let mut last = None;
     let mut failed = None;
     let send_options = plan.send_options();
-    for &target in targets {
+    for &destination in destinations {
         if plan.next_line.is_some() {
             report.waits_for(|| {
                 format!("the number of the next line, up to {}", spell(plan.timeout))
             });
         }
-        let line = plan.next_line(&target)?;
+        let line = plan.next_line(&destination)?;
         report.has_waited();
-        let (knocks, taken) = source.next(line, &target, rounds)?;
+        let (knocks, taken) = source.next(line, &destination, rounds)?;
         if let Some(taken) = taken {
             report.taken(&taken);
         }
@@ -208,14 +215,14 @@ fn knock(
         if plan.handshake {
             report.waits_for(|| {
                 format!(
-                    "the handshakes of {target}, up to {} each",
+                    "the handshakes of {destination}, up to {} each",
                     spell(plan.timeout)
                 )
             });
         }
-        let sent = send_with(&target, &knocks, send_options, |number, knock| {
+        let sent = send_with(&destination, &knocks, send_options, |number, knock| {
             last = Some(knock);
-            report.knock(number, of, knock, &target);
+            report.knock(number, of, knock, &destination);
             if !plan.delay.is_zero() && number < of {
                 report.flush();
             }
@@ -226,11 +233,14 @@ fn knock(
                 last: last_knock,
                 listener,
             }) => {
-                knocked.push(Knocked { target, last_knock });
+                knocked.push(Knocked {
+                    destination,
+                    last_knock,
+                });
                 listeners.extend(listener);
             }
-            Err(error) if targets.len() > 1 => {
-                report.skipped(&error.target, &error);
+            Err(error) if destinations.len() > 1 => {
+                report.skipped(&error.destination, &error);
                 failed = Some(error);
             }
             Err(error) => return Err(error.into()),

@@ -4,8 +4,8 @@
 //! and a line end, or closes the connection. Neither side is authenticated: an impostor of the
 //! server can make a client skip lines.
 
+use crate::destination::{Destination, Family, ResolveError, Resolved};
 use crate::refused;
-use crate::target::{Family, ResolveError, Resolved, Target};
 use std::fmt;
 use std::io::{self, Read as _, Write as _};
 use std::net::TcpStream;
@@ -77,7 +77,7 @@ impl NextLineAddress {
     ) -> Result<usize, NextLineError> {
         let end = Instant::now() + limit;
         let host = self.host.as_deref().unwrap_or(host);
-        let Resolved { first, others } = Target::resolve(host, family)?;
+        let Resolved { first, others } = Destination::resolve(host, family)?;
         let mut asked = self.ask_at(&first, end);
         for other in others {
             if asked.is_err() {
@@ -95,9 +95,9 @@ impl NextLineAddress {
         })
     }
 
-    fn ask_at(&self, target: &Target, end: Instant) -> io::Result<Vec<u8>> {
+    fn ask_at(&self, destination: &Destination, end: Instant) -> io::Result<Vec<u8>> {
         let left = || end.saturating_duration_since(Instant::now()).max(MOMENT);
-        let mut stream = TcpStream::connect_timeout(&target.at(self.port), left())?;
+        let mut stream = TcpStream::connect_timeout(&destination.at(self.port), left())?;
         stream.set_write_timeout(Some(left()))?;
         let door = self.door.as_deref().unwrap_or_default();
         stream.write_all(format!("{door}\n").as_bytes())?;

@@ -2,6 +2,7 @@
 
 use crate::cli::{KnockArgs, KnockOptions, Proxy};
 use crate::connect::Attempted;
+use crate::destination::{Destination, Families};
 use crate::exposure;
 use crate::failure::Failure;
 use crate::next_line::NextLineAddress;
@@ -13,7 +14,6 @@ use crate::report::Sends;
 use crate::send::SendOptions;
 use crate::sequence;
 use crate::spa::{CheckedSpa, SpaError};
-use crate::target::{Families, Target};
 use knock_sequence::{KnockSpec, Sequence};
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -115,12 +115,16 @@ impl Rounds {
         }
     }
 
-    fn of_otp(&mut self, otp: &CheckedOtp, target: &Target) -> Result<Sequence, OtpError> {
+    fn of_otp(
+        &mut self,
+        otp: &CheckedOtp,
+        destination: &Destination,
+    ) -> Result<Sequence, OtpError> {
         let round = self.count;
         self.count = self.count.wrapping_add(1);
         match &mut self.used {
-            None => otp.sequence(target, round),
-            Some(used) => otp.unused_sequence(target, used),
+            None => otp.sequence(destination, round),
+            Some(used) => otp.unused_sequence(destination, used),
         }
     }
 }
@@ -237,19 +241,19 @@ impl KnockPlan {
     /// # Errors
     ///
     /// The server does not name one.
-    pub fn next_line(&self, target: &Target) -> Result<Option<usize>, Failure> {
+    pub fn next_line(&self, destination: &Destination) -> Result<Option<usize>, Failure> {
         let Some(next_line) = &self.next_line else {
             return Ok(None);
         };
         // Each address of a name can be another host.
-        let here = target.to_string();
+        let here = destination.to_string();
         let family = next_line.host.as_ref().and_then(|_| self.families.only());
         Ok(Some(next_line.ask(&here, family, self.timeout)?))
     }
 }
 
 impl KnockSource {
-    /// Returns the knocks to send to a target now, and the line of the one-time file they were taken
+    /// Returns the knocks to send to a destination now, and the line of the one-time file they were taken
     /// from: `line`, or the next unused one. `rounds` has the sequences before this one.
     ///
     /// # Errors
@@ -258,12 +262,12 @@ impl KnockSource {
     pub fn next(
         &self,
         line: Option<usize>,
-        target: &Target,
+        destination: &Destination,
         rounds: &mut Rounds,
     ) -> Result<(Sequence, Option<TakenLine>), Failure> {
         match self {
             Self::Sequence(knocks) => Ok((knocks.clone(), None)),
-            Self::Otp(otp) => Ok((rounds.of_otp(otp, target)?, None)),
+            Self::Otp(otp) => Ok((rounds.of_otp(otp, destination)?, None)),
             Self::OneTime(file) => {
                 let taken = match line {
                     Some(line) => one_time::take_line(file, line)?,

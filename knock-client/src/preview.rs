@@ -4,7 +4,7 @@ use crate::failure::Failure;
 use crate::one_time;
 use crate::plan::{KnockPlan, KnockSource, Method};
 use crate::reply::ConnectTo;
-use crate::{find_targets, target};
+use crate::{destination, find_destinations};
 use knock_sequence::duration::spell;
 use knock_sequence::{Knock, Sequence};
 use std::fmt::Write as _;
@@ -23,18 +23,19 @@ pub fn run(plan: &KnockPlan, shows_knocks: bool, out: &mut impl Write) -> Result
     for warning in &plan.warnings {
         text += &format!("warning: {warning}\n");
     }
-    let (targets, _) = find_targets(plan)?;
-    let names = target::list(&targets);
+    let (destinations, _) = find_destinations(plan)?;
+    let names = destination::list(&destinations);
     let host = match names == plan.host {
         true => names,
         false => format!("{names} ({})", plan.host),
     };
     match &plan.method {
         Method::Packet(spa) => {
-            for target in &targets {
-                let own = target.own_address().ok();
-                let source = own.and_then(|own| spa.source(own, target, targets.len() > 1));
-                text += &format!("would send a {}\n", spa.text_for(target, source));
+            for destination in &destinations {
+                let own = destination.own_address().ok();
+                let source =
+                    own.and_then(|own| spa.source(own, destination, destinations.len() > 1));
+                text += &format!("would send a {}\n", spa.text_for(destination, source));
             }
             text += &format!("with the private key in {}\n", spa.key_file().display());
         }

@@ -1,7 +1,7 @@
 //! The reply of a door, which names the opened port.
 
 use crate::connect::Knocked;
-use crate::target::Target;
+use crate::destination::Destination;
 use knock_sequence::{Knock, KnockSpec, Protocol, duration};
 use std::io::ErrorKind;
 use std::net::{SocketAddr, UdpSocket};
@@ -31,13 +31,13 @@ pub struct ReplyListener {
 /// No reply arrived in time.
 #[derive(Debug, thiserror::Error)]
 #[error(
-    "no reply from {target} to {knock} within {limit:?}: the knocks are wrong, the port is open \
+    "no reply from {destination} to {knock} within {limit:?}: the knocks are wrong, the port is open \
      already, the door has no reply = true, or a firewall drops UDP; name the port with \
      --then-connect PORT"
 )]
 pub struct NoReply {
     /// The host.
-    pub target: Target,
+    pub destination: Destination,
     /// The last knock, to which the host replies.
     pub knock: Knock,
     /// The time that was allowed.
@@ -135,9 +135,9 @@ pub fn wait_for_reply(
     if let Ok(reply) = replies.recv() {
         return Some(Ok(reply));
     }
-    let target = knocked.first()?.target;
+    let destination = knocked.first()?.destination;
     Some(Err(NoReply {
-        target,
+        destination,
         knock: last,
         limit,
     }))

@@ -1,9 +1,9 @@
 //! Sending knocks, each without waiting for an answer.
 
+use crate::destination::Destination;
 use crate::refused;
 use crate::remedy::remedy;
 use crate::reply::ReplyListener;
-use crate::target::Target;
 use knock_sequence::{Knock, Protocol};
 use socket2::{Domain, Socket, Type};
 use std::io;
@@ -41,7 +41,7 @@ pub struct Sent {
 /// A knock that could not be sent.
 #[derive(Debug, thiserror::Error)]
 #[error(
-    "cannot send knock {number} of {of} ({knock}) to {target}: {}; {}",
+    "cannot send knock {number} of {of} ({knock}) to {destination}: {}; {}",
     refused::plain(cause),
     remedy(cause)
 )]
@@ -53,7 +53,7 @@ pub struct SendError {
     /// The knock.
     pub knock: Knock,
     /// The host.
-    pub target: Target,
+    pub destination: Destination,
     /// The system's error.
     pub cause: io::Error,
 }
@@ -69,7 +69,7 @@ pub struct SendError {
 /// The first knock that this machine could not send. Silence or a refusal of the host is no error:
 /// the knock has arrived or may have.
 pub fn send(
-    target: &Target,
+    destination: &Destination,
     sequence: &[Knock],
     delay: Duration,
     sent: impl FnMut(usize, Knock),
@@ -78,7 +78,7 @@ pub fn send(
         delay,
         ..SendOptions::default()
     };
-    Ok(send_with(target, sequence, send_options, sent)?.last)
+    Ok(send_with(destination, sequence, send_options, sent)?.last)
 }
 
 /// Sends the knocks like [`send`], with options.
@@ -87,7 +87,7 @@ pub fn send(
 ///
 /// As for [`send`]; with handshakes, also the first that was not completed.
 pub fn send_with(
-    target: &Target,
+    destination: &Destination,
     sequence: &[Knock],
     send_options: SendOptions,
     mut sent: impl FnMut(usize, Knock),
@@ -101,7 +101,7 @@ pub fn send_with(
         if number > 1 && !send_options.delay.is_zero() {
             thread::sleep(send_options.delay);
         }
-        let address = target.at(knock.port);
+        let address = destination.at(knock.port);
         let listen = send_options.listen && number == of;
         done = match (knock.protocol, send_options.handshake) {
             (Protocol::Tcp, None) => send_syn(address, listen),
@@ -112,7 +112,7 @@ pub fn send_with(
             number,
             of,
             knock,
-            target: *target,
+            destination: *destination,
             cause,
         })?;
         sent(number, knock);

@@ -4,7 +4,7 @@
 
 mod peers;
 
-use knock_client::{FailedConnect, Knock, Protocol, Target, connect, send};
+use knock_client::{Destination, FailedConnect, Knock, Protocol, connect, send};
 use peers::{KnockPort, LOOPBACKS, OpenPort, ReservedPort};
 use std::net::{IpAddr, TcpListener};
 use std::thread;
@@ -203,8 +203,8 @@ fn a_silent_port_that_starts_to_answer_is_found_later() {
     assert!(connected.attempt > 1, "{connected:?}");
 }
 
-fn target(ip: IpAddr) -> Target {
-    Target::from(std::net::SocketAddr::new(ip, 0))
+fn target(ip: IpAddr) -> Destination {
+    Destination::from(std::net::SocketAddr::new(ip, 0))
 }
 
 fn tcp(port: u16) -> Knock {

@@ -4,7 +4,7 @@
 //! Android, the loop looks every few seconds.
 
 use super::Event;
-use crate::target::Target;
+use crate::destination::Destination;
 use std::net::IpAddr;
 use std::sync::mpsc::Sender;
 
@@ -81,31 +81,31 @@ pub(super) enum Change {
 /// This machine's addresses, as packets to the host have them.
 #[derive(Clone, Debug, Default)]
 pub(super) struct OwnAddresses {
-    targets: Vec<Target>,
+    destinations: Vec<Destination>,
     known: Vec<Option<IpAddr>>,
     is_lost: bool,
 }
 
 impl OwnAddresses {
-    /// Reads the addresses for packets to these targets.
-    pub(super) fn new(targets: Vec<Target>) -> Self {
-        let known = read(&targets);
+    /// Reads the addresses for packets to these destinations.
+    pub(super) fn new(destinations: Vec<Destination>) -> Self {
+        let known = read(&destinations);
         let is_lost = is_lost(&known);
         Self {
-            targets,
+            destinations,
             known,
             is_lost,
         }
     }
 
-    /// Returns whether no target can be reached.
+    /// Returns whether no destination can be reached.
     pub(super) fn is_lost(&self) -> bool {
         self.is_lost
     }
 
     /// Looks again.
     pub(super) fn look(&mut self) -> Change {
-        let now = read(&self.targets);
+        let now = read(&self.destinations);
         self.compare(now)
     }
 
@@ -133,9 +133,9 @@ impl OwnAddresses {
     }
 }
 
-fn read(targets: &[Target]) -> Vec<Option<IpAddr>> {
-    let own = |target: &Target| target.own_address().ok();
-    targets.iter().map(own).collect()
+fn read(destinations: &[Destination]) -> Vec<Option<IpAddr>> {
+    let own = |destination: &Destination| destination.own_address().ok();
+    destinations.iter().map(own).collect()
 }
 
 fn is_lost(addresses: &[Option<IpAddr>]) -> bool {
@@ -198,11 +198,11 @@ mod tests {
                 vec![Some(home), None],
                 vec![(vec![Some(home), Some(v6)], Change::Back(v6))],
             ),
-            ("no target", vec![], vec![(vec![], Change::None)]),
+            ("no destination", vec![], vec![(vec![], Change::None)]),
         ];
         for (name, known, looks) in rows {
             let mut own = OwnAddresses {
-                targets: Vec::new(),
+                destinations: Vec::new(),
                 is_lost: is_lost(&known),
                 known,
             };

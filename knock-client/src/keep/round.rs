@@ -100,33 +100,34 @@ impl<W: Write + Send + 'static> Renewals<W> {
             stamps,
             rounds,
         } = self;
-        let targets = resolve(plan, report)?;
-        let own = OwnAddresses::new(targets.clone());
+        let destinations = resolve(plan, report)?;
+        let own = OwnAddresses::new(destinations.clone());
         let since = Moment::now();
         let goal = plan.then_connect.filter(|_| is_closed);
         let answered = match &plan.method {
             Method::Knocks(source) => {
-                let (mut knocked, listeners, last) = knock(plan, source, &targets, rounds, report)?;
+                let (mut knocked, listeners, last) =
+                    knock(plan, source, &destinations, rounds, report)?;
                 if let Some(goal) = goal {
                     connect_to(goal, &mut knocked, listeners, last, plan, report)?;
                 }
                 None
             }
             Method::Packet(spa) => {
-                let opened = spa::open(spa, plan, &targets, stamps, is_closed, report)?;
+                let opened = spa::open(spa, plan, &destinations, stamps, is_closed, report)?;
                 if let (Some(goal), Some(first)) = (goal, opened.hosts.first()) {
-                    let target = first.target;
+                    let destination = first.destination;
                     let port = match goal {
                         ConnectTo::Port(port) => port,
-                        ConnectTo::Reply => opened.port.ok_or(Failure::NoPort { target })?,
+                        ConnectTo::Reply => opened.port.ok_or(Failure::NoPort { destination })?,
                     };
-                    report.waits_for_port(port, target, plan.timeout);
+                    report.waits_for_port(port, destination, plan.timeout);
                     let ended = connect_any(&opened.hosts, port, plan.timeout);
                     report.has_waited();
                     let ended =
                         ended.map(|ended| ended.map_err(|error| error.after(Attempted::Packet)));
-                    if let Some((target, _, connected)) = ended.transpose()? {
-                        report.connected(&target, port, &connected);
+                    if let Some((destination, _, connected)) = ended.transpose()? {
+                        report.connected(&destination, port, &connected);
                     }
                 }
                 opened.time

@@ -3,8 +3,8 @@
 mod words;
 
 pub use self::words::{Hidden, Period, Protocols};
+use crate::destination::{self, Destination};
 use crate::refused;
-use crate::target::{self, Target};
 use knock_common::{
     otp::{BASE, PROTOCOLS},
     secret::{BadSecret, Secret},
@@ -39,7 +39,7 @@ pub struct OtpSettings {
     /// Whether a second half follows that depends on the source.
     pub bind_source: Option<bool>,
     /// The source, as the server sees it.
-    #[serde(default, deserialize_with = "target::source")]
+    #[serde(default, deserialize_with = "destination::source")]
     pub source: Option<IpAddr>,
 }
 
@@ -73,25 +73,25 @@ pub enum OtpError {
     },
     /// This machine's source address is unknown.
     #[error(
-        "cannot find the source address for {target}: {}; name the address that the \
+        "cannot find the source address for {destination}: {}; name the address that the \
          server sees with --source",
         refused::plain(cause)
     )]
     NoSource {
         /// The host.
-        target: Target,
+        destination: Destination,
         /// The system's error.
         cause: io::Error,
     },
     /// The source is of the wrong family.
     #[error(
-        "{from} can't be the source of knocks on {target}: leave --source out, or use -4 or -6"
+        "{from} can't be the source of knocks on {destination}: leave --source out, or use -4 or -6"
     )]
     OtherFamily {
         /// The given source.
         from: IpAddr,
         /// The host.
-        target: Target,
+        destination: Destination,
     },
     /// A knock would be on port 0.
     #[error(
@@ -178,21 +178,26 @@ impl OtpSettings {
 }
 
 impl CheckedOtp {
-    /// Returns the knocks for a target now. Each sequence opens once, and the server accepts the
+    /// Returns the knocks for a destination now. Each sequence opens once, and the server accepts the
     /// previous and the next one, too: `round`, the number of sequences so far, selects among them.
     ///
     /// # Errors
     ///
     /// The sequence can't be derived, or has a knock on port 0.
-    pub fn sequence(&self, target: &Target, round: u32) -> Result<Sequence, OtpError> {
+    pub fn sequence(&self, destination: &Destination, round: u32) -> Result<Sequence, OtpError> {
         let now = SystemTime::now().duration_since(UNIX_EPOCH);
-        self.sequence_at(now.unwrap_or_default().as_secs(), target, round)
+        self.sequence_at(now.unwrap_or_default().as_secs(), destination, round)
     }
 
-    fn sequence_at(&self, now: u64, target: &Target, round: u32) -> Result<Sequence, OtpError> {
+    fn sequence_at(
+        &self,
+        now: u64,
+        destination: &Destination,
+        round: u32,
+    ) -> Result<Sequence, OtpError> {
         let away = AWAY[round as usize % AWAY.len()];
         let period = (now / self.period().as_secs()).saturating_add_signed(away);
-        self.sequence_of(period, now, target)
+        self.sequence_of(period, now, destination)
     }
 
     /// Returns the period.
@@ -208,17 +213,17 @@ impl CheckedOtp {
     /// All of them are used, or as for [`sequence`](Self::sequence).
     pub fn unused_sequence(
         &self,
-        target: &Target,
+        destination: &Destination,
         used: &mut BTreeSet<u64>,
     ) -> Result<Sequence, OtpError> {
         let now = SystemTime::now().duration_since(UNIX_EPOCH);
-        self.unused_sequence_at(now.unwrap_or_default().as_secs(), target, used)
+        self.unused_sequence_at(now.unwrap_or_default().as_secs(), destination, used)
     }
 
     fn unused_sequence_at(
         &self,
         now: u64,
-        target: &Target,
+        destination: &Destination,
         used: &mut BTreeSet<u64>,
     ) -> Result<Sequence, OtpError> {
         let length = self.period().as_secs();
@@ -230,16 +235,21 @@ impl CheckedOtp {
         let period = accepted.find(|period| !used.contains(period));
         let left = Duration::from_secs(length - now % length);
         let period = period.ok_or(OtpError::AllUsed(left))?;
-        let sequence = self.sequence_of(period, now, target)?;
+        let sequence = self.sequence_of(period, now, destination)?;
         used.insert(period);
         Ok(sequence)
     }
 
-    fn sequence_of(&self, period: u64, now: u64, target: &Target) -> Result<Sequence, OtpError> {
+    fn sequence_of(
+        &self,
+        period: u64,
+        now: u64,
+        destination: &Destination,
+    ) -> Result<Sequence, OtpError> {
         let length = self.period().as_secs();
         let mut sources = vec![None];
         if self.sequences.bind_source {
-            sources.push(Some(self.source(target)?));
+            sources.push(Some(self.source(destination)?));
         }
         let mut knocks = Vec::new();
         for source in sources {
@@ -251,18 +261,20 @@ impl CheckedOtp {
     }
 
     /// Returns the source address that the server sees.
-    fn source(&self, target: &Target) -> Result<IpAddr, OtpError> {
-        let is_v4 = target.at(0).is_ipv4();
+    fn source(&self, destination: &Destination) -> Result<IpAddr, OtpError> {
+        let is_v4 = destination.at(0).is_ipv4();
         match self.source.map(|source| source.to_canonical()) {
             Some(source) if source.is_ipv4() == is_v4 => Ok(source),
             Some(from) => Err(OtpError::OtherFamily {
                 from,
-                target: *target,
+                destination: *destination,
             }),
-            None => target.own_address().map_err(|cause| OtpError::NoSource {
-                target: *target,
-                cause,
-            }),
+            None => destination
+                .own_address()
+                .map_err(|cause| OtpError::NoSource {
+                    destination: *destination,
+                    cause,
+                }),
         }
     }
 }

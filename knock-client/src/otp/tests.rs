@@ -3,7 +3,7 @@ use knock_sequence::{Knock, Protocol};
 use std::fs;
 use std::net::SocketAddr;
 
-fn target(address: &str) -> Target {
+fn destination(address: &str) -> Destination {
     let ip: IpAddr = address.parse().expect("an address");
     SocketAddr::new(ip, 0).into()
 }
@@ -38,10 +38,10 @@ fn no_sequence_is_sent_twice() {
         ("and none", 496, Err("begins in 44s")),
         ("two periods later", 540, Ok(13)),
     ] {
-        let found = otp.unused_sequence_at(now, &target("192.0.2.1"), &mut used);
+        let found = otp.unused_sequence_at(now, &destination("192.0.2.1"), &mut used);
         match (found, expected) {
             (Ok(found), Ok(period)) => {
-                let whole = otp.sequence_at(period * 45, &target("192.0.2.1"), 0);
+                let whole = otp.sequence_at(period * 45, &destination("192.0.2.1"), 0);
                 assert_eq!(found, whole.expect("a sequence"), "{name}");
             }
             (Err(error), Err(text)) => {
@@ -113,7 +113,7 @@ fn the_knocks_are_those_of_the_period() {
         ),
     ] {
         let otp = settings.check().expect(name);
-        let sequence = otp.sequence_at(now, &target("192.0.2.1"), round);
+        let sequence = otp.sequence_at(now, &destination("192.0.2.1"), round);
         assert_eq!(words(&sequence.expect(name)), expected, "{name}");
     }
 }
@@ -128,7 +128,8 @@ fn the_source_address_is_found() {
         };
         let [found, said] = [&otp, &said].map(|settings| {
             let otp = settings.check().expect("a secret");
-            otp.sequence_at(1_700_000_000, &target(own), 0).expect(own)
+            otp.sequence_at(1_700_000_000, &destination(own), 0)
+                .expect(own)
         });
         assert_eq!(found, said, "{own}");
     }
@@ -137,7 +138,7 @@ fn the_source_address_is_found() {
         ..otp
     };
     let other = other.check().expect("a secret");
-    let error = other.sequence_at(0, &target("127.0.0.1"), 0);
+    let error = other.sequence_at(0, &destination("127.0.0.1"), 0);
     let message = error.expect_err("IPv6 for IPv4").to_string();
     assert!(
         message.starts_with("::1 can't be the source of knocks on 127.0.0.1"),
@@ -155,7 +156,7 @@ fn a_sequence_with_port_0_is_refused() {
     let otp = otp.check().expect("a secret");
     let mut times = (0..)
         .step_by(45)
-        .map(|now| otp.sequence_at(now, &target("192.0.2.1"), 0));
+        .map(|now| otp.sequence_at(now, &destination("192.0.2.1"), 0));
     let error = times.find_map(Result::err).expect("some day");
     assert!(
         matches!(error, OtpError::Zero(left) if left.as_secs() == 45),

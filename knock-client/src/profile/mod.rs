@@ -2,6 +2,7 @@
 
 mod values;
 
+use crate::destination::{self, Families};
 use crate::home;
 use crate::next_line::NextLineAddress;
 use crate::otp;
@@ -9,7 +10,6 @@ use crate::refused;
 use crate::reply::ConnectTo;
 use crate::sequence::text;
 use crate::spa::{DoorName, GrantTime, HostPublicKey, PacketPort, SpaSettings};
-use crate::target::{self, Families};
 use knock_sequence::Knock;
 use serde::Deserialize;
 use std::collections::BTreeMap;
@@ -58,7 +58,7 @@ pub struct Profile {
     /// The file with this client's private key.
     pub key: Option<PathBuf>,
     /// The address to open for.
-    #[serde(default, deserialize_with = "target::source")]
+    #[serde(default, deserialize_with = "destination::source")]
     pub source: Option<IpAddr>,
     /// The server that names the next line of the one-time file.
     #[serde(default, deserialize_with = "values::next_line")]

@@ -129,7 +129,7 @@ pub(super) fn of_packet(spa: &CheckedSpa, sent: &SentPacket) -> ReportLine {
     ReportLine::Packet {
         protocol: "udp",
         port: spa.port().number(),
-        address: sent.target.to_string(),
+        address: sent.destination.to_string(),
         action: spa.action_text(),
         door: spa.door().map(ToString::to_string),
         seconds: spa.seconds(),
@@ -145,7 +145,7 @@ pub(super) fn of_answer(answered: &Answered) -> ReportLine {
         port: answer.port,
         seconds: answer.seconds,
         source: answer.source.to_string(),
-        address: answered.target.to_string(),
+        address: answered.destination.to_string(),
         clock_ahead_ms: answered.ahead_ms,
         after_us: microseconds(answered.after),
     }

@@ -5,11 +5,11 @@ mod lines;
 
 use self::lines::{Failed, ReportLine, microseconds};
 use crate::connect::Connected;
+use crate::destination::{Destination, list};
 use crate::failure::Failure;
 use crate::log::Log;
 use crate::one_time::TakenLine;
 use crate::spa::{Answered, CheckedSpa, SentPacket};
-use crate::target::{Target, list};
 use crate::waiting::Waiting;
 use knock_sequence::Knock;
 use knock_sequence::duration::spell;
@@ -84,8 +84,13 @@ impl<W: Write> Reporter<W> {
     }
 
     /// Waits for a TCP port to open.
-    pub(crate) fn waits_for_port(&self, port: u16, target: Target, limit: Duration) {
-        self.waits_for(|| format!("tcp/{port} on {target} to open, up to {}", spell(limit)));
+    pub(crate) fn waits_for_port(&self, port: u16, destination: Destination, limit: Duration) {
+        self.waits_for(|| {
+            format!(
+                "tcp/{port} on {destination} to open, up to {}",
+                spell(limit)
+            )
+        });
     }
 
     /// The wait has ended.
@@ -106,14 +111,20 @@ impl<W: Write> Reporter<W> {
     }
 
     /// Reports which addresses of the host are knocked on, or sent a packet.
-    pub fn resolved(&mut self, sends: Sends, host: &str, targets: &[Target], others: &[Target]) {
-        self.has_several = targets.len() > 1;
+    pub fn resolved(
+        &mut self,
+        sends: Sends,
+        host: &str,
+        destinations: &[Destination],
+        others: &[Destination],
+    ) {
+        self.has_several = destinations.len() > 1;
         self.sends = sends;
         let verb = match sends {
             Sends::Knocks => "knocking on",
             Sends::Packets => "sending a packet to",
         };
-        let names = list(targets);
+        let names = list(destinations);
         let text = if names == host {
             format!("{verb} {names}")
         } else if others.is_empty() {
@@ -137,9 +148,9 @@ impl<W: Write> Reporter<W> {
     }
 
     /// Reports that a knock was sent.
-    pub fn knock(&mut self, number: usize, of: usize, knock: Knock, target: &Target) {
+    pub fn knock(&mut self, number: usize, of: usize, knock: Knock, destination: &Destination) {
         let Knock { protocol, port } = knock;
-        let address = target.to_string();
+        let address = destination.to_string();
         let on = if self.has_several {
             format!(" on {address}")
         } else {
@@ -157,8 +168,8 @@ impl<W: Write> Reporter<W> {
     }
 
     /// Reports that nothing could be sent to one of several addresses.
-    pub fn skipped(&mut self, target: &Target, error: &impl Display) {
-        let (address, message) = (target.to_string(), error.to_string());
+    pub fn skipped(&mut self, destination: &Destination, error: &impl Display) {
+        let (address, message) = (destination.to_string(), error.to_string());
         let text = message.clone();
         let line = ReportLine::Skipped { address, message };
         self.line(
@@ -233,7 +244,7 @@ impl<W: Write> Reporter<W> {
     }
 
     /// Reports that the port is open.
-    pub fn connected(&mut self, target: &Target, port: u16, connected: &Connected) {
+    pub fn connected(&mut self, destination: &Destination, port: u16, connected: &Connected) {
         let &Connected { attempt, after } = connected;
         let after_us = microseconds(after);
         let (ms, us) = (after_us / 1000, after_us % 1000);
@@ -242,7 +253,7 @@ impl<W: Write> Reporter<W> {
             Sends::Packets => "the packet",
         };
         let text = format!(
-            "connected to tcp/{port} on {target} {ms}.{us:03} ms after {last} (attempt {attempt})"
+            "connected to tcp/{port} on {destination} {ms}.{us:03} ms after {last} (attempt {attempt})"
         );
         let line = ReportLine::Connected {
             port,

@@ -3,7 +3,7 @@
 use super::packet::SentPacket;
 use super::settings::CheckedSpa;
 use super::words::PacketPort;
-use crate::target::Target;
+use crate::destination::Destination;
 use knock_common::reason::Reason;
 use knock_sequence::duration::spell;
 use knock_sequence::spa::{Answer, Channel};
@@ -22,7 +22,7 @@ const NOTABLE: Duration = Duration::from_secs(10);
 #[derive(Clone, Copy, Debug)]
 pub struct Answered {
     /// The host.
-    pub target: Target,
+    pub destination: Destination,
     /// The outcome that it reports.
     pub answer: Answer,
     /// The time since the packet was sent.
@@ -37,7 +37,7 @@ pub struct Answered {
 #[derive(Clone, Copy, Debug)]
 pub struct Unanswered {
     /// The host.
-    pub target: Target,
+    pub destination: Destination,
     /// The port of the packet.
     pub port: PacketPort,
     /// The time that was allowed.
@@ -51,25 +51,25 @@ pub struct Unanswered {
 impl fmt::Display for Unanswered {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self {
-            target,
+            destination,
             port,
             limit,
             is_closed,
             not_connected,
         } = self;
         if let Some(tcp) = not_connected {
-            write!(f, "cannot connect to tcp/{tcp} on {target}, and ")?;
+            write!(f, "cannot connect to tcp/{tcp} on {destination}, and ")?;
         }
         match is_closed {
             true => write!(
                 f,
-                "{port} on {target} is closed: knock-user does not run there, or receives packets at another \
+                "{port} on {destination} is closed: knock-user does not run there, or receives packets at another \
                  port, or runs with --dry-run, which answers nothing; or its key is another one: compare \
                  --spa with what `knock-user check` prints on the host"
             ),
             false => write!(
                 f,
-                "no answer from {port} on {target} within {}: check that the host knows this key, \
+                "no answer from {port} on {destination} within {}: check that the host knows this key, \
                  that --spa is the host's key, the port, and both clocks; --retries 2 sends the packet \
                  again if it was lost",
                 spell(*limit)
@@ -172,7 +172,7 @@ impl Answered {
                 format!(
                     "{} does not open {door} for this key: name another door with --door, or have its \
                      administrator add the door to this key's user",
-                    self.target
+                    self.destination
                 ),
                 false,
             ),
@@ -181,12 +181,12 @@ impl Answered {
                     Some(asked) => format!(
                         "{} opens {door} only for the address that the packet comes from, which is {source} \
                          there and not {asked}: send it again with --source {source}",
-                        self.target
+                        self.destination
                     ),
                     None => format!(
                         "{} opens {door} only for an address that the packet names: send it again with \
                          --source {source}, which this machine's address is there",
-                        self.target
+                        self.destination
                     ),
                 },
                 false,
@@ -194,7 +194,7 @@ impl Answered {
             AnswerMeaning::Expired => (
                 format!(
                     "this key or its user has expired on {}: ask its administrator for a later date",
-                    self.target
+                    self.destination
                 ),
                 false,
             ),
@@ -202,7 +202,7 @@ impl Answered {
                 format!(
                     "this machine's clock is {} than that of {}: set the clock, then try again",
                     self.clock(),
-                    self.target
+                    self.destination
                 ),
                 false,
             ),
@@ -211,21 +211,21 @@ impl Answered {
                     "{} has received a packet of this key with the same or a later time: try again; \
                      if this machine's clock was set back, wait until the old time has passed, and use \
                      each key on one machine only",
-                    self.target
+                    self.destination
                 ),
                 true,
             ),
             AnswerMeaning::Busy => (
                 format!(
                     "{} has no room for another grant: try again later",
-                    self.target
+                    self.destination
                 ),
                 true,
             ),
             AnswerMeaning::Other(reason) => (
                 format!(
                     "{} does not open {door}: it answers {reason}; see its log",
-                    self.target
+                    self.destination
                 ),
                 false,
             ),
@@ -254,10 +254,12 @@ impl Answered {
                 let port = port.map_or(String::new(), |port| format!(" (tcp/{port})"));
                 format!(
                     "{door} on {} is open for {time} for {source}{port}",
-                    self.target
+                    self.destination
                 )
             }
-            AnswerMeaning::Closed => format!("{door} on {} is closed for {source}", self.target),
+            AnswerMeaning::Closed => {
+                format!("{door} on {} is closed for {source}", self.destination)
+            }
             AnswerMeaning::NotAllowed
             | AnswerMeaning::Elsewhere
             | AnswerMeaning::Expired
@@ -265,7 +267,7 @@ impl Answered {
             | AnswerMeaning::Replayed
             | AnswerMeaning::Busy
             | AnswerMeaning::Other(_) => {
-                format!("the answer of {} is {}", self.target, self.outcome())
+                format!("the answer of {} is {}", self.destination, self.outcome())
             }
         }
     }
@@ -281,7 +283,7 @@ impl Answered {
         Some(format!(
             "{} opens {} for {given}, and not for {asked} as --for asks: its open_for_max, or the end of this \
              key, allows no more",
-            self.target,
+            self.destination,
             spa.door_text()
         ))
     }
@@ -295,7 +297,7 @@ impl Answered {
                 "this machine's clock is {} than that of {}: set it, since packets are refused if \
                  clocks differ by more than 30s, or what the host has as its window",
                 self.clock(),
-                self.target
+                self.destination
             )
         })
     }
@@ -354,7 +356,7 @@ impl SentPacket {
         let ahead = (here - i128::from(answer.host_time)) / 1_000_000;
         let limit = i128::from(i64::MAX);
         Answered {
-            target: self.target,
+            destination: self.destination,
             answer,
             after,
             ahead_ms: ahead.clamp(-limit, limit) as i64,

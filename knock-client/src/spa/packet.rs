@@ -2,9 +2,9 @@
 
 use super::settings::CheckedSpa;
 use super::words::PacketPort;
+use crate::destination::{Destination, connected_socket};
 use crate::refused;
 use crate::remedy::remedy;
-use crate::target::{Target, connected_socket};
 use knock_sequence::duration::spell;
 use knock_sequence::spa::{DoorId, PACKET_LENGTH, Request, with_noise};
 use std::io;
@@ -15,7 +15,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 #[derive(Debug)]
 pub struct SentPacket {
     /// The host.
-    pub target: Target,
+    pub destination: Destination,
     /// The moment just before it was handed to the system.
     pub at: Instant,
     /// The address that it asks to open for; `None` for the packet's source.
@@ -31,13 +31,13 @@ pub struct SentPacket {
 /// A packet that could not be sent.
 #[derive(Debug, thiserror::Error)]
 #[error(
-    "cannot send the packet to {port} on {target}: {}; {}",
+    "cannot send the packet to {port} on {destination}: {}; {}",
     refused::plain(cause),
     remedy(cause)
 )]
 pub struct NotSent {
     /// The host.
-    pub target: Target,
+    pub destination: Destination,
     /// The port.
     pub port: PacketPort,
     /// The system's error.
@@ -69,19 +69,19 @@ impl CheckedSpa {
     /// This machine can't send it. Silence or a refusal of the host is no error.
     pub(super) fn send(
         &self,
-        target: &Target,
+        destination: &Destination,
         has_several: bool,
         stamps: &mut StampClock,
     ) -> Result<SentPacket, NotSent> {
         let not_sent = |cause| NotSent {
-            target: *target,
+            destination: *destination,
             port: self.port,
             cause,
         };
-        let socket = connected_socket(target.at(self.port.number())).map_err(not_sent)?;
+        let socket = connected_socket(destination.at(self.port.number())).map_err(not_sent)?;
         // The source address of this packet as it leaves this machine.
         let own = socket.local_addr().map_err(not_sent)?.ip();
-        let source = self.source(own, target, has_several);
+        let source = self.source(own, destination, has_several);
         let stamp = stamps.next();
         let packet = self.channel.seal(&Request {
             stamp,
@@ -95,7 +95,7 @@ impl CheckedSpa {
         let at = Instant::now();
         socket.send(&datagram).map_err(not_sent)?;
         Ok(SentPacket {
-            target: *target,
+            destination: *destination,
             at,
             source,
             stamp,
@@ -106,11 +106,11 @@ impl CheckedSpa {
 
     /// Returns what a packet asks for, in words.
     pub(crate) fn packet_text(&self, sent: &SentPacket) -> String {
-        self.text_for(&sent.target, sent.source)
+        self.text_for(&sent.destination, sent.source)
     }
 
-    /// Returns what a packet to a target asks for, in words.
-    pub(crate) fn text_for(&self, target: &Target, source: Option<IpAddr>) -> String {
+    /// Returns what a packet to a destination asks for, in words.
+    pub(crate) fn text_for(&self, destination: &Destination, source: Option<IpAddr>) -> String {
         let time = self.seconds().map_or(String::new(), |seconds| {
             format!(" for {}", spell(Duration::from_secs(seconds.into())))
         });
@@ -121,7 +121,7 @@ impl CheckedSpa {
         format!(
             "packet to {} on {}: {} {}{time}, for {source}",
             self.port,
-            target,
+            destination,
             self.action_text(),
             self.door_text(),
         )

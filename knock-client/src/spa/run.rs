@@ -4,11 +4,11 @@ use super::answer::{Answered, ReceivedAnswer, Refusal, Unanswered};
 use super::packet::{SentPacket, StampClock};
 use super::settings::CheckedSpa;
 use crate::connect::{Attempted, ConnectError, Connected, FailedConnect, Knocked, connect_any};
+use crate::destination::Destination;
 use crate::failure::Failure;
 use crate::plan::KnockPlan;
 use crate::reply::ConnectTo;
 use crate::report::Reporter;
-use crate::target::Target;
 use knock_sequence::duration::spell;
 use std::io::Write;
 use std::net::{IpAddr, TcpStream};
@@ -25,7 +25,7 @@ enum RunEvent {
     /// The number of the packet, and what was received.
     Received(usize, ReceivedAnswer),
     /// The attempts to connect have ended.
-    Ended(Option<Result<(Target, TcpStream, Connected), ConnectError>>),
+    Ended(Option<Result<(Destination, TcpStream, Connected), ConnectError>>),
 }
 
 /// The answers so far.
@@ -34,7 +34,7 @@ struct Answers<'a> {
     /// For each packet, the address that it asks to open for.
     asked: Vec<Option<IpAddr>>,
     received: Vec<Option<ReceivedAnswer>>,
-    first: Target,
+    first: Destination,
     limit: Duration,
     /// Whether no connection follows.
     are_result: bool,
@@ -49,13 +49,13 @@ struct Answers<'a> {
 pub(crate) fn run(
     spa: &CheckedSpa,
     plan: &KnockPlan,
-    targets: &[Target],
+    destinations: &[Destination],
     report: &mut Reporter<impl Write>,
 ) -> Result<Option<TcpStream>, Failure> {
     let mut stamps = StampClock::default();
     let mut retry = 0;
     loop {
-        let sent = send(spa, plan, targets, &mut stamps, report)?;
+        let sent = send(spa, plan, destinations, &mut stamps, report)?;
         let error = match finish(spa, plan, sent, report) {
             Ok(stream) => return Ok(stream),
             Err(error) => error,
@@ -73,24 +73,24 @@ pub(crate) fn run(
 fn send(
     spa: &CheckedSpa,
     plan: &KnockPlan,
-    targets: &[Target],
+    destinations: &[Destination],
     stamps: &mut StampClock,
     report: &mut Reporter<impl Write>,
 ) -> Result<Vec<SentPacket>, Failure> {
-    let has_several = targets.len() > 1;
+    let has_several = destinations.len() > 1;
     let mut all = Vec::new();
     let mut failed = None;
-    for (number, target) in targets.iter().enumerate() {
+    for (number, destination) in destinations.iter().enumerate() {
         if number > 0 && !plan.delay.is_zero() {
             thread::sleep(plan.delay);
         }
-        match spa.send(target, has_several, stamps) {
+        match spa.send(destination, has_several, stamps) {
             Ok(sent) => {
                 report.packet(spa, &sent);
                 all.push(sent);
             }
             Err(error) if has_several => {
-                report.skipped(&error.target, &error);
+                report.skipped(&error.destination, &error);
                 failed = Some(error);
             }
             Err(error) => return Err(error.into()),
@@ -120,15 +120,15 @@ pub(crate) struct Opened {
 pub(crate) fn open(
     spa: &CheckedSpa,
     plan: &KnockPlan,
-    targets: &[Target],
+    destinations: &[Destination],
     stamps: &mut StampClock,
     are_result: bool,
     report: &mut Reporter<impl Write>,
 ) -> Result<Opened, Failure> {
-    let sent = send(spa, plan, targets, stamps, report)?;
+    let sent = send(spa, plan, destinations, stamps, report)?;
     let mut hosts: Vec<Knocked> = sent.iter().map(SentPacket::knocked).collect();
     let (mut time, mut port) = (None, None);
-    if let (true, Some(first)) = (spa.answer, sent.first().map(|sent| sent.target)) {
+    if let (true, Some(first)) = (spa.answer, sent.first().map(|sent| sent.destination)) {
         let answers = Answers {
             are_result,
             ..Answers::new(spa, &sent, first, spa.answer_timeout)
@@ -138,7 +138,10 @@ pub(crate) fn open(
             .answered()
             .filter(|(answered, _)| answered.is_open());
         let open: Vec<Answered> = open.map(|(answered, _)| answered).collect();
-        hosts.retain(|host| open.iter().any(|answered| answered.target == host.target));
+        hosts.retain(|host| {
+            open.iter()
+                .any(|answered| answered.destination == host.destination)
+        });
         let seconds = open.iter().map(|answered| answered.answer.seconds).min();
         time = seconds.map(|seconds| Duration::from_secs(seconds.into()));
         port = open.iter().find_map(|answered| answered.answer.port);
@@ -152,7 +155,7 @@ fn finish(
     sent: Vec<SentPacket>,
     report: &mut Reporter<impl Write>,
 ) -> Result<Option<TcpStream>, Failure> {
-    let Some(first) = sent.first().map(|sent| sent.target) else {
+    let Some(first) = sent.first().map(|sent| sent.destination) else {
         return Ok(None);
     };
     let knocked: Vec<Knocked> = sent.iter().map(SentPacket::knocked).collect();
@@ -176,9 +179,9 @@ fn finish(
                 return Ok(None);
             };
             report.has_waited();
-            let (target, stream, connected) =
+            let (destination, stream, connected) =
                 ended.map_err(|error| error.after(Attempted::Packet))?;
-            report.connected(&target, port, &connected);
+            report.connected(&destination, port, &connected);
             Ok(Some(stream))
         }
         (Some(ConnectTo::Port(port)), true) => connect(answers, port, knocked, sent, report),
@@ -191,8 +194,8 @@ fn finish(
             let Some(ended) = connect_any(&knocked, port, plan.timeout) else {
                 return Ok(None);
             };
-            let (target, stream, connected) = ended?;
-            report.connected(&target, port, &connected);
+            let (destination, stream, connected) = ended?;
+            report.connected(&destination, port, &connected);
             Ok(Some(stream))
         }
     }
@@ -241,13 +244,13 @@ fn wait_for_port(
             {
                 match answered.answer.port {
                     Some(port) => return Ok((place, port)),
-                    None => without_port = Some(answered.target),
+                    None => without_port = Some(answered.destination),
                 }
             }
         }
     }
     match without_port {
-        Some(target) => Err(Failure::NoPort { target }),
+        Some(destination) => Err(Failure::NoPort { destination }),
         None => Err(answers.failure(None)),
     }
 }
@@ -287,8 +290,8 @@ fn connect(
                 }
             }
             Ok(RunEvent::Ended(None)) | Err(RecvTimeoutError::Disconnected) => return Ok(None),
-            Ok(RunEvent::Ended(Some(Ok((target, stream, connected))))) => {
-                report.connected(&target, port, &connected);
+            Ok(RunEvent::Ended(Some(Ok((destination, stream, connected))))) => {
+                report.connected(&destination, port, &connected);
                 return Ok(Some(stream));
             }
             Ok(RunEvent::Ended(Some(Err(error)))) => {
@@ -310,14 +313,14 @@ fn connect(
 impl SentPacket {
     fn knocked(&self) -> Knocked {
         Knocked {
-            target: self.target,
+            destination: self.destination,
             last_knock: self.at,
         }
     }
 }
 
 impl<'a> Answers<'a> {
-    fn new(spa: &'a CheckedSpa, sent: &[SentPacket], first: Target, limit: Duration) -> Self {
+    fn new(spa: &'a CheckedSpa, sent: &[SentPacket], first: Destination, limit: Duration) -> Self {
         Self {
             spa,
             asked: sent.iter().map(|sent| sent.source).collect(),
@@ -390,7 +393,7 @@ impl<'a> Answers<'a> {
             matches!(received, Some(ReceivedAnswer::Nothing { is_closed: true }))
         };
         Failure::Unanswered(Unanswered {
-            target: self.first,
+            destination: self.first,
             port: self.spa.port,
             limit: self.limit,
             is_closed: self.received.iter().any(is_closed),

@@ -2,7 +2,7 @@
 
 use super::key_file::{self, KeyFileError};
 use super::words::{DoorName, GrantTime, HostPublicKey, PacketPort};
-use crate::target::Target;
+use crate::destination::Destination;
 use clap::Args;
 use knock_sequence::Invalid;
 use knock_sequence::spa::{Channel, DoorAction, PublicKey, WeakKey};
@@ -224,15 +224,22 @@ impl SpaSettings {
 }
 
 impl CheckedSpa {
-    /// Returns the address to open for, where packets to the target have this source; `None` for
+    /// Returns the address to open for, where packets to the destination have this source; `None` for
     /// the packet's source.
     ///
     /// A private IPv4 address is most likely translated on the way. With two families, a given
     /// address applies to its own family only.
-    pub(crate) fn source(&self, own: IpAddr, target: &Target, has_several: bool) -> Option<IpAddr> {
+    pub(crate) fn source(
+        &self,
+        own: IpAddr,
+        destination: &Destination,
+        has_several: bool,
+    ) -> Option<IpAddr> {
         match self.source {
             Some(given) if given.is_unspecified() => None,
-            Some(given) if !has_several || given.is_ipv4() == target.at(0).is_ipv4() => Some(given),
+            Some(given) if !has_several || given.is_ipv4() == destination.at(0).is_ipv4() => {
+                Some(given)
+            }
             Some(_) | None => Some(own.to_canonical()).filter(is_global),
         }
     }
@@ -342,10 +349,10 @@ mod tests {
             ("IPv6 link-local", "fe80::7", true),
             ("IPv4 in IPv6", "::ffff:10.0.0.1", false),
         ] {
-            let target = Target::from(SocketAddr::new(ip("192.0.2.1"), 0));
+            let destination = Destination::from(SocketAddr::new(ip("192.0.2.1"), 0));
             let expected = bound.then(|| ip(own));
             assert_eq!(
-                spa(None).source(ip(own), &target, false),
+                spa(None).source(ip(own), &destination, false),
                 expected,
                 "{name}"
             );
@@ -354,10 +361,10 @@ mod tests {
 
     #[test]
     fn a_given_address_takes_the_place_of_the_one_in_the_route() {
-        let v4 = Target::from(SocketAddr::new(ip("192.0.2.1"), 0));
-        let v6 = Target::from(SocketAddr::new(ip("2001:db8::1"), 0));
+        let v4 = Destination::from(SocketAddr::new(ip("192.0.2.1"), 0));
+        let v6 = Destination::from(SocketAddr::new(ip("2001:db8::1"), 0));
         let (own, given) = (ip("198.51.100.7"), ip("203.0.113.7"));
-        for (name, source, target, has_several, expected) in [
+        for (name, source, destination, has_several, expected) in [
             ("given", given, v4, false, Some(given)),
             ("of the other family", given, v6, false, Some(given)),
             ("of one of both families", given, v4, true, Some(given)),
@@ -365,7 +372,7 @@ mod tests {
             ("whichever", ip("::"), v4, false, None),
             ("whichever, in IPv4", ip("0.0.0.0"), v4, true, None),
         ] {
-            let found = spa(Some(source)).source(own, &target, has_several);
+            let found = spa(Some(source)).source(own, &destination, has_several);
             assert_eq!(found, expected, "{name}");
         }
     }

@@ -43,9 +43,9 @@ impl fmt::Display for Family {
 
 /// The address to knock on; an IPv6 link-local one keeps its scope.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Target(SocketAddr);
+pub struct Destination(SocketAddr);
 
-impl Target {
+impl Destination {
     /// Looks the name up; an address in text form needs no lookup.
     ///
     /// # Errors
@@ -72,11 +72,11 @@ impl Target {
         address
     }
 
-    /// Returns this machine's source address for packets to the target; nothing is sent.
+    /// Returns this machine's source address for packets to the destination; nothing is sent.
     ///
     /// # Errors
     ///
-    /// This machine has no route to the target.
+    /// This machine has no route to the destination.
     pub fn own_address(&self) -> io::Result<IpAddr> {
         // Any port but 0, which can't be connected to.
         let socket = connected_socket(self.at(9))?;
@@ -94,7 +94,7 @@ impl Target {
     }
 }
 
-impl From<SocketAddr> for Target {
+impl From<SocketAddr> for Destination {
     /// The port of the address does not matter.
     fn from(mut address: SocketAddr) -> Self {
         address.set_port(0);
@@ -102,7 +102,7 @@ impl From<SocketAddr> for Target {
     }
 }
 
-impl fmt::Display for Target {
+impl fmt::Display for Destination {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.0 {
             SocketAddr::V6(v6) if v6.scope_id() != 0 => write!(f, "{}%{}", v6.ip(), v6.scope_id()),
@@ -126,14 +126,14 @@ pub(crate) fn connected_socket(address: SocketAddr) -> io::Result<UdpSocket> {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Resolved {
     /// The address to knock on: the first one, in the system's order of preference.
-    pub first: Target,
+    pub first: Destination,
     /// The other addresses of the families that were asked for.
-    pub others: Vec<Target>,
+    pub others: Vec<Destination>,
 }
 
 impl Resolved {
     /// The first address of each family.
-    fn one_of_each(self) -> Vec<Target> {
+    fn one_of_each(self) -> Vec<Destination> {
         let Self { first, others } = self;
         let mut others = others.into_iter();
         let other = others.find(|other| other.family() != first.family());
@@ -141,21 +141,25 @@ impl Resolved {
     }
 }
 
-fn lookup(host: &str) -> Result<Vec<Target>, ResolveError> {
+fn lookup(host: &str) -> Result<Vec<Destination>, ResolveError> {
     let found = (host, 0)
         .to_socket_addrs()
         .map_err(|cause| ResolveError::Unknown {
             host: host.to_owned(),
             cause,
         })?;
-    Ok(found.map(Target).collect())
+    Ok(found.map(Destination).collect())
 }
 
-fn choose(host: &str, family: Option<Family>, found: &[Target]) -> Result<Resolved, ResolveError> {
+fn choose(
+    host: &str,
+    family: Option<Family>,
+    found: &[Destination],
+) -> Result<Resolved, ResolveError> {
     let mut wanted = found
         .iter()
         .copied()
-        .filter(|target| family.is_none_or(|f| f == target.family()));
+        .filter(|destination| family.is_none_or(|f| f == destination.family()));
     match (wanted.next(), family) {
         (Some(first), _) => Ok(Resolved {
             first,
@@ -198,15 +202,15 @@ pub enum ResolveError {
         /// The wanted family.
         family: Family,
         /// The addresses that it has.
-        found: Vec<Target>,
+        found: Vec<Destination>,
     },
 }
 
-/// Joins the targets with commas.
-pub(crate) fn list(targets: &[Target]) -> String {
-    targets
+/// Joins the destinations with commas.
+pub(crate) fn list(destinations: &[Destination]) -> String {
+    destinations
         .iter()
-        .map(Target::to_string)
+        .map(Destination::to_string)
         .collect::<Vec<_>>()
         .join(", ")
 }
@@ -265,8 +269,8 @@ mod tests {
     use super::*;
     use std::net::SocketAddrV6;
 
-    fn target(address: &str) -> Target {
-        Target::from(SocketAddr::new(address.parse().expect("an address"), 9))
+    fn destination(address: &str) -> Destination {
+        Destination::from(SocketAddr::new(address.parse().expect("an address"), 9))
     }
 
     struct Row {
@@ -335,11 +339,14 @@ mod tests {
             chosen,
         } in rows
         {
-            let targets = |addresses: &[&str]| -> Vec<Target> {
-                addresses.iter().map(|address| target(address)).collect()
+            let destinations = |addresses: &[&str]| -> Vec<Destination> {
+                addresses
+                    .iter()
+                    .map(|address| destination(address))
+                    .collect()
             };
-            let expected = chosen.map(targets).map_err(str::to_owned);
-            let got = choose("h", family, &targets(found))
+            let expected = chosen.map(destinations).map_err(str::to_owned);
+            let got = choose("h", family, &destinations(found))
                 .map(|Resolved { first, others }| [vec![first], others].concat())
                 .map_err(|e| e.to_string());
             assert_eq!(got, expected, "{name}");
@@ -357,22 +364,25 @@ mod tests {
             (&["192.0.2.1", "192.0.2.2"], &["192.0.2.1"]),
         ];
         for (found, each) in rows {
-            let targets = |addresses: &[&str]| -> Vec<Target> {
-                addresses.iter().map(|address| target(address)).collect()
+            let destinations = |addresses: &[&str]| -> Vec<Destination> {
+                addresses
+                    .iter()
+                    .map(|address| destination(address))
+                    .collect()
             };
-            let resolved = choose("h", None, &targets(found)).expect("addresses");
-            assert_eq!(resolved.one_of_each(), targets(each), "{found:?}");
+            let resolved = choose("h", None, &destinations(found)).expect("addresses");
+            assert_eq!(resolved.one_of_each(), destinations(each), "{found:?}");
         }
     }
 
     #[test]
     fn literal_addresses_need_no_lookup() {
         for address in ["127.0.0.1", "::1", "2001:db8::7"] {
-            let resolved = Target::resolve(address, None).expect(address);
+            let resolved = Destination::resolve(address, None).expect(address);
             assert_eq!(
                 resolved,
                 Resolved {
-                    first: target(address),
+                    first: destination(address),
                     others: vec![]
                 },
                 "{address}"
@@ -384,7 +394,7 @@ mod tests {
     #[test]
     fn a_scope_is_kept_and_shown() {
         let ip = Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 1);
-        let scoped = Target::from(SocketAddr::V6(SocketAddrV6::new(ip, 9, 0, 3)));
+        let scoped = Destination::from(SocketAddr::V6(SocketAddrV6::new(ip, 9, 0, 3)));
         assert_eq!(scoped.to_string(), "fe80::1%3");
         assert_eq!(
             scoped.at(7000),
