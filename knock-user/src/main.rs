@@ -21,6 +21,7 @@ use knock_user::{
     cli::{Cli, Command},
     console::{
         Console, LinePrefix, Style,
+        journal::Journal,
         log_files::LogFiles,
         stdout::{Output, Unread},
         watch::Watchers,
@@ -187,6 +188,10 @@ fn run(options: &Run, stderr: Stderr) -> Result<()> {
                 let console = Console::new(out, style, doors, clock::booted_at());
                 let console = console.with_watchers(watchers);
                 let console = console.with_colors(options.color.is_on());
+                let console = match service_manager::is_journal(io::stdout()) {
+                    true => console.with_journal(Journal::new()),
+                    false => console,
+                };
                 match options.log_format {
                     LogFormat::Knockd => console.in_knockds_words(),
                     LogFormat::Text | LogFormat::Json => console,

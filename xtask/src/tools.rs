@@ -88,7 +88,7 @@ const fn tool(program: &'static str, package: &'static str, verbs: &'static [Ver
 
 /// The table. QEMU is not in it, because `vm/qemu.rs` finds it. Programs that every Debian system has (dpkg, coreutils,
 /// a shell) are listed if a system without dpkg may lack them.
-const TOOLS: [Tool; 52] = {
+const TOOLS: [Tool; 53] = {
     use Verb::{
         Bench, Demo, Dist, Elsewhere, Flood, Fresh, Fuzz, Machine, Packages, Pictures, Test, Vm,
     };
@@ -123,6 +123,7 @@ const TOOLS: [Tool; 52] = {
         tool("ssh-keygen", "openssh-client", &[Test, Machine]),
         tool("sshd", "openssh-server", &[Test]),
         tool("systemd-analyze", "systemd", &[Test]),
+        tool("journalctl", "systemd", &[Test]),
         tool("fwknopd", "fwknop-server", &[Bench]),
         tool("fwknop", "fwknop-client", &[Bench, Test]),
         tool("xdp-filter", "xdp-tools", &[Bench]),

@@ -31,6 +31,7 @@ pub mod color;
 pub mod event_lines;
 mod frames;
 mod grant_lines;
+pub mod journal;
 mod knockd;
 mod labels;
 pub mod lifecycle_lines;
@@ -43,6 +44,7 @@ mod repeats;
 pub mod stdout;
 pub mod watch;
 
+use self::journal::{Journal, JournalFields};
 pub use self::labels::{AttachMode, DoorText, NamedInterface};
 use self::line::ConsoleLine;
 pub use crate::model::log_format::LogFormat;
@@ -108,6 +110,8 @@ pub struct Console<W> {
     last: VecDeque<String>,
     /// Whether the writer's lines of text have colours.
     has_colors: bool,
+    /// Receives the lines of text in place of the writer.
+    journal: Option<Journal>,
 }
 
 impl<W: Write> Console<W> {
@@ -128,6 +132,7 @@ impl<W: Write> Console<W> {
             speaks_knockd: false,
             last: VecDeque::with_capacity(LAST),
             has_colors: false,
+            journal: None,
         }
     }
 
@@ -162,6 +167,15 @@ impl<W: Write> Console<W> {
     #[must_use]
     pub fn with_colors(self, has_colors: bool) -> Self {
         Self { has_colors, ..self }
+    }
+
+    /// Returns the console that sends its lines of text to the journal, with fields, in place of the writer.
+    #[must_use]
+    pub fn with_journal(self, journal: Journal) -> Self {
+        Self {
+            journal: Some(journal),
+            ..self
+        }
     }
 
     /// Replaces the doors after a reload.
@@ -202,7 +216,8 @@ impl<W: Write> Console<W> {
     /// Writes an event.
     fn report(&mut self, at_ns: u64, line: &ConsoleLine, record: Record<'_>) {
         self.translate(at_ns, line.what, &record);
-        self.write_columns(at_ns, line);
+        let fields = self.fields(line.what, &record);
+        self.write_columns(at_ns, line, fields);
         self.report_object(at_ns, line.what, record);
     }
 
@@ -216,7 +231,8 @@ impl<W: Write> Console<W> {
             let times = count(repeated.times, "more time");
             let mut line = repeated.line;
             line.why = format!("{}, {times} in {}", line.why, spell_short(repeated.within));
-            self.write_columns(repeated.last_ns, &line);
+            let fields = journal::fields_of_line(&line, self.style.dry_run);
+            self.write_columns(repeated.last_ns, &line, fields);
         }
     }
 
@@ -251,10 +267,18 @@ impl<W: Write> Console<W> {
         self.report(at_ns, &line, record);
     }
 
-    fn write_columns(&mut self, at_ns: u64, line: &ConsoleLine) {
+    /// Returns the fields of an event, if the journal wants them.
+    fn fields(&self, what: EventKind, record: &Record<'_>) -> JournalFields {
+        match &self.journal {
+            Some(_) => journal::fields_of_event(what, record, self.style.dry_run),
+            None => JournalFields::new(),
+        }
+    }
+
+    fn write_columns(&mut self, at_ns: u64, line: &ConsoleLine, fields: JournalFields) {
         if self.wants_text() {
             let columns = self.columns(line);
-            self.write_text(at_ns, columns.trim_end(), LinePrefix::Time);
+            self.write_text(at_ns, columns.trim_end(), LinePrefix::Time, fields);
         }
     }
 
@@ -262,12 +286,13 @@ impl<W: Write> Console<W> {
     fn say(&mut self, at_ns: u64, what: EventKind, text: &str, record: Record<'_>) {
         self.translate(at_ns, what, &record);
         // At a terminal the time is evident.
-        self.write_text(at_ns, text, LinePrefix::None);
+        let fields = self.fields(what, &record);
+        self.write_text(at_ns, text, LinePrefix::None, fields);
         self.report_object(at_ns, what, record);
     }
 
     /// Writes a line of text; `brief` is the line without the date.
-    fn write_text(&mut self, at_ns: u64, text: &str, brief: LinePrefix) {
+    fn write_text(&mut self, at_ns: u64, text: &str, brief: LinePrefix, fields: JournalFields) {
         for (form, stamp) in [
             (watch::Form::Text, brief),
             (watch::Form::Dated, LinePrefix::Date),
@@ -277,7 +302,12 @@ impl<W: Write> Console<W> {
                 self.watchers.send(form, &line);
             }
         }
-        if self.form() == ConsoleForm::Text {
+        if self.form() != ConsoleForm::Text {
+            return;
+        }
+        if let Some(journal) = &mut self.journal {
+            journal.add(text, fields);
+        } else {
             let stamp = match self.style.stamp {
                 LinePrefix::Time => brief,
                 LinePrefix::None | LinePrefix::Date => self.style.stamp,
