@@ -10,7 +10,10 @@ use syn::{
     visit::{self, Visit},
 };
 
-use super::{Exports, Module, Names, defining, is_for_tests};
+use super::{
+    Exports, Module, defining,
+    names::{Names, is_for_tests},
+};
 
 /// The path of a type in its crate.
 type TypePath = Module;
