@@ -12,17 +12,15 @@ use std::sync::mpsc::Sender;
 #[cfg(any(target_os = "linux", target_os = "android"))]
 pub(super) fn watch(events: Sender<Event>) {
     use nix::errno::Errno;
-    use nix::libc;
     use nix::sys::socket::{
         AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, bind, recv, socket,
     };
     use std::os::fd::AsRawFd as _;
     use std::thread;
 
-    let groups = libc::RTMGRP_IPV4_IFADDR
-        | libc::RTMGRP_IPV6_IFADDR
-        | libc::RTMGRP_IPV4_ROUTE
-        | libc::RTMGRP_IPV6_ROUTE;
+    // `RTMGRP_IPV4_IFADDR`, `RTMGRP_IPV4_ROUTE`, `RTMGRP_IPV6_IFADDR` and `RTMGRP_IPV6_ROUTE` of linux/rtnetlink.h,
+    // which libc has on Linux but not on Android.
+    const GROUPS: u32 = 0x10 | 0x40 | 0x100 | 0x400;
     let opened = socket(
         AddressFamily::Netlink,
         SockType::Raw,
@@ -30,10 +28,7 @@ pub(super) fn watch(events: Sender<Event>) {
         SockProtocol::NetlinkRoute,
     )
     .and_then(|socket| {
-        bind(
-            socket.as_raw_fd(),
-            &NetlinkAddr::new(0, groups.unsigned_abs()),
-        )?;
+        bind(socket.as_raw_fd(), &NetlinkAddr::new(0, GROUPS))?;
         Ok(socket)
     });
     // Without the reports the loop looks by itself.
