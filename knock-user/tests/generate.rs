@@ -238,6 +238,63 @@ struct Cli {
     options: GenerateOptions,
 }
 
+/// The profile is what `knock-client` reads, and the whole stays a configuration.
+#[test]
+fn the_clients_profile_is_printed_beside_the_door() {
+    let key = "knock1:D6poSU7Yi2e5bNRqLV3uic6XTna3AY4_IqHEz3xXDyA";
+    for (name, words, opens, goal) in [
+        (
+            "knocks",
+            String::new(),
+            "knock = [\"",
+            "\nthen_connect = 22\n",
+        ),
+        (
+            "no TCP port",
+            "--open udp/53".to_owned(),
+            "knock = [\"",
+            "\"]\n",
+        ),
+        (
+            "one-time",
+            "--one-time 2 --export dir/once".to_owned(),
+            "one_time = \"once\"",
+            "\nthen_connect = 22\n",
+        ),
+        (
+            "a user",
+            format!("--user alice --key {key}"),
+            "spa = \"KEY\"\ndoor = \"ssh\"",
+            "\nthen_connect = 22\n",
+        ),
+    ] {
+        let without = generated(&words, 1).unwrap().door;
+        let door = generated(&format!("{words} --client example.org"), 1)
+            .unwrap()
+            .door;
+        let profile = door
+            .strip_prefix(&without)
+            .unwrap_or_else(|| panic!("{name}: {door}"));
+        config::parse(&door, "door").unwrap();
+        let uncommented: Vec<_> = profile
+            .lines()
+            .filter_map(|line| line.strip_prefix("# "))
+            .collect();
+        let (place, toml) = uncommented.join("\n").split_once("[profile").map_or_else(
+            || panic!("{name}: {profile}"),
+            |(place, toml)| (place.to_owned(), format!("[profile{toml}\n")),
+        );
+        assert!(
+            place.starts_with("For the client, in ~/.config/knock/config.toml"),
+            "{name}: {place}"
+        );
+        let head = format!("[profile.ssh]\nhost = \"example.org\"\n{opens}");
+        assert!(toml.starts_with(&head), "{name}: {toml}");
+        assert!(toml.ends_with(goal), "{name}: {toml}");
+        toml.parse::<toml::Table>().unwrap();
+    }
+}
+
 fn options(words: &str) -> GenerateOptions {
     Cli::parse_from(["generate"].into_iter().chain(words.split_whitespace())).options
 }

@@ -64,6 +64,9 @@ pub struct GenerateOptions {
     /// Write the sequences to this new file, for `knock-client --file` or `--one-time`
     #[arg(long, value_name = "FILE", conflicts_with = "user", help_heading = SEQUENCE)]
     pub export: Option<PathBuf>,
+    /// Print the profile of knock-client, too, for a client that knows this host by this name or address
+    #[arg(long, value_name = "HOST", value_parser = client_host, help_heading = DOOR)]
+    pub client: Option<String>,
 }
 
 /// What is printed in front of a sequence.
@@ -148,7 +151,8 @@ pub fn generate(
             door: comment(RECOMMENDATION)
                 + &space
                 + &seen
-                + &door(options, "knock", &list(&knocks)),
+                + &door(options, "knock", &list(&knocks))
+                + &client(options, &format!("knock = {}", list(&knocks))),
             export: export.as_ref().map(|_| sequence_file(&knocks)),
         });
     };
@@ -167,6 +171,12 @@ pub fn generate(
         Some(_) => std::path::absolute(file).unwrap_or_else(|_| file.to_owned()),
         None => file.to_owned(),
     };
+    // The client has a copy of the file beside its profiles.
+    let copy = file.file_name().unwrap_or(file.as_os_str());
+    let client = client(
+        options,
+        &format!("one_time = {}", string(&copy.to_string_lossy())),
+    );
     let door = door(options, "one_time", &string(&file.display().to_string()));
     let space = space(options, &urn, *knocks.start()) + " " + &seen(&sample);
     let head = comment(&format!(
@@ -175,11 +185,11 @@ pub fn generate(
     ));
     Ok(match export {
         Some(_) => GeneratedDoor {
-            door: comment(&space) + &door,
+            door: comment(&space) + &door + &client,
             export: Some(head + &lines),
         },
         None => GeneratedDoor {
-            door: head + &commented(&door) + &lines,
+            door: head + &commented(&door) + &client + &lines,
             export: None,
         },
     })
@@ -192,6 +202,33 @@ fn door(options: &GenerateOptions, key: &str, value: &str) -> String {
         string(name),
         list(open)
     )
+}
+
+/// Writes the profile of the client as comments, if one is asked for; `opens` are its lines about what opens the door.
+fn client(options: &GenerateOptions, opens: &str) -> String {
+    let GenerateOptions {
+        name, open, client, ..
+    } = options;
+    let Some(host) = client else {
+        return String::new();
+    };
+    let tcp = open.iter().find(|ports| ports.protocol == Protocol::Tcp);
+    let goal = tcp.map_or(String::new(), |ports| {
+        format!("\nthen_connect = {}", ports.first)
+    });
+    let is_bare = |c: char| c.is_ascii_alphanumeric() || "_-".contains(c);
+    let key = match name.chars().all(is_bare) {
+        true => name.clone(),
+        false => string(name),
+    };
+    let place = match options.user {
+        Some(_) => {
+            "For the client, in ~/.config/knock/config.toml, with the public key of this host in place of KEY:"
+        }
+        None => "For the client, in ~/.config/knock/config.toml:",
+    };
+    let profile = format!("[profile.{key}]\nhost = {}\n{opens}{goal}", string(host));
+    format!("\n{}{}", comment(place), commented(&profile))
 }
 
 /// Writes a door that a user opens.
@@ -213,7 +250,8 @@ fn of_user(options: &GenerateOptions, user: &str) -> Result<GeneratedDoor, Unsui
         door: comment(
             "`knock-user keygen` makes the key of this host, and prints the public key, with \
              which clients open the door: knock-client HOST --spa KEY",
-        ) + &table,
+        ) + &table
+            + &client(options, &format!("spa = \"KEY\"\ndoor = {}", string(name))),
         export: None,
     })
 }
@@ -292,6 +330,14 @@ fn knocks(text: &str) -> Result<RangeInclusive<usize>, String> {
         return Err(format!("runs backwards: write {last}..{first}"));
     }
     Ok(first..=last)
+}
+
+fn client_host(text: &str) -> Result<String, String> {
+    let is_wrong = |c: char| c.is_whitespace() || c.is_control() || c == '/';
+    match text.is_empty() || text.contains(is_wrong) {
+        true => Err("write a name such as example.org, or an address".to_owned()),
+        false => Ok(text.to_owned()),
+    }
 }
 
 fn one_time(text: &str) -> Result<usize, String> {
