@@ -217,7 +217,7 @@ fn every_field_of_an_answer_is_on_the_page() {
     grants.extend(fields::<list::ListedGrant>());
     let mut accounts = fields::<users::Answer>();
     accounts.extend(fields::<users::ListedUser>());
-    accounts.extend(fields::<users::UserKey>());
+    accounts.extend(fields::<users::ListedKey>());
     accounts.extend(fields::<users::FwknopFile>());
     verdicts.extend(fields::<Explanation>());
     let mut scraped = fields::<metrics::Answer>();

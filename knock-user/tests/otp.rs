@@ -16,7 +16,7 @@ use knock_user::{
     model::settings::{Dynamic, Sequences},
     sequences::{
         clock_skew::{SkewDetector, SkewedKnock},
-        time_based::{Clocks, TimeBased},
+        time_based::{Clocks, TimeBasedDoor},
     },
 };
 use nix::{sys::stat::Mode, unistd::mkfifo};
@@ -254,10 +254,10 @@ fn sequences_change_without_running_out_of_numbers() {
             text += &door(&otp).replace("\"ssh\"", &format!("\"door{number}\""));
         }
         let checked = config::parse(&text, "seq.toml").unwrap();
-        let timed: Vec<(usize, TimeBased)> = (checked.settings.doors.iter().enumerate())
+        let timed: Vec<(usize, TimeBasedDoor)> = (checked.settings.doors.iter().enumerate())
             .filter_map(|(place, door)| match &door.dynamic {
                 Some(Dynamic::Otp(otp)) => {
-                    Some((place, TimeBased::new(otp, door.sequence_timeout)))
+                    Some((place, TimeBasedDoor::new(otp, door.sequence_timeout)))
                 }
                 _ => None,
             })
@@ -324,14 +324,14 @@ fn check(config: &Path, variable: Option<&str>) -> (bool, String) {
 }
 
 /// A door with periods of 10 s, on which knocking may take 25 s.
-fn timed(skew: u16) -> TimeBased {
+fn timed(skew: u16) -> TimeBasedDoor {
     let otp = format!("secret = \"when\", period = \"10s\", skew = {skew}");
     let checked = config::parse(&door(&otp), "seq.toml").unwrap();
     let door = &checked.settings.doors[0];
     let Some(Dynamic::Otp(otp)) = &door.dynamic else {
         panic!("{door:?}");
     };
-    TimeBased::new(otp, door.sequence_timeout)
+    TimeBasedDoor::new(otp, door.sequence_timeout)
 }
 
 fn at(ms: u64) -> Clocks {

@@ -192,11 +192,11 @@ struct StatusAnswer {
 
 #[derive(Deserialize)]
 struct InstanceStatus {
-    interfaces: Vec<NamedInterface>,
+    interfaces: Vec<InterfaceName>,
 }
 
 #[derive(Deserialize)]
-struct NamedInterface {
+struct InterfaceName {
     name: String,
 }
 

@@ -41,7 +41,7 @@ pub struct ListedUser {
     /// The doors that it may open.
     pub doors: Vec<String>,
     /// Its keys.
-    pub keys: Vec<UserKey>,
+    pub keys: Vec<ListedKey>,
     /// Its keys of fwknop, if it has some.
     pub fwknop: Option<FwknopFile>,
 }
@@ -59,7 +59,7 @@ pub struct FwknopFile {
 
 /// A key of a user.
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
-pub struct UserKey {
+pub struct ListedKey {
     /// The public key.
     pub key: String,
     /// Its note; empty if it has none.
@@ -162,7 +162,7 @@ pub fn answer(settings: &Settings, used: &BTreeMap<SpaKeyId, u64>, unix_ms: u64)
             let is_ahead = |stamp: u64| stamp > latest_ns;
             // The clock of a client may be ahead, but no use is.
             let used_ns = |stamp: u64| stamp.min(unix_ms.saturating_mul(NANOS_PER_MILLI));
-            UserKey {
+            ListedKey {
                 key: key.key.to_string(),
                 note: key.note.clone(),
                 until: until.and_then(|until| rfc3339(until.unix_ns())),

@@ -43,7 +43,7 @@ impl Clocks {
 
 /// The time-based sequences of a door.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub struct TimeBased {
+pub struct TimeBasedDoor {
     otp: Otp,
     period_ms: u64,
     sequence_timeout_ms: u64,
@@ -52,7 +52,7 @@ pub struct TimeBased {
     is_withdrawn: bool,
 }
 
-impl TimeBased {
+impl TimeBasedDoor {
     /// Creates the sequences of a door with this time limit for a whole sequence.
     pub fn new(otp: &Otp, sequence_timeout: Duration) -> Self {
         Self {

@@ -11,7 +11,7 @@ use crate::{
     sequences::{
         one_time::{Current, OneTimeFile, Standing},
         replay_cache::Floor,
-        time_based::{Clocks, TimeBased},
+        time_based::{Clocks, TimeBasedDoor},
     },
 };
 
@@ -27,7 +27,7 @@ pub struct SequenceSources(pub(super) BTreeMap<usize, SequenceSource>);
 #[derive(Debug)]
 pub(super) enum SequenceSource {
     OneTime(OneTimeFile),
-    Otp(TimeBased),
+    Otp(TimeBasedDoor),
 }
 
 impl SequenceSources {
@@ -162,7 +162,9 @@ impl SequenceSource {
                 let file = OneTimeFile::open(&one_time.file, one_time.lookahead, refuses);
                 Self::OneTime(file)
             }
-            Dynamic::Otp(otp) => Self::Otp(TimeBased::new(otp, door.sequence_timeout).after(floor)),
+            Dynamic::Otp(otp) => {
+                Self::Otp(TimeBasedDoor::new(otp, door.sequence_timeout).after(floor))
+            }
         }
     }
 
