@@ -21,7 +21,7 @@ const TRIES: usize = 4;
 /// was used before.
 ///
 /// Returns [`Reason::Opened`], [`Reason::Refreshed`], [`Reason::Closed`], [`Reason::GrantsFull`],
-/// [`Reason::TooLate`] or [`Reason::SequenceReused`], and reports it.
+/// [`Reason::TooLate`], [`Reason::SourceNotAllowed`] or [`Reason::SequenceReused`], and reports it.
 #[inline(always)]
 pub fn use_door<E: Subprograms>(env: &E, info: &PacketInfo, completed: Completed) -> Reason {
     let Some(door) = env.door(completed.entry.into()) else {
@@ -33,6 +33,8 @@ pub fn use_door<E: Subprograms>(env: &E, info: &PacketInfo, completed: Completed
     let reason =
         if completed.elapsed > door.sequence_timeout_ticks || !has_begun_in_time(door, begun) {
             Reason::TooLate
+        } else if is_elsewhere(env, info, door, false) {
+            Reason::SourceNotAllowed
         } else if !spend(env, door, now) {
             Reason::SequenceReused
         } else {
@@ -105,6 +107,19 @@ pub(crate) fn may_reply<E: Subprograms>(env: &E, info: &PacketInfo) -> bool {
             info.source_port >= FIRST_CLIENT_PORT
         }
     }
+}
+
+/// Whether a door is limited to prefixes that do not have the source of a packet.
+#[inline(always)]
+pub(crate) fn is_elsewhere<E: Subprograms>(
+    env: &E,
+    info: &PacketInfo,
+    door: &DoorEntry,
+    is_spa: bool,
+) -> bool {
+    env.features().has(Features::FROM)
+        && door.is_limited != 0
+        && !env.admits_source(info, door.number, is_spa)
 }
 
 /// Whether an attempt began before its sequence expired.

@@ -3,10 +3,11 @@
 use crate::{
     Address, Stat,
     answer::Answer,
+    blocked::Blocked,
     event::Event,
     fwknop,
     layout::{
-        Config, DoorEntry, EdgeKey, Features, FlowKey, GrantKey, Node, OtpEntry, PortRule,
+        Config, DoorEntry, EdgeKey, Features, FlowKey, FromKey, GrantKey, Node, OtpEntry, PortRule,
         ProgressKey, UsedKey, WAYS,
     },
     reason::Reporting,
@@ -84,6 +85,19 @@ pub trait Env: Sized {
 
     /// Whether the allow list has a source.
     fn is_trusted(&self, source: Address) -> bool;
+
+    /// Whether a command may have blocked a source. The kernel side finds this in a word that it reads for each packet
+    /// anyway.
+    fn has_blocks(&self) -> bool;
+
+    /// The block of the longest prefix of a source that a command has blocked; it may have expired.
+    fn blocked(&self, source: Address) -> Option<Blocked>;
+
+    /// Whether the configuration blocks a source.
+    fn is_in_block_list(&self, source: Address) -> bool;
+
+    /// Whether a door that is limited to some prefixes can be used from a source.
+    fn is_from(&self, key: &FromKey) -> bool;
 
     /// The word in a slot of the presence filter.
     fn presence(&self, slot: u32) -> Option<Self::Word>;

@@ -42,6 +42,10 @@ impl Features {
     pub const FWKNOP: Self = Self(1 << 14);
     /// Some doors give grants to prefixes instead of single addresses.
     pub const GRANT_PREFIX: Self = Self(1 << 15);
+    /// The configuration blocks sources. Those that a command blocks need no feature; see [`crate::Env::has_blocks`].
+    pub const BLOCK: Self = Self(1 << 16);
+    /// Some doors can be used from some prefixes only.
+    pub const FROM: Self = Self(1 << 17);
 
     /// Whether all of `features` are used.
     #[inline(always)]

@@ -1,11 +1,12 @@
 //! Judges a frame. The protocol:
 //!
-//! 1. A frame that cannot be read as far as its ports passes if it is no IP, TCP or UDP; else it is dropped.
-//! 2. A packet to an unused port passes; in strict mode a new connection to it ends its source's attempt.
-//! 3. A packet to a protected port passes if its source has a grant or a flow, or is trusted.
-//! 4. A knock advances, restarts or ends its source's attempt, and is dropped.
-//! 5. The last knock of a sequence gives or ends the door's grants. A decoy ends the attempt.
-//! 6. A packet of single packet authorization does the same as a whole sequence, and is dropped.
+//! 1. A frame of a blocked source is dropped, unless the source is trusted.
+//! 2. A frame that cannot be read as far as its ports passes if it is no IP, TCP or UDP; else it is dropped.
+//! 3. A packet to an unused port passes; in strict mode a new connection to it ends its source's attempt.
+//! 4. A packet to a protected port passes if its source has a grant or a flow, or is trusted.
+//! 5. A knock advances, restarts or ends its source's attempt, and is dropped.
+//! 6. The last knock of a sequence gives or ends the door's grants. A decoy ends the attempt.
+//! 7. A packet of single packet authorization does the same as a whole sequence, and is dropped.
 
 use crate::{
     FrameSubprograms, Reason, Subprograms, access, emit,
@@ -90,6 +91,10 @@ pub fn judge<B: FrameSubprograms + ?Sized, E: Subprograms>(bytes: &B, env: &E) -
 pub fn decide<B: FrameSubprograms + ?Sized, E: Subprograms>(bytes: &B, env: &E) -> Judgement {
     if is_trial_expired(env) {
         return Reason::TrialExpired.into();
+    }
+    if (env.has_blocks() || env.features().has(Features::BLOCK)) && bytes.is_blocked(env) {
+        bytes.report_blocked(env);
+        return Reason::Blocked.into();
     }
     judge_segment(bytes, env).unwrap_or_else(|reason| {
         if reason.reporting() != Reporting::Never {

@@ -20,6 +20,8 @@ pub const VERSION: u32 = 6;
 pub const MAPS: &[&str] = &[
     "ALLOW",
     "ANSWER",
+    "BLOCK",
+    "BLOCKED",
     "CLAIMS",
     "CLOCK",
     "CONFIG",
@@ -31,6 +33,7 @@ pub const MAPS: &[&str] = &[
     "FIRST_KNOCKS",
     "FLOWS",
     "FRAMES_SEEN",
+    "FROM",
     "FWKNOP_KEYS",
     "FWKNOP_SCRATCH",
     "LOCKOUTS",
@@ -75,6 +78,12 @@ pub const FIRST_NODES_MAX: u32 = 0xffff;
 pub const TARGETS_MAX: u32 = 1024;
 /// Prefixes of the allow list.
 pub const TRUST_MAX: u32 = 4096;
+/// Prefixes that a configuration blocks (grows when needed).
+pub const BLOCK_MAX: u32 = 65_536;
+/// Prefixes that commands block (grows when needed).
+pub const BLOCKED_MAX: u32 = 65_536;
+/// Prefixes from which doors can be used, of all doors together (grows when needed).
+pub const FROM_MAX: u32 = 65_536;
 
 /// Sources past their first knock (LRU): 20-byte keys, about 6.3 MB.
 pub const PROGRESS_MAX: u32 = 65_536;
@@ -243,8 +252,8 @@ pub struct DoorEntry {
     pub replay_domain: u32,
     /// The prefixes that its grants cover.
     pub grant_prefix: GrantPrefix,
-    /// Explicit padding.
-    pub padding2: u16,
+    /// 1 if it can be used only from the prefixes that `FROM` has for it.
+    pub is_limited: u16,
     /// The port that the reply names, if the door replies.
     pub reply: PortDigits,
     /// Explicit padding.
@@ -276,6 +285,21 @@ impl OtpEntry {
             _ => Protocol::Udp,
         }
     }
+}
+
+/// The key of a prefix from which a door can be used: a number that has to be equal, and an address.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq, Pod, Zeroable)]
+pub struct FromKey {
+    /// The number of the door.
+    pub door: u32,
+    /// An address, or the first of a prefix.
+    pub source: Address,
+}
+
+impl FromKey {
+    /// The bits of a key in front of the address.
+    pub const DOOR_BITS: u32 = 32;
 }
 
 /// The key of a source's progress past its first knock.

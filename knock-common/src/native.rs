@@ -1,13 +1,13 @@
 //! The subprograms as ordinary functions, for everything but the kernel side.
 
 use crate::{
-    Bytes as _, Env, FrameSubprograms, Reason, Subprograms, access, claim,
+    Bytes as _, Env, FrameSubprograms, Reason, Subprograms, access, block, claim,
     connection::{Connection, HandshakeStep},
     cookie,
     decision::Decision,
     door, emit,
     event::EventHead,
-    first,
+    first, from,
     fwknop::{self, native::NativeSteps},
     grant::{Completed, Grant, GrantChange},
     grant_prefix::GrantPrefix,
@@ -106,6 +106,10 @@ impl<E: NativeEnv> Subprograms for E {
         door::change_grants(self, info, entry, change)
     }
 
+    fn admits_source(&self, info: &PacketInfo, door: u16, is_spa: bool) -> bool {
+        from::admits(self, info, door, is_spa)
+    }
+
     fn use_door(&self, info: &PacketInfo, completed: Completed) -> Reason {
         door::use_door(self, info, completed)
     }
@@ -189,6 +193,14 @@ impl<E: NativeEnv> Subprograms for E {
 
 impl FrameSubprograms for [u8] {
     fn note_other(&self) {}
+
+    fn is_blocked<E: Subprograms>(&self, env: &E) -> bool {
+        block::is_blocked(self, env)
+    }
+
+    fn report_blocked<E: Subprograms>(&self, env: &E) {
+        block::report(self, env);
+    }
 
     fn classify<E: Subprograms>(&self, env: &E) -> HandshakeStep {
         handshake::classify(self, env)

@@ -235,6 +235,84 @@ pub fn network<B: Bytes + ?Sized>(bytes: &B) -> Option<(usize, bool)> {
     }
 }
 
+/// The source in the IP header at an offset; [`Address::ANY`] if the frame ends before, or if it is an IPv4-mapped
+/// address on the wire. Unlike an `Option`, this is written as a whole, as the verifier wants it.
+#[inline(always)]
+pub fn source<B: Bytes + ?Sized>(bytes: &B, network: usize, is_v6: bool) -> Address {
+    match is_v6 {
+        false => v4_address(bytes, network.wrapping_add(12)),
+        true => v6_address(bytes, network.wrapping_add(8)),
+    }
+}
+
+/// The destination in the IP header at an offset, as [`source`].
+#[inline(always)]
+pub fn destination<B: Bytes + ?Sized>(bytes: &B, network: usize, is_v6: bool) -> Address {
+    match is_v6 {
+        false => v4_address(bytes, network.wrapping_add(16)),
+        true => v6_address(bytes, network.wrapping_add(24)),
+    }
+}
+
+#[inline(always)]
+fn v4_address<B: Bytes + ?Sized>(bytes: &B, at: usize) -> Address {
+    match bytes.words::<2>(at) {
+        Some(words) => Address::from_v4(bytemuck::cast(words)),
+        None => Address::ANY,
+    }
+}
+
+#[inline(always)]
+fn v6_address<B: Bytes + ?Sized>(bytes: &B, at: usize) -> Address {
+    match bytes
+        .words::<8>(at)
+        .map(|words| Address::from_v6(bytemuck::cast(words)))
+    {
+        Some(address) if !address.is_v4() => address,
+        Some(_) | None => Address::ANY,
+    }
+}
+
+/// Protocol and ports of a packet.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct PacketPorts {
+    /// TCP or UDP.
+    pub protocol: Protocol,
+    /// Source port in host order.
+    pub source: u16,
+    /// Destination port in host order.
+    pub destination: u16,
+}
+
+/// The ports behind the IP header at an offset; `None` if there are none, or if another header precedes them. [`parse`]
+/// reads past those headers, too, and costs more.
+#[inline(always)]
+pub fn ports<B: Bytes + ?Sized>(bytes: &B, network: usize, is_v6: bool) -> Option<PacketPorts> {
+    let (number, length) = if is_v6 {
+        (bytes.u8(network.wrapping_add(6))?, IPV6_HEADER)
+    } else {
+        let header: [u16; 5] = bytes.words(network)?;
+        let [first, _, _, fragment, ttl_and_protocol] = header;
+        if fragment & 0x1fff_u16.to_be() != 0 {
+            return None;
+        }
+        let [version_and_words, _] = first.to_ne_bytes();
+        let [_, number] = ttl_and_protocol.to_ne_bytes();
+        (
+            number,
+            usize::from(version_and_words & 0x0f).wrapping_mul(4),
+        )
+    };
+    let protocol = Protocol::from_number(number)?;
+    let ports: [u16; 2] = bytes.words(network.wrapping_add(length))?;
+    let [source, destination] = ports.map(u16::from_be);
+    Some(PacketPorts {
+        protocol,
+        source,
+        destination,
+    })
+}
+
 /// The EtherType behind the VLAN tags, or a length if it is below 1536; `None` if the frame ends before
 /// it.
 #[inline(always)]

@@ -124,6 +124,9 @@ reasons! {
     /// One of a user's keys decrypts it, so it is not noise: the client sends no HMAC, or one of another type or key.
     23 => SpaUnsigned, "spa-unsigned", "fwknop packet of a user without a right HMAC-SHA256", Drop, Knocks;
 
+    /// Any packet of a blocked source, to any port.
+    24 => Blocked, "source-blocked", "source is blocked", Drop, Drops;
+
     32 => NoGrant, "no-grant", "no grant", Drop, Drops;
 
     /// A datagram to a port for single packet authorization that is none of its formats.
@@ -167,6 +170,8 @@ reasons! {
     /// Other CPUs changed the same attempt more often than this one retries.
     61 => Contended, "contended", "attempt changed by another CPU", Drop, Knocks;
     62 => SequenceReused, "sequence-reused", "sequence used before", Drop, Knocks;
+    /// A complete sequence or SPA packet from outside the prefixes in `from` of its door.
+    63 => SourceNotAllowed, "source-not-allowed", "source may not use the door", Drop, Knocks;
 }
 
 /// Number of counters: reasons below [`Stat::FIRST`], stats from there.

@@ -18,7 +18,7 @@ const ETHERTYPE_MIN: u16 = 0x0600;
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, Eq, Pod, PartialEq, Zeroable)]
 pub struct FramesSeen {
-    /// Not 0 if a frame reached the program.
+    /// [`FramesSeen::ARRIVED`] if a frame reached the program, and [`FramesSeen::BLOCKS`].
     pub arrived: u64,
     /// Frames of types that the program can't judge and that may carry IP: their number << 16, and the type of the
     /// last one. CPUs that write at the same time may lose some.
@@ -26,6 +26,12 @@ pub struct FramesSeen {
 }
 
 impl FramesSeen {
+    /// A frame reached the program.
+    pub const ARRIVED: u64 = 1;
+    /// Commands have blocked sources. User space writes it here because the program reads this word for each frame
+    /// anyway: without blocks, they cost nothing.
+    pub const BLOCKS: u64 = 2;
+
     /// Number of these frames.
     pub const fn foreign_frames(&self) -> u64 {
         self.foreign >> 16

@@ -18,11 +18,12 @@ pub use self::tables::{Cells, Chain, WordMap};
 use crate::{
     Address, Env, Stat,
     answer::Answer,
+    blocked::Blocked,
     env::{Bucket, Table},
     event::Event,
     fwknop,
     layout::{
-        Config, DoorEntry, EdgeKey, Features, FlowKey, GrantKey, Node, OtpEntry, PortRule,
+        Config, DoorEntry, EdgeKey, Features, FlowKey, FromKey, GrantKey, Node, OtpEntry, PortRule,
         ProgressKey, UsedKey, WAYS,
     },
     native::NativeEnv,
@@ -59,6 +60,9 @@ pub trait BackingMaps {
 
     /// Whether a prefix of a trie has an address.
     fn has_prefix_of(&self, map: &'static str, address: Address) -> bool;
+
+    /// The value of the longest prefix of a trie that a key has; `None` if there is none.
+    fn longest_prefix<K: Pod, V: Pod>(&self, map: &'static str, key: &K) -> Option<V>;
 }
 
 /// No maps: the environment has only the entries that were added to it.
@@ -76,6 +80,10 @@ impl BackingMaps for NoMaps {
 
     fn has_prefix_of(&self, _map: &'static str, _address: Address) -> bool {
         false
+    }
+
+    fn longest_prefix<K: Pod, V: Pod>(&self, _map: &'static str, _key: &K) -> Option<V> {
+        None
     }
 }
 
@@ -113,6 +121,12 @@ pub struct Overlay<B> {
     pub targets: HashMap<Address, u16>,
     /// Trusted prefixes: address and length in bits.
     pub trust: Vec<(Address, u32)>,
+    /// Prefixes that the configuration blocks, likewise.
+    pub block_list: Vec<(Address, u32)>,
+    /// Prefixes that commands block, likewise.
+    pub blocked: Vec<((Address, u32), Blocked)>,
+    /// Prefixes from which doors can be used: number of the door, address and length in bits.
+    pub from: Vec<(u16, Address, u32)>,
     /// Words of the presence filter by slot.
     pub presence: RefCell<HashMap<u32, Rc<Cell<u64>>>>,
     /// First knocks by bucket.
@@ -234,12 +248,35 @@ impl<B: BackingMaps> Env for Overlay<B> {
     }
 
     fn is_trusted(&self, source: Address) -> bool {
-        let octets = u128::from_be_bytes(source.octets());
         let mut prefixes = self.trust.iter();
-        prefixes.any(|&(prefix, bits)| {
-            let different = octets ^ u128::from_be_bytes(prefix.octets());
-            different.leading_zeros() >= bits
-        }) || self.below.has_prefix_of("TRUST", source)
+        prefixes.any(|&prefix| has_prefix(source, prefix))
+            || self.below.has_prefix_of("TRUST", source)
+    }
+
+    fn has_blocks(&self) -> bool {
+        true
+    }
+
+    fn blocked(&self, source: Address) -> Option<Blocked> {
+        let prefixes = self.blocked.iter();
+        prefixes
+            .filter(|&&(prefix, _)| has_prefix(source, prefix))
+            .max_by_key(|&&((_, bits), _)| bits)
+            .map(|&(_, block)| block)
+            .or_else(|| self.below.longest_prefix("BLOCKED", &source))
+    }
+
+    fn is_in_block_list(&self, source: Address) -> bool {
+        let mut prefixes = self.block_list.iter();
+        prefixes.any(|&prefix| has_prefix(source, prefix))
+            || self.below.has_prefix_of("BLOCK", source)
+    }
+
+    fn is_from(&self, key: &FromKey) -> bool {
+        let mut prefixes = self.from.iter();
+        prefixes.any(|&(door, address, bits)| {
+            u32::from(door) == key.door && has_prefix(key.source, (address, bits))
+        }) || self.below.longest_prefix::<_, u32>("FROM", key).is_some()
     }
 
     fn presence(&self, slot: u32) -> Option<Self::Word> {
@@ -376,6 +413,12 @@ impl<B: BackingMaps> Env for Overlay<B> {
 
 impl<B: BackingMaps> NativeEnv for Overlay<B> {}
 
+/// Whether an address has a prefix: an address and a length in bits.
+fn has_prefix(address: Address, (prefix, bits): (Address, u32)) -> bool {
+    let [address, prefix] = [address, prefix].map(|it| u128::from_be_bytes(it.octets()));
+    (address ^ prefix).leading_zeros() >= bits
+}
+
 /// The tables of an overlay, each by the type of its keys.
 macro_rules! tables {
     ($($key:ty: $words:ident, $map:literal;)+) => {
@@ -435,6 +478,10 @@ mod tests {
 
         fn has_prefix_of(&self, _map: &'static str, _address: Address) -> bool {
             true
+        }
+
+        fn longest_prefix<K: Pod, V: Pod>(&self, _map: &'static str, _key: &K) -> Option<V> {
+            self.read()
         }
     }
 

@@ -74,6 +74,9 @@ pub trait Subprograms: Env + Steps {
     /// See [`crate::door::change_grants`].
     fn change_grants(&self, info: &PacketInfo, entry: u16, change: GrantChange) -> Reason;
 
+    /// See [`crate::from::admits`].
+    fn admits_source(&self, info: &PacketInfo, door: u16, is_spa: bool) -> bool;
+
     /// See [`crate::door::use_door`].
     fn use_door(&self, info: &PacketInfo, completed: Completed) -> Reason;
 
@@ -137,6 +140,12 @@ pub trait FrameSubprograms: Bytes {
     /// Records for user space that the packet is neither IPv4 nor IPv6; see [`crate::seen`]. Only the kernel side
     /// does.
     fn note_other(&self);
+
+    /// See [`crate::block::is_blocked`].
+    fn is_blocked<E: Subprograms>(&self, env: &E) -> bool;
+
+    /// See [`crate::block::report`].
+    fn report_blocked<E: Subprograms>(&self, env: &E);
 
     /// See [`crate::handshake::classify`].
     fn classify<E: Subprograms>(&self, env: &E) -> HandshakeStep;

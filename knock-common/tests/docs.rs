@@ -4,14 +4,15 @@ use std::{fs, mem::size_of, path::Path};
 
 use knock_common::{
     Address, Reason, Stat, Verdict,
+    blocked::Blocked,
     event::Event,
     fwknop,
     hmac::HmacScratch,
     layout::{
-        ALLOW_MAX, BUCKETS, CLAIMS, Config, DOORS_MAX, DoorEntry, EVENTS_BYTES, EdgeKey, FLOWS_MAX,
-        FlowKey, GrantKey, LOCKOUTS_MAX, MAPS, Node, OtpEntry, PORT_RULES, PRESENCE_SLOTS,
-        PROGRESS_MAX, PortRule, ProgressKey, TARGETS_MAX, TRUST_MAX, USED_MAX, UsedKey, VERSION,
-        WAYS,
+        ALLOW_MAX, BLOCK_MAX, BLOCKED_MAX, BUCKETS, CLAIMS, Config, DOORS_MAX, DoorEntry,
+        EVENTS_BYTES, EdgeKey, FLOWS_MAX, FROM_MAX, FlowKey, FromKey, GrantKey, LOCKOUTS_MAX, MAPS,
+        Node, OtpEntry, PORT_RULES, PRESENCE_SLOTS, PROGRESS_MAX, PortRule, ProgressKey,
+        TARGETS_MAX, TRUST_MAX, USED_MAX, UsedKey, VERSION, WAYS,
     },
     reason::{COUNTERS_MAX, Reporting},
     seen::{self, FramesSeen},
@@ -95,7 +96,8 @@ fn every_map_is_on_the_page() {
     // The ring buffer's events have a table of their own.
     explained.push("`EVENTS`");
     explained.sort_unstable();
-    let quoted: Vec<_> = MAPS.iter().map(|name| format!("`{name}`")).collect();
+    let mut quoted: Vec<_> = MAPS.iter().map(|name| format!("`{name}`")).collect();
+    quoted.sort_unstable();
     assert_eq!(explained, quoted);
 }
 
@@ -161,6 +163,18 @@ fn maps() -> Vec<Map> {
     vec![
         map("ALLOW", size_of::<GrantKey>(), WORD, ALLOW_MAX),
         map("ANSWER", INDEX, 2 * WORD, 1),
+        map(
+            "BLOCK",
+            PREFIX_LENGTH + size_of::<Address>(),
+            INDEX,
+            BLOCK_MAX,
+        ),
+        map(
+            "BLOCKED",
+            PREFIX_LENGTH + size_of::<Address>(),
+            size_of::<Blocked>(),
+            BLOCKED_MAX,
+        ),
         map("CLAIMS", INDEX, WORD, CLAIMS),
         map("CLOCK", INDEX, 2 * WORD, 1),
         map("CONFIG", INDEX, size_of::<Config>(), 1),
@@ -175,6 +189,12 @@ fn maps() -> Vec<Map> {
         map("FIRST_KNOCKS", INDEX, WAYS * WORD, BUCKETS),
         map("FLOWS", size_of::<FlowKey>(), WORD, FLOWS_MAX),
         map("FRAMES_SEEN", INDEX, size_of::<FramesSeen>(), seen::SLOTS),
+        map(
+            "FROM",
+            PREFIX_LENGTH + size_of::<FromKey>(),
+            INDEX,
+            FROM_MAX,
+        ),
         map(
             "FWKNOP_KEYS",
             INDEX,

@@ -19,6 +19,7 @@ use knock_common::{
     Address, Env, Reason, Stat,
     answer::Answer,
     automaton::Progress,
+    blocked::Blocked,
     claim,
     connection::Connection,
     cookie,
@@ -28,8 +29,8 @@ use knock_common::{
     grant::Grant,
     hmac_sha256, judge, knock,
     layout::{
-        Config, DoorEntry, EdgeKey, Features, FlagClass, FlowKey, GrantKey, Node, OtpEntry,
-        PortRule, ProgressKey, Symbol, UsedKey, WAYS, port_index,
+        Config, DoorEntry, EdgeKey, Features, FlagClass, FlowKey, FromKey, GrantKey, Node,
+        OtpEntry, PortRule, ProgressKey, Symbol, UsedKey, WAYS, port_index,
     },
     lockout,
     native::NativeEnv,
@@ -386,6 +387,22 @@ impl Env for Cpu {
 
     fn is_trusted(&self, _source: Address) -> bool {
         false
+    }
+
+    fn has_blocks(&self) -> bool {
+        false
+    }
+
+    fn blocked(&self, _source: Address) -> Option<Blocked> {
+        None
+    }
+
+    fn is_in_block_list(&self, _source: Address) -> bool {
+        false
+    }
+
+    fn is_from(&self, _key: &FromKey) -> bool {
+        true
     }
 
     fn presence(&self, _slot: u32) -> Option<SharedWord> {

@@ -120,6 +120,11 @@ impl Subprograms for Maps {
     }
 
     #[inline(always)]
+    fn admits_source(&self, info: &PacketInfo, door: u16, is_spa: bool) -> bool {
+        subprograms::admits_source(info, door, is_spa.into()) != 0
+    }
+
+    #[inline(always)]
     fn use_door(&self, info: &PacketInfo, completed: Completed) -> Reason {
         let Completed {
             entry,
@@ -220,6 +225,16 @@ impl FrameSubprograms for Frame {
     #[inline(always)]
     fn note_other(&self) {
         subprograms::note_other(self.context);
+    }
+
+    #[inline(always)]
+    fn is_blocked<E: Subprograms>(&self, _env: &E) -> bool {
+        subprograms::is_blocked(self.context) != 0
+    }
+
+    #[inline(always)]
+    fn report_blocked<E: Subprograms>(&self, _env: &E) {
+        subprograms::report_blocked(self.context);
     }
 
     #[inline(always)]

@@ -27,9 +27,8 @@ use crate::{frame::Frame, maps::Maps};
 #[xdp(frags)]
 #[inline(always)]
 fn knock(context: XdpContext) -> u32 {
-    let maps = Maps::new();
     let frame = Frame::of(&context);
-    maps::note(frame.interface());
+    let maps = Maps::for_frame(frame.interface());
     let judgement = decide(&frame, &maps);
     let reason = judgement.reason;
     maps::count(reason as u32);

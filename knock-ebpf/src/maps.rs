@@ -15,15 +15,17 @@ use aya_ebpf::{
 use knock_common::{
     Address, Env, Stat,
     answer::Answer,
+    blocked::Blocked,
     env::{Bucket, Table, Word},
     event::Event,
     fwknop,
     hmac::HmacScratch,
     layout::{
-        ALLOW_MAX, BUCKETS, CLAIMS as CLAIM_SLOTS, Config, DOOR_ENTRIES_MAX, DOORS_MAX, DoorEntry,
-        EVENTS_BYTES, EdgeKey, FLOWS_MAX, Features, FlowKey, GrantKey, LOCKOUT_BUCKETS,
-        LOCKOUTS_MAX, NODES_MAX, Node, OtpEntry, PORT_RULES, PRESENCE_SLOTS, PROGRESS_MAX,
-        PortRule, ProgressKey, TARGETS_MAX, TRUST_MAX, USED_MAX, UsedKey, WAYS,
+        ALLOW_MAX, BLOCK_MAX, BLOCKED_MAX, BUCKETS, CLAIMS as CLAIM_SLOTS, Config,
+        DOOR_ENTRIES_MAX, DOORS_MAX, DoorEntry, EVENTS_BYTES, EdgeKey, FLOWS_MAX, FROM_MAX,
+        Features, FlowKey, FromKey, GrantKey, LOCKOUT_BUCKETS, LOCKOUTS_MAX, NODES_MAX, Node,
+        OtpEntry, PORT_RULES, PRESENCE_SLOTS, PROGRESS_MAX, PortRule, ProgressKey, TARGETS_MAX,
+        TRUST_MAX, USED_MAX, UsedKey, WAYS,
     },
     reason::{COUNTERS_MAX, Reporting},
     seen::{self, FramesSeen},
@@ -60,6 +62,14 @@ static OTP: HashMap<u32, OtpEntry, { DOORS_MAX as usize }, GROWING> = HashMap::n
 static TARGETS: HashMap<Address, u32, { TARGETS_MAX as usize }, GROWING> = HashMap::new();
 #[btf_map]
 static TRUST: LpmTrie<Address, u32, { TRUST_MAX as usize }> = LpmTrie::new();
+/// What the configuration blocks.
+#[btf_map]
+static BLOCK: LpmTrie<Address, u32, { BLOCK_MAX as usize }> = LpmTrie::new();
+/// What commands have blocked.
+#[btf_map]
+static BLOCKED: LpmTrie<Address, Blocked, { BLOCKED_MAX as usize }> = LpmTrie::new();
+#[btf_map]
+static FROM: LpmTrie<FromKey, u32, { FROM_MAX as usize }> = LpmTrie::new();
 #[btf_map]
 static PRESENCE: Array<u64, { PRESENCE_SLOTS as usize }> = Array::new();
 #[btf_map]
@@ -232,15 +242,23 @@ pub(crate) fn count(number: u32) {
     }
 }
 
-/// Records that a frame of an interface got here. All CPUs share the word; mostly it is written already.
+/// Records that a frame of an interface got here, and returns whether commands have blocked sources. All CPUs share the
+/// word; mostly it is written already.
 #[inline(always)]
-pub(crate) fn note(interface: u32) {
+fn note(interface: u32) -> bool {
     let word = FRAMES_SEEN.get_ptr_mut(seen::slot(interface));
-    if let Some(word) = word.and_then(|seen| Slot::new(seen.cast()))
-        && word.load() == 0
-    {
-        word.store(1);
+    let Some(word) = word.and_then(|seen| Slot::new(seen.cast())) else {
+        return false;
+    };
+    let held = word.load();
+    if held == FramesSeen::ARRIVED {
+        return false;
     }
+    if held & FramesSeen::ARRIVED == 0 {
+        // Not a store: user space may write the other bit meanwhile.
+        word.replace(held, held | FramesSeen::ARRIVED);
+    }
+    held & FramesSeen::BLOCKS != 0
 }
 
 /// Records the type of an interface's frame that is neither IPv4 nor IPv6.
@@ -272,6 +290,7 @@ pub(crate) fn take_answer() -> Option<Answer> {
 pub(crate) struct Maps {
     /// Read once, since each use would be a load.
     features: Features,
+    has_blocks: bool,
 }
 
 impl Maps {
@@ -280,6 +299,16 @@ impl Maps {
     pub(crate) fn new() -> Self {
         Self {
             features: Features(FEATURES.load()),
+            has_blocks: false,
+        }
+    }
+
+    /// The maps for the judgement of a frame of an interface, which is recorded as arrived.
+    #[inline(always)]
+    pub(crate) fn for_frame(interface: u32) -> Self {
+        Self {
+            has_blocks: note(interface),
+            ..Self::new()
         }
     }
 }
@@ -360,6 +389,27 @@ impl Env for Maps {
     #[inline(always)]
     fn is_trusted(&self, source: Address) -> bool {
         TRUST.get(&Key::new(128, source)).is_some()
+    }
+
+    #[inline(always)]
+    fn has_blocks(&self) -> bool {
+        self.has_blocks
+    }
+
+    #[inline(always)]
+    fn blocked(&self, source: Address) -> Option<Blocked> {
+        BLOCKED.get(&Key::new(128, source)).copied()
+    }
+
+    #[inline(always)]
+    fn is_in_block_list(&self, source: Address) -> bool {
+        BLOCK.get(&Key::new(128, source)).is_some()
+    }
+
+    #[inline(always)]
+    fn is_from(&self, key: &FromKey) -> bool {
+        FROM.get(&Key::new(FromKey::DOOR_BITS + 128, *key))
+            .is_some()
     }
 
     #[inline(always)]

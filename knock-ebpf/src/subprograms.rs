@@ -10,11 +10,11 @@ use aya_ebpf::{
 use aya_log_common::Level;
 use aya_log_ebpf::log;
 use knock_common::{
-    Bytes as _, GrantPrefix, Reason, access, answer, claim,
+    Bytes as _, GrantPrefix, Reason, access, answer, block, claim,
     connection::Connection,
     cookie, door, emit,
     event::EventHead,
-    first,
+    first, from,
     grant::{Completed, Grant, GrantChange},
     handshake, knock, lockout, otp,
     packet::Segment,
@@ -158,6 +158,16 @@ pub(crate) extern "C" fn change_grants(info: *const PacketInfo, entry: u16, chan
     })
 }
 
+/// `is_spa` is 0 or 1.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub(crate) extern "C" fn admits_source(info: *const PacketInfo, door: u16, is_spa: u32) -> u64 {
+    // SAFETY: the caller's `PacketInfo`, which lives during the call, or null.
+    let info = unsafe { info.as_ref() };
+    info.is_some_and(|info| from::admits(&Maps::new(), info, door, is_spa != 0))
+        .into()
+}
+
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub(crate) extern "C" fn use_door(
@@ -250,6 +260,19 @@ pub(crate) extern "C" fn cookie(connection: *const Connection, epoch: u32) -> u6
     connection.map_or(0, |connection| {
         cookie::in_epoch(&Maps::new(), connection, epoch).into()
     })
+}
+
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub(crate) extern "C" fn is_blocked(context: *mut xdp_md) -> u64 {
+    block::is_blocked(&Frame::of(&XdpContext::new(context)), &Maps::new()).into()
+}
+
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub(crate) extern "C" fn report_blocked(context: *mut xdp_md) -> u64 {
+    block::report(&Frame::of(&XdpContext::new(context)), &Maps::new());
+    0
 }
 
 #[unsafe(no_mangle)]

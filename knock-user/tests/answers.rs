@@ -98,7 +98,7 @@ fn the_status_of_a_running_daemon_is_shown() {
             r#""ports":["tcp/22","tcp/80","tcp/443"],"dry_run":false,"trial_seconds":null,"#,
             r#""doors":2,"one_time":[{"door":"ssh","next_line":12,"sequences_left":988,"because":null},"#,
             r#"{"door":"web","next_line":null,"sequences_left":0,"because":"no sequence is left"}],"#,
-            r#""grants":2,"flows":1,"watchers":1,"counters":["#,
+            r#""grants":2,"flows":1,"blocked":0,"watchers":1,"counters":["#,
             r#"{"name":"ordinary","text":"port not configured","verdict":"pass","count":123456},"#,
             r#"{"name":"no-grant","text":"no grant","verdict":"drop","count":78},"#,
             r#"{"name":"events-suppressed","text":"events not reported: too many at once","verdict":null,"count":9}],"#,
@@ -478,6 +478,7 @@ fn status(registry: &Registry, process: Option<DaemonProcess>) -> status::Answer
     let found = MapContent {
         grants: 2,
         flows: 1,
+        blocked: 0,
         counts: counts(),
     };
     let name = "eth0@ns1";

@@ -678,6 +678,7 @@ fn door(name: &str, knocks: usize, effect: Effect) -> DoorText {
         verify: Verify::Packet,
         reply: false,
         knock_pass: false,
+        from: Vec::new(),
     })
 }
 

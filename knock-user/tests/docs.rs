@@ -17,9 +17,9 @@ use clap::CommandFactory as _;
 use knock_common::Verdict;
 use knock_user::{
     admin::{
-        confirm, detach, grant, list, metrics, reload, report, revoke,
+        block, confirm, detach, grant, list, metrics, reload, report, revoke,
         status::{self, Counter, InterfaceAnswer, OneTimeStatus, Shortfall},
-        users,
+        unblock, users,
     },
     cli::Cli,
     config,
@@ -37,7 +37,7 @@ const COMMANDS: &str = include_str!("../../docs/commands.md");
 const UNKNOWN: &str = "zzzzzzzzzzzz";
 
 /// Keys that a part can't be without.
-const NEEDED: [(&str, &str, &str); 7] = [
+const NEEDED: [(&str, &str, &str); 8] = [
     ("door", "name", "name = \"ssh\""),
     (
         "door",
@@ -47,6 +47,7 @@ const NEEDED: [(&str, &str, &str); 7] = [
     ("door", "open", "open = [\"tcp/22\"]"),
     ("door.otp", "secret", "secret = \"0123456789abcdef\""),
     ("lockout", "failures", "failures = 5"),
+    ("block", "prefixes", "prefixes = [\"203.0.113.0/24\"]"),
     ("user", "name", "name = \"alice\""),
     (
         "user",
@@ -77,11 +78,12 @@ const LAST_DOOR: &str = "\n[[door]]\nname = \"last\"\nknock = [\"tcp/1\", \"udp/
                          open = [\"tcp/22\"]\n";
 
 /// Words in the column of defaults for keys that have none.
-const NO_DEFAULT: [&str; 6] = [
+const NO_DEFAULT: [&str; 7] = [
     "none",
     "nobody",
     "nowhere",
     "any address",
+    "everywhere",
     "what `--iface` says",
     "none but these",
 ];
@@ -215,6 +217,8 @@ fn every_field_of_an_answer_is_on_the_page() {
     state.extend(&verdicts);
     let mut grants = fields::<list::Answer>();
     grants.extend(fields::<list::ListedGrant>());
+    grants.push("--blocked");
+    grants.extend(fields::<list::ListedBlock>());
     let mut accounts = fields::<users::Answer>();
     accounts.extend(fields::<users::ListedUser>());
     accounts.extend(fields::<users::ListedKey>());
@@ -228,6 +232,8 @@ fn every_field_of_an_answer_is_on_the_page() {
         ("list", grants),
         ("grant", fields::<grant::Answer>()),
         ("revoke", fields::<revoke::Answer>()),
+        ("block", fields::<block::Answer>()),
+        ("unblock", fields::<unblock::Answer>()),
         ("explain", verdicts),
         ("metrics", scraped),
         ("report", fields::<report::Answer>()),

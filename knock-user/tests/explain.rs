@@ -699,6 +699,15 @@ fn an_unreadable_map_is_an_error() {
             self.0.has_prefix_of(map, address)
         }
 
+        fn longest_prefix<K: Pod, V: Pod>(
+            &self,
+            map: &'static str,
+            key: K,
+        ) -> anyhow::Result<Option<V>> {
+            anyhow::ensure!(map != self.1, "reading map {map}: no");
+            self.0.longest_prefix(map, key)
+        }
+
         fn flows(&self) -> anyhow::Result<Vec<(FlowKey, u64)>> {
             anyhow::ensure!(self.1 != "FLOWS", "reading map FLOWS: no");
             self.0.flows()
@@ -899,8 +908,19 @@ impl Live for Kernel {
     }
 
     fn has_prefix_of(&self, map: &'static str, address: Address) -> anyhow::Result<bool> {
-        assert_eq!(map, "TRUST");
-        Ok(self.sim.is_trusted(address))
+        Ok(match map {
+            "TRUST" => self.sim.is_trusted(address),
+            "BLOCK" => self.sim.is_in_block_list(address),
+            other => panic!("no list {other}"),
+        })
+    }
+
+    fn longest_prefix<K: Pod, V: Pod>(&self, map: &'static str, k: K) -> anyhow::Result<Option<V>> {
+        Ok(match map {
+            "BLOCKED" => self.sim.blocked(key(&k)).map(value),
+            "FROM" => self.sim.is_from(&key(&k)).then_some(value(1_u32)),
+            other => panic!("no trie {other}"),
+        })
     }
 
     fn flows(&self) -> anyhow::Result<Vec<(FlowKey, u64)>> {

@@ -194,6 +194,7 @@ fn door(index: usize, sketch: &Sketch, everyones_step: Option<u64>) -> Door {
         verify: Verify::Packet,
         reply: false,
         knock_pass: false,
+        from: Vec::new(),
     }
 }
 
@@ -230,6 +231,7 @@ fn settings() -> impl Strategy<Value = Settings> {
                 mode: Mode::Auto,
                 protect: PROTECTED.map(port).to_vec(),
                 trust: Vec::new(),
+                block: Vec::new(),
                 strict,
                 exempt: Exempt::Listed(vec![EXEMPT.into()]),
                 established: Established {

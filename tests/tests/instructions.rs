@@ -34,14 +34,15 @@ const CONFIGURATIONS: &[(&str, &str)] = &[
     (
         "everything",
         "trust = [\"10.0.0.0/8\"]\n\
+         block = { prefixes = [\"203.0.113.0/24\"] }\n\
          lockout = { failures = 5, for = \"60s\" }\n\
          decoys = { ports = [\"tcp/7777\"] }\n",
     ),
 ];
 const DOOR: &str = "[[door]]\nname = \"ssh\"\nknock = [\"tcp/9000\", \"udp/7000\", \"tcp/8000\"]\n\
                     open = [\"tcp/22\"]\n";
-/// The key that limits a door to one address, for the feature of targets.
-const TARGET: &str = "target = \"192.0.2.1\"\n";
+/// The keys that limit a door to one address and to some sources, for these features.
+const TARGET: &str = "target = \"192.0.2.1\"\nfrom = [\"198.51.100.0/24\"]\n";
 /// A door with a reply and one with a handshake, for the feature of answers.
 const PROVED: &str = "reply = true\n[[door]]\nname = \"proved\"\nverify = \"handshake\"\n\
                       knock = [\"tcp/9001\", \"tcp/7001\"]\nopen = [\"tcp/22\"]\n";

@@ -31,6 +31,8 @@ const MEMORY_MOST: &[(&str, u64)] = &[
     ("ALLOW", 8 << 20),
     ("ANSWER", 8 << 10),
     ("AYA_LOGS", 512 << 10),
+    ("BLOCK", 1 << 20),
+    ("BLOCKED", 8 << 10),
     ("CLAIMS", 256 << 10),
     ("CLOCK", 8 << 10),
     ("CONFIG", 8 << 10),
@@ -42,6 +44,7 @@ const MEMORY_MOST: &[(&str, u64)] = &[
     ("FIRST_KNOCKS", 33 << 20),
     ("FLOWS", 30 << 20),
     ("FRAMES_SEEN", 16 << 10),
+    ("FROM", 1 << 20),
     ("FWKNOP_KEYS", 16 << 10),
     ("FWKNOP_SCRATCH", 512 << 10),
     ("LOCKOUTS", 5 << 20),
@@ -152,9 +155,11 @@ fn largest() -> Tables {
         })
         .collect();
     writeln!(text, "trust = [{}]", trust.join(", ")).unwrap();
+    writeln!(text, "block = {{ prefixes = [{}] }}", trust.join(", ")).unwrap();
     // Six of the sequence's ports say in base 8 which door it is for; flags belong to the port.
     text += "[[door]]\nname = \"bound\"\nopen = [\"udp/1\"]\ntarget = \"2001:db8::\"\n\
-             otp = { secret = \"0123456789abcdef\", protocols = [\"udp\", \"udp\", \"udp\"] }\n";
+             otp = { secret = \"0123456789abcdef\", protocols = [\"udp\", \"udp\", \"udp\"] }\n\
+             from = [\"198.51.100.0/24\", \"2001:db8::/32\"]\n";
     for door in 1..DOORS_MAX {
         let class = door % FLAG_CLASSES as u32;
         let digits = (0..6).map(|place| {

@@ -88,7 +88,7 @@ const fn tool(program: &'static str, package: &'static str, verbs: &'static [Ver
 
 /// The table. QEMU is not in it, because `vm/qemu.rs` finds it. Programs that every Debian system has (dpkg, coreutils,
 /// a shell) are listed if a system without dpkg may lack them.
-const TOOLS: [Tool; 53] = {
+const TOOLS: [Tool; 54] = {
     use Verb::{
         Bench, Demo, Dist, Elsewhere, Flood, Fresh, Fuzz, Machine, Packages, Pictures, Test, Vm,
     };
@@ -130,6 +130,7 @@ const TOOLS: [Tool; 53] = {
         tool("prometheus", "prometheus", &[Test]),
         tool("promtool", "prometheus", &[Test]),
         tool("tmux", "tmux", &[Test, Pictures]),
+        tool("fail2ban-client", "fail2ban", &[Test]),
         // Processes with other rights, priorities, mounts, buffers.
         tool("setpriv", "util-linux", &[Test, Packages]),
         tool("chrt", "util-linux", &[Bench]),
@@ -189,7 +190,7 @@ const TOOLS: [Tool; 53] = {
 const PEERS: [&str; 4] = ["knockd", "fwknopd", "fwknop", "xdp-filter"];
 
 /// Daemons that a package's installation could start.
-const DAEMONS: [&str; 4] = ["knockd", "fwknopd", "sshd", "prometheus"];
+const DAEMONS: [&str; 5] = ["knockd", "fwknopd", "sshd", "prometheus", "fail2ban-server"];
 
 /// Finds or installs the programs that a command runs. One line reports what was found or installed.
 ///

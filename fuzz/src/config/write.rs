@@ -33,6 +33,10 @@ pub(super) fn settings(settings: &Settings) -> String {
     text.raw("keep", settings.established.keep);
     text.duration("idle", settings.established.idle);
     text.duration("idle_udp", settings.established.idle_udp);
+    if !settings.block.is_empty() {
+        text.table("[block]");
+        text.list("prefixes", &settings.block);
+    }
     if let Some(lockout) = settings.lockout {
         text.table("[lockout]");
         text.raw("failures", lockout.failures);
@@ -144,6 +148,9 @@ fn door(text: &mut Text, door: &Door) {
     }
     if let Some(target) = door.target {
         text.string("target", &target.to_string());
+    }
+    if !door.from.is_empty() {
+        text.list("from", &door.from);
     }
 }
 

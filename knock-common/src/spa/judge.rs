@@ -1,7 +1,7 @@
 //! Judges a packet of the format `knock`.
 
 use crate::{
-    Address, Bytes, FrameSubprograms, Reason, Subprograms, arrival, emit,
+    Address, Bytes, FrameSubprograms, Reason, Subprograms, arrival, door, emit,
     env::{Table, Word},
     event::{EventHead, NO_DOOR},
     grant::GrantChange,
@@ -255,8 +255,13 @@ pub(crate) fn use_door<E: Subprograms>(
         Some(open_for_ms) => GrantChange::of(door, open_for_ms),
         None => GrantChange::CLOSE,
     };
-    let until_ms = change.until_ms(info.now());
-    let reason = env.change_grants(info, entry, change);
+    let (until_ms, reason) = match door::is_elsewhere(env, info, door, true) {
+        true => (0, Reason::SourceNotAllowed),
+        false => (
+            change.until_ms(info.now()),
+            env.change_grants(info, entry, change),
+        ),
+    };
     // Without an event limit, unlike after knocks: only the owner of a key can cause it, and each packet once.
     let head = EventHead::at(reason, door.number, 0).of_user(user);
     env.hand_over(info, head, until_ms);

@@ -3,10 +3,11 @@
 use std::{collections::BTreeMap, io::Write};
 
 use anyhow::Result;
+use knock_common::blocked::Blocked;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    command::{Caller, Command, NoFields},
+    command::{Caller, Command},
     facts::{self, Doors, HeldGrant},
     instances::At,
     pinned,
@@ -23,8 +24,20 @@ use crate::{
 /// List grants and how long they last
 #[derive(clap::Args, Clone, Debug)]
 pub struct Args {
+    /// List blocked sources instead
+    #[arg(long)]
+    blocked: bool,
     #[command(flatten)]
     at: At,
+}
+
+/// The fields of a request.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Request {
+    /// Whether blocked sources are listed instead of grants.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    blocked: bool,
 }
 
 /// The answer.
@@ -32,6 +45,22 @@ pub struct Args {
 pub struct Answer {
     /// The grants, by source and door.
     pub grants: Vec<ListedGrant>,
+    /// The blocked sources, if they were asked for; `grants` is then empty.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub blocked: Option<Vec<ListedBlock>>,
+}
+
+/// A blocked source.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+pub struct ListedBlock {
+    /// The prefix.
+    pub source: Prefix,
+    /// When the block ends, if it does: RFC 3339.
+    pub until: Option<String>,
+    /// In how many seconds it ends.
+    pub seconds: Option<f64>,
+    /// What blocks it: `configuration`, or who did as `uid 0`.
+    pub by: String,
 }
 
 /// A grant.
@@ -56,18 +85,23 @@ pub struct ListedGrant {
 impl Command for Args {
     const NAME: &'static str = "list";
     const ANSWER: &'static str = "list";
-    type Request = NoFields;
+    type Request = Request;
     type Answer = Answer;
 
     fn at(&self) -> &At {
         &self.at
     }
 
-    fn request(&self) -> NoFields {
-        NoFields {}
+    fn request(&self) -> Request {
+        Request {
+            blocked: self.blocked,
+        }
     }
 
     fn render(answer: &Answer, time: &LocalTime) -> Vec<String> {
+        if let Some(blocked) = &answer.blocked {
+            return blocks_table(blocked);
+        }
         if answer.grants.is_empty() {
             return vec!["no grants".to_owned()];
         }
@@ -88,7 +122,12 @@ impl Command for Args {
         table(&rows, [Side::Left; 6])
     }
 
-    fn answer<W: Write>(_: NoFields, daemon: &mut Daemon<W>, caller: Caller<Answer>) {
+    fn answer<W: Write>(request: Request, daemon: &mut Daemon<W>, caller: Caller<Answer>) {
+        if request.blocked {
+            let listed = &daemon.settings().block;
+            let answer = blocked(listed, daemon.blocks.iter(), Clock::now());
+            return caller.answer(Ok(answer));
+        }
         let doors = facts::doors(daemon.protection.registry());
         let grants = daemon.ledger.open().map(Into::into);
         let users = daemon.protection.registry().numbers.user_names();
@@ -98,6 +137,9 @@ impl Command for Args {
 
     fn offline(&self, instance: &Instance) -> Result<Answer> {
         clock::check()?;
+        if self.blocked {
+            return Ok(blocked(&[], pinned::blocks(instance)?, Clock::now()));
+        }
         let doors = facts::doors(&pinned::registry(instance)?);
         let users = BTreeMap::new();
         Ok(answer(
@@ -106,6 +148,52 @@ impl Command for Args {
             &users,
             Clock::now(),
         ))
+    }
+}
+
+fn blocks_table(blocked: &[ListedBlock]) -> Vec<String> {
+    if blocked.is_empty() {
+        return vec!["nothing is blocked".to_owned()];
+    }
+    let mut rows = vec![["SOURCE", "LEFT", "BY"].map(str::to_owned)];
+    rows.extend(blocked.iter().map(|block| {
+        [
+            block.source.to_string(),
+            block.seconds.map_or_else(|| "-".to_owned(), short),
+            block.by.clone(),
+        ]
+    }));
+    table(&rows, [Side::Left; 3])
+}
+
+/// Returns the prefixes that a configuration blocks, and the valid blocks by commands.
+fn blocked(
+    listed: &[Prefix],
+    blocks: impl IntoIterator<Item = (Prefix, Blocked)>,
+    clock: Clock,
+) -> Answer {
+    let listed = listed.iter().map(|&source| ListedBlock {
+        source,
+        until: None,
+        seconds: None,
+        by: "configuration".to_owned(),
+    });
+    let blocks = blocks.into_iter();
+    let valid = blocks.filter(|(_, block)| clock.now_ms < block.own_until_ms);
+    let by_commands = valid.map(|(source, block)| {
+        let end_ms = (block.own_until_ms != Blocked::NEVER).then_some(block.own_until_ms);
+        ListedBlock {
+            source,
+            until: end_ms.map(|end_ms| clock.wall(end_ms)),
+            seconds: end_ms.map(|end_ms| clock.seconds_until(end_ms)),
+            by: format!("uid {}", block.by),
+        }
+    });
+    let mut blocked: Vec<_> = listed.chain(by_commands).collect();
+    blocked.sort_by_key(|block| block.source);
+    Answer {
+        grants: Vec::new(),
+        blocked: Some(blocked),
     }
 }
 
@@ -150,5 +238,8 @@ pub fn answer(
         })
         .collect();
     grants.sort_by(|a, b| (a.source, &a.door).cmp(&(b.source, &b.door)));
-    Answer { grants }
+    Answer {
+        grants,
+        blocked: None,
+    }
 }

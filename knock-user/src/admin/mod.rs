@@ -16,6 +16,7 @@ use crate::{
     daemon::Daemon,
 };
 
+pub mod block;
 pub mod command;
 pub mod confirm;
 pub mod detach;
@@ -30,6 +31,7 @@ pub mod report;
 pub mod revoke;
 pub mod status;
 pub mod text;
+pub mod unblock;
 pub mod users;
 pub mod watch;
 
@@ -115,6 +117,8 @@ subcommands! {
     "Commands about sources": {
         Grant(grant),
         Revoke(revoke),
+        Block(block),
+        Unblock(unblock),
     }
     "Commands about the protection": {
         Reload(reload),

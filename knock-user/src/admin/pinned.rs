@@ -6,6 +6,7 @@ use anyhow::{Context as _, Result, bail};
 use aya::maps::{Map, MapData};
 use bytemuck::Pod;
 use knock_common::{
+    blocked::Blocked,
     grant,
     layout::{ALLOW_MAX, FLOWS_MAX, FlowKey, GrantKey, USED_MAX, UsedKey},
     spa::layout::{LAST_MAX, SEEN_MAX, SpaKeyId, SpaTag},
@@ -14,11 +15,13 @@ use knock_common::{
 use super::facts::HeldGrant;
 use crate::{
     kernel::{
+        blocks,
         instance::Instance,
         maps::{self, Counters, Table},
         pins,
         registry::Registry,
     },
+    model::settings::Prefix,
     sequences::{replay_cache, stamps},
 };
 
@@ -47,6 +50,17 @@ pub(super) fn grants(instance: &Instance) -> Result<Vec<HeldGrant>> {
     let entries = table::<GrantKey, u64>(instance, "ALLOW", ALLOW_MAX, Map::HashMap)?;
     let grant = |(key, word)| HeldGrant::of_entry((key, grant::Grant::from_word(word)), &prefixes);
     Ok(entries.into_iter().map(grant).collect())
+}
+
+/// Returns what commands have blocked, expired blocks among them.
+///
+/// # Errors
+/// The map can't be read.
+pub(super) fn blocks(instance: &Instance) -> Result<Vec<(Prefix, Blocked)>> {
+    let blocks = blocks::pinned(&instance.maps().join("BLOCKED"))?.into_iter();
+    Ok(blocks
+        .map(|(prefix, block)| (Prefix::from_mapped(prefix), block))
+        .collect())
 }
 
 /// Returns the entries of the table of flows.

@@ -110,6 +110,8 @@ impl Change<'_> {
         }
         write_grants(&mut program, &known, &known, &tables)?;
         let mut connections = record_connections(&mut program, &tables)?;
+        // A command may have blocked a source since the program was loaded.
+        program.follow_blocks()?;
         let mut attached = Vec::new();
         let done = self.attach(&mut program, &mut found, &all, &mut attached);
         // Repeats both for grants and connections since the first pass.

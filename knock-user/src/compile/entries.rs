@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, net::IpAddr};
 
 use knock_common::{
-    cookie,
+    Address, cookie,
     layout::{self, Config, FLAG_CLASSES, Features, FlagClass},
     port_digits::PortDigits,
 };
@@ -21,6 +21,11 @@ pub fn features(settings: &Settings) -> Features {
         (settings.strict, Features::STRICT),
         (settings.established.keep, Features::KEEP),
         (!settings.trust.is_empty(), Features::TRUST),
+        (!settings.block.is_empty(), Features::BLOCK),
+        (
+            settings.doors.iter().any(|door| !door.from.is_empty()),
+            Features::FROM,
+        ),
         (targets, Features::TARGETS),
         (settings.has_handshakes() || reply, Features::ANSWERS),
         (settings.lockout.is_some(), Features::LOCKOUT),
@@ -93,6 +98,7 @@ pub(super) fn door_entry(
             .and_then(|target| target_ids.get(&target).copied())
             .unwrap_or(0),
         closes: u16::from(!door.closed().is_empty()),
+        is_limited: u16::from(!door.from.is_empty()),
         reply: door
             .first_tcp()
             .filter(|_| door.reply)
@@ -113,6 +119,17 @@ pub(super) fn otp(doors: &[Door], numbers: &[u16]) -> Vec<(u16, layout::OtpEntry
         Some(Dynamic::Otp(_) | Dynamic::OneTime(_)) | None => None,
     };
     doors.iter().zip(numbers).filter_map(entry).collect()
+}
+
+/// Returns the prefixes from which doors can be used, by number of the door.
+pub(super) fn from(doors: &[Door], numbers: &[u16]) -> Vec<(u16, Address, u32)> {
+    let prefixes = |(door, &number): (&'_ Door, &u16)| {
+        let mapped = door.from.iter().map(|prefix| prefix.mapped());
+        mapped
+            .map(|(address, bits)| (number, address, bits))
+            .collect::<Vec<_>>()
+    };
+    doors.iter().zip(numbers).flat_map(prefixes).collect()
 }
 
 /// Adds an entry for each sequence of a door that has several.

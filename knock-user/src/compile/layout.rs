@@ -7,7 +7,7 @@ use std::{
 
 use knock_common::{
     event::NO_DOOR,
-    layout::{DOORS_MAX, Symbol, TARGETS_MAX, TRUST_MAX},
+    layout::{BLOCK_MAX, DOORS_MAX, FROM_MAX, Symbol, TARGETS_MAX, TRUST_MAX},
 };
 
 use super::{
@@ -158,16 +158,21 @@ fn within_limits(settings: &Settings, conflicts: &mut Vec<Conflict>) {
             format!("{doors} doors are too many: the limit is {DOORS_MAX}; remove some"),
         ));
     }
-    let trusted = settings.trust.len();
-    let most = TRUST_MAX as usize;
-    if trusted > most {
-        conflicts.push(Conflict::of_file(
-            "trust",
-            format!(
-                "{trusted} prefixes are too many: the limit is {most}; join neighbours \
-                 into shorter prefixes"
-            ),
-        ));
+    let from = settings.doors.iter().map(|door| door.from.len());
+    for (key, count, most) in [
+        ("trust", settings.trust.len(), TRUST_MAX),
+        ("block", settings.block.len(), BLOCK_MAX),
+        ("from", from.sum(), FROM_MAX),
+    ] {
+        if count > most as usize {
+            conflicts.push(Conflict::of_file(
+                key,
+                format!(
+                    "{count} prefixes are too many: the limit is {most}; join neighbours \
+                     into shorter prefixes"
+                ),
+            ));
+        }
     }
 }
 

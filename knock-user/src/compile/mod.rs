@@ -42,7 +42,7 @@ pub use self::{
     tables::{Tables, grant_keys},
 };
 use self::{
-    entries::{add_sequences, by_number, config, door_entry, otp},
+    entries::{add_sequences, by_number, config, door_entry, from, otp},
     layout::Layout,
     ports::PortTable,
 };
@@ -114,6 +114,12 @@ pub fn compile(settings: &Settings, input: &mut Input<'_>) -> Result<Tables, Vec
             .iter()
             .map(|prefix| prefix.mapped())
             .collect(),
+        block: settings
+            .block
+            .iter()
+            .map(|prefix| prefix.mapped())
+            .collect(),
+        from: from(doors, &layout.numbers),
         // Only sequences have changed, and the keys of many users take long.
         spa: match input.before {
             Some(before) => before.tables.spa.clone(),

@@ -46,6 +46,10 @@ pub struct Tables {
     pub targets: Vec<(Address, u16)>,
     /// Trusted prefixes and their lengths in bits.
     pub trust: Vec<(Address, u32)>,
+    /// Blocked prefixes and their lengths in bits.
+    pub block: Vec<(Address, u32)>,
+    /// The prefixes from which doors can be used: number of the door, address, length in bits.
+    pub from: Vec<(u16, Address, u32)>,
     /// What belongs to single packet authorization.
     pub spa: SpaTables,
     /// The ports of each port group; none for a door that only runs commands.
@@ -149,6 +153,8 @@ impl Tables {
             otp: self.otp.iter().copied().collect(),
             targets: self.targets.iter().copied().collect(),
             trust: self.trust.clone(),
+            block_list: self.block.clone(),
+            from: self.from.clone(),
             spa_gates: self.spa.gates.clone(),
             spa_keys: self.spa.keys.iter().copied().collect(),
             spa_may: self.spa.may.iter().copied().collect(),

@@ -14,7 +14,7 @@ use super::{
 };
 use crate::model::{
     problem::ProblemReport,
-    settings::{Command, Door, Dynamic, Effect, OneTime, Verify},
+    settings::{Command, Door, Dynamic, Effect, OneTime, Prefix, Verify},
     value,
 };
 
@@ -39,6 +39,7 @@ pub(super) const KEYS: &[&str] = &[
     "verify",
     "reply",
     "knock_pass",
+    "from",
 ];
 
 /// The default length of a grant.
@@ -132,6 +133,7 @@ pub(super) fn read(section: &mut Section<'_, '_>, report: &mut ProblemReport) ->
     });
     let reply = section.or("reply", report, false, TomlItem::boolean);
     let knock_pass = section.or("knock_pass", report, false, TomlItem::boolean);
+    let from = section.get("from", report, from);
     (report.problems.len() == before).then_some(())?;
     Some(Door {
         name: name?,
@@ -153,6 +155,7 @@ pub(super) fn read(section: &mut Section<'_, '_>, report: &mut ProblemReport) ->
         verify,
         reply,
         knock_pass,
+        from: from.unwrap_or_default(),
     })
 }
 
@@ -208,6 +211,19 @@ fn knocks(item: &TomlItem<'_, '_>, report: &mut ProblemReport) -> Option<Vec<Kno
             format!("{many} knocks are too many: a sequence has at most {KNOCKS_MAX}"),
         ),
         _ => Some(knocks),
+    }
+}
+
+fn from(item: &TomlItem<'_, '_>, report: &mut ProblemReport) -> Option<Vec<Prefix>> {
+    let before = report.problems.len();
+    let prefixes = item.list(report, str::parse::<Prefix>)?;
+    (report.problems.len() == before).then_some(())?;
+    match prefixes.is_empty() {
+        true => item.wrong(
+            report,
+            "empty, so nobody could use the door: name a prefix, or remove from to admit all sources",
+        ),
+        false => Some(prefixes),
     }
 }
 

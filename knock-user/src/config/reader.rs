@@ -20,6 +20,7 @@ const KEYS: &[&str] = &[
     "mode",
     "protect",
     "trust",
+    "block",
     "strict",
     "exempt",
     "established",
@@ -90,6 +91,7 @@ pub(super) fn read(text: &str, report: &mut ProblemReport) -> Option<ReadFile> {
         trust: top.or("trust", report, Vec::new(), |item, report| {
             item.list(report, str::parse::<Prefix>)
         }),
+        block: block(top, report),
         strict: top.or("strict", report, true, |item, report| item.boolean(report)),
         exempt: top.or("exempt", report, Exempt::Listening, exempt),
         established: established(top, report),
@@ -195,6 +197,22 @@ fn established(top: &mut Section<'_, '_>, report: &mut ProblemReport) -> Establi
             idle_udp: section.or("idle_udp", report, IDLE_UDP, |item, report| {
                 item.duration(report, SECOND, IDLE_MOST)
             }),
+        })
+    })
+}
+
+fn block(top: &mut Section<'_, '_>, report: &mut ProblemReport) -> Vec<Prefix> {
+    top.or("block", report, Vec::new(), |item, report| {
+        let mut section = item.section("[block]", &["prefixes"], report)?;
+        if section.lacks("prefixes") {
+            report.add(
+                section.line,
+                "prefixes",
+                "missing: the sources to block, as in prefixes = [\"203.0.113.0/24\"]",
+            );
+        }
+        section.get("prefixes", report, |item, report| {
+            item.list(report, str::parse::<Prefix>)
         })
     })
 }

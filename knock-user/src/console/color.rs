@@ -73,6 +73,7 @@ impl EventKind {
             | Self::Dropped
             | Self::Trial
             | Self::Fallback
+            | Self::Blocked
             | Self::ClockSkew => Tone::Attention,
             Self::Full
             | Self::Pressure
@@ -90,6 +91,7 @@ impl EventKind {
             | Self::Suppressed
             | Self::LeftOn
             | Self::Reloaded
+            | Self::Unblocked
             | Self::Used => Tone::Plain,
         }
     }

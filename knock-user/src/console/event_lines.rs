@@ -173,7 +173,8 @@ fn describe(
         }
         Reason::BadCookie => (EventKind::Denied, after(reason.text())),
         Reason::LockedOut => (EventKind::LockedOut, after(reason.text())),
-        Reason::NoGrant => (EventKind::Denied, after(reason.text())),
+        Reason::NoGrant | Reason::Blocked => (EventKind::Denied, after(reason.text())),
+        Reason::SourceNotAllowed => (EventKind::Denied, after(reason.text())),
         Reason::SpaNoise
         | Reason::SpaStale
         | Reason::SpaUnknown

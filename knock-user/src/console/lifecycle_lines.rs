@@ -307,6 +307,57 @@ impl<W: Write> Console<W> {
         self.report(at_ns, &line, record);
     }
 
+    /// Reports that a user blocked a prefix: `blocked 203.0.113.7 - for 1h by uid 0`.
+    pub fn blocked(&mut self, prefix: Prefix, until_ms: Option<u64>, uid: u32, at_ns: u64) {
+        let by = format!("uid {uid}");
+        let left = until_ms.map(|until_ms| {
+            Duration::from_millis(until_ms.saturating_sub(at_ns / NANOS_PER_MILLI))
+        });
+        let record = Record {
+            source: Some(prefix),
+            by: Some(&by),
+            until: until_ms.map(|until_ms| self.utc(until_ms.saturating_mul(NANOS_PER_MILLI))),
+            seconds: left.map(|left| left.as_secs_f64()),
+            ..Record::default()
+        };
+        let lasts = match left {
+            Some(left) => format!("for {}", spell_short(left)),
+            None => "until it is unblocked".to_owned(),
+        };
+        let line = ConsoleLine {
+            what: EventKind::Blocked,
+            source: prefix.to_string(),
+            door: "-".to_owned(),
+            why: format!("{lasts}, by {by}"),
+        };
+        self.report(at_ns, &line, record);
+    }
+
+    /// Reports that the block of a prefix has ended: a user ended it, or it has expired.
+    pub fn unblocked(&mut self, prefix: Prefix, uid: Option<u32>, at_ns: u64) {
+        let by = uid.map(|uid| format!("uid {uid}"));
+        let record = Record {
+            source: Some(prefix),
+            by: by.as_deref(),
+            reason: Some(if uid.is_some() {
+                "unblocked"
+            } else {
+                "expired"
+            }),
+            ..Record::default()
+        };
+        let line = ConsoleLine {
+            what: EventKind::Unblocked,
+            source: prefix.to_string(),
+            door: "-".to_owned(),
+            why: match &by {
+                Some(by) => format!("by {by}"),
+                None => "expired".to_owned(),
+            },
+        };
+        self.report(at_ns, &line, record);
+    }
+
     /// Reports a source whose knocks would be correct at another time.
     pub fn clock(&mut self, source: IpAddr, door: &str, behind_s: i64, at_ns: u64) {
         let record = Record {

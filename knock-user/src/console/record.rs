@@ -158,6 +158,10 @@ pub enum EventKind {
     Disabled,
     /// A door can be opened again.
     Enabled,
+    /// A command blocked a source.
+    Blocked,
+    /// The block of a source has ended.
+    Unblocked,
     /// A source sends knocks that would be correct at another time.
     ClockSkew,
 }
@@ -197,6 +201,8 @@ impl EventKind {
             Self::Used => "used",
             Self::Disabled => "disabled",
             Self::Enabled => "enabled",
+            Self::Blocked => "blocked",
+            Self::Unblocked => "unblocked",
             Self::ClockSkew => "clock-skew",
         }
     }
@@ -236,6 +242,8 @@ impl EventKind {
             | Self::Used
             | Self::Disabled
             | Self::Enabled
+            | Self::Blocked
+            | Self::Unblocked
             | Self::ClockSkew => self.name(),
         }
     }

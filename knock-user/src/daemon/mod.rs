@@ -15,6 +15,7 @@ use crate::{
     host::{clock, os_error, service_manager},
 };
 
+mod blocks;
 mod change;
 mod difference;
 mod doors;
@@ -177,6 +178,7 @@ impl<W: Write> Daemon<W> {
     /// have not run yet, then grants in the map without an event.
     fn adopt(&mut self, events: &mut RingBuf<MapData>) -> Result<()> {
         self.stats = Stats::new(&self.protection.program().counters()?);
+        self.adopt_blocks()?;
         let grants = self.protection.program().grants()?;
         let before: BTreeSet<_> = grants.into_iter().map(|(key, _)| key).collect();
         while !self.receive_all(events) {}

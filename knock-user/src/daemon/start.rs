@@ -19,7 +19,7 @@ use crate::{
     console::{Console, DoorText, log_files::LogFiles},
     host::clock,
     kernel::persistence::Persistence,
-    ledger::Ledger,
+    ledger::{Blocks, Ledger},
     metrics::Tally,
     sequences::clock_skew::SkewDetector,
 };
@@ -45,6 +45,7 @@ impl<W: Write> Daemon<W> {
             doors,
             ports: ports(settings),
             ledger: Ledger::new(deployed.doors),
+            blocks: Blocks::default(),
             log: None,
             trial: trial.map(|until_ms| Trial::new(until_ms, None)),
             last_trial: None,

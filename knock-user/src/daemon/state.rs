@@ -21,7 +21,7 @@ use crate::{
     console::{Console, log_files::LogFiles},
     control::Call,
     kernel::{persistence::Persistence, program::LoadedCopy},
-    ledger::Ledger,
+    ledger::{Blocks, Ledger},
     metrics::{MetricsServer, Tally},
     model::settings::{Door, Settings},
     sequences::{clock_skew::SkewDetector, next_line_server::NextLineServer, one_time::Standing},
@@ -63,6 +63,8 @@ pub struct Daemon<W> {
     /// Whether a reload was requested again while one was being prepared.
     pub(super) reloads_again: bool,
     pub(crate) ledger: Ledger,
+    /// What commands have blocked.
+    pub(crate) blocks: Blocks,
     pub(crate) console: Console<W>,
     pub(super) log: Option<ProgramLog>,
     pub(crate) commands: Runner,

@@ -166,6 +166,7 @@ impl<W: Write> Daemon<W> {
             self.console.pressure(shortage, times, now_ns);
         }
         self.write_deferred();
+        self.end_blocks()?;
         self.keep_room()?;
         let untracked = self.ledger.untracked();
         let more = untracked.saturating_sub(std::mem::replace(&mut self.untracked, untracked));

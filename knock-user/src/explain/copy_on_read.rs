@@ -90,4 +90,8 @@ impl<L: Live> BackingMaps for LiveMaps<'_, L> {
         let has = self.read(|live| live.has_prefix_of(map, address));
         has.unwrap_or(false)
     }
+
+    fn longest_prefix<K: Pod, V: Pod>(&self, map: &'static str, key: &K) -> Option<V> {
+        self.read(|live| live.longest_prefix(map, *key)).flatten()
+    }
 }

@@ -33,6 +33,12 @@ pub trait Live {
     /// Returns an error if it can't be read.
     fn has_prefix_of(&self, map: &'static str, address: Address) -> Result<bool>;
 
+    /// Returns the value of the longest prefix in a trie that a key has.
+    ///
+    /// # Errors
+    /// Returns an error if it can't be read.
+    fn longest_prefix<K: Pod, V: Pod>(&self, map: &'static str, key: K) -> Result<Option<V>>;
+
     /// Returns the established flows, as words.
     ///
     /// # Errors
@@ -52,9 +58,15 @@ impl Live for Ebpf {
     }
 
     fn has_prefix_of(&self, map: &'static str, address: Address) -> Result<bool> {
-        let trie = LpmTrie::<_, Plain<Address>, Plain<u32>>::try_from(maps::map(self, map)?);
-        let key = lpm_trie::Key::new(128, Plain(address));
-        Ok(found(map, trie.and_then(|trie| trie.get(&key, 0)))?.is_some())
+        let found: Option<u32> = self.longest_prefix(map, address)?;
+        Ok(found.is_some())
+    }
+
+    fn longest_prefix<K: Pod, V: Pod>(&self, map: &'static str, key: K) -> Result<Option<V>> {
+        let trie = LpmTrie::<_, Plain<K>, Plain<V>>::try_from(maps::map(self, map)?);
+        let bits = u32::try_from(size_of::<K>() * 8).unwrap_or(u32::MAX);
+        let key = lpm_trie::Key::new(bits, Plain(key));
+        found(map, trie.and_then(|trie| trie.get(&key, 0)))
     }
 
     fn flows(&self) -> Result<Vec<(FlowKey, u64)>> {

@@ -6,6 +6,7 @@ use anyhow::Result;
 use knock_common::{
     Address, Env, Judgement, Reason, Verdict,
     access::Flow,
+    blocked::Blocked,
     env::{Table as _, Word as _},
     event::{Event, NO_DOOR},
     grant::Grant,
@@ -60,12 +61,14 @@ pub(super) fn steps<L: Live>(
     };
     let mut steps = Vec::new();
     steps.extend(about.trial());
+    steps.extend(about.block());
     steps.push(about.port());
     if about.is_protected() {
         steps.push(about.trust());
         steps.extend(about.grants());
         steps.extend(about.flows()?);
     }
+    steps.extend(about.from());
     steps.extend(about.attempt());
     steps.extend(about.lockout());
     Ok(steps)
@@ -240,6 +243,43 @@ impl<L: Live> About<'_, L> {
             true => "; it counts once a TCP handshake has verified the source",
             false => "",
         }
+    }
+
+    fn block(&self) -> Option<String> {
+        let source = self.info.source;
+        let block = self.seen.blocked(source);
+        let block = block.filter(|block| block.is_valid(self.known.now));
+        let is_listed = self.has(Features::BLOCK) && self.seen.is_in_block_list(source);
+        let how = match block {
+            Some(block) if block.until_ms == Blocked::NEVER => "by a command".to_owned(),
+            Some(block) => format!("by a command, {} left", self.until(block.until_ms)),
+            None if is_listed => "by [block] of the configuration".to_owned(),
+            None => return None,
+        };
+        let is_trusted = self.has(Features::TRUST) && self.seen.is_trusted(source);
+        let but = match is_trusted {
+            true => ", but it is trusted, which wins",
+            false => ": all its packets are dropped",
+        };
+        Some(format!("{} is blocked {how}{but}", self.query.source))
+    }
+
+    /// The doors that open the port, or that it is a knock of, and that the source may not use.
+    fn from(&self) -> Option<String> {
+        let port = self.query.port;
+        let source = self.query.source;
+        let is_about = |door: &&Door| {
+            door.opened()
+                .iter()
+                .any(|ports| ports.overlaps(port.into()))
+                || door.knock.contains(&port)
+        };
+        let is_elsewhere = |door: &&Door| {
+            !door.from.is_empty() && !door.from.iter().any(|prefix| prefix.has(source))
+        };
+        let doors = self.known.settings.doors.iter().filter(is_about);
+        let names: Vec<_> = doors.filter(is_elsewhere).map(with_target).collect();
+        (!names.is_empty()).then(|| format!("{source} is not in from of {}", list(names)))
     }
 
     fn trust(&self) -> String {

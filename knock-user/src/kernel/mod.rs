@@ -5,6 +5,7 @@
 //! or control clients.
 
 pub mod barrier;
+pub mod blocks;
 pub mod bpffs;
 mod find_instance;
 pub mod instance;

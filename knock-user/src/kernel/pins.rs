@@ -12,9 +12,11 @@ use aya::{
     programs::links::{FdLink, Link as _, LinkError, PinnedLink},
 };
 use knock_common::{
+    Address,
+    blocked::Blocked,
     layout::{
-        self, ALLOW_MAX, EVENTS_BYTES, FLOWS_MAX, FlowKey, GrantKey, LOCKOUTS_MAX, PRESENCE_SLOTS,
-        PortKind, PortRule, USED_MAX, UsedKey, VERSION, WAYS,
+        self, ALLOW_MAX, BLOCKED_MAX, EVENTS_BYTES, FLOWS_MAX, FlowKey, GrantKey, LOCKOUTS_MAX,
+        PRESENCE_SLOTS, PortKind, PortRule, USED_MAX, UsedKey, VERSION, WAYS,
     },
     packet::Protocol,
     reason::COUNTERS_MAX,
@@ -49,7 +51,7 @@ const fn shape(name: &'static str, kind: MapType, key: usize, value: usize, entr
 }
 
 /// The shared maps, which are pinned. All others belong to one configuration and end with it.
-pub const SHARED: [Shape; 7] = [
+pub const SHARED: [Shape; 8] = [
     shape("ALLOW", MapType::Hash, size_of::<GrantKey>(), 8, ALLOW_MAX),
     shape(
         "FLOWS",
@@ -60,6 +62,13 @@ pub const SHARED: [Shape; 7] = [
     ),
     shape("LOCKOUTS", MapType::Array, 4, 8 * WAYS, LOCKOUTS_MAX),
     shape("USED", MapType::Hash, size_of::<UsedKey>(), 8, USED_MAX),
+    shape(
+        "BLOCKED",
+        MapType::LpmTrie,
+        4 + size_of::<Address>(),
+        size_of::<Blocked>(),
+        BLOCKED_MAX,
+    ),
     shape("PRESENCE", MapType::Array, 4, 8, PRESENCE_SLOTS),
     shape("COUNTERS", MapType::PerCpuArray, 4, 8, COUNTERS_MAX),
     shape("EVENTS", MapType::RingBuf, 0, 0, EVENTS_BYTES),

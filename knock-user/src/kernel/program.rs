@@ -17,6 +17,7 @@ use crate::{
     kernel::{PROGRAM, bpffs, instance::Instance, maps, pins},
 };
 
+mod blocks;
 mod copies;
 mod copy;
 mod load;
@@ -66,6 +67,8 @@ pub struct XdpProgram {
     config: Config,
     /// The last period of cookie keys that was drawn.
     drawn: Option<u32>,
+    /// Whether the program looks for sources that commands have blocked.
+    has_blocks: bool,
 }
 
 impl XdpProgram {

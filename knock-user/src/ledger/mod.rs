@@ -13,6 +13,7 @@
 //! clock.
 
 mod action;
+mod blocks;
 mod ending;
 mod events;
 mod manual;
@@ -22,6 +23,7 @@ mod takeover;
 
 pub use self::{
     action::{Ending, LedgerAction},
+    blocks::{BlockChange, Blocks},
     manual::{Open, Revocation},
     openings::{Giver, Ledger, Lookup},
     takeover::Adopted,

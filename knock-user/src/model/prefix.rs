@@ -17,7 +17,25 @@ pub struct Prefix {
     pub bits: u8,
 }
 
+/// A prefix as in the maps: address and length in bits, with IPv4 mapped into IPv6.
+pub type MappedPrefix = (Address, u32);
+
 impl Prefix {
+    /// Returns a prefix of the maps, which may have bits set after it.
+    pub fn from_mapped((address, bits): MappedPrefix) -> Self {
+        let address = IpAddr::from(address);
+        let bits = match address {
+            IpAddr::V4(_) => bits.saturating_sub(96),
+            IpAddr::V6(_) => bits,
+        };
+        let whole = Self::of(address);
+        Self {
+            bits: u8::try_from(bits).unwrap_or(u8::MAX).min(whole.bits),
+            ..whole
+        }
+        .cleared()
+    }
+
     /// Returns the prefix that contains only `address`.
     pub const fn of(address: IpAddr) -> Self {
         let bits = match address {
@@ -42,8 +60,13 @@ impl Prefix {
         same_family && self == Self { address, ..self }.cleared()
     }
 
+    /// Returns whether it has every address of another prefix.
+    pub fn contains(self, other: Self) -> bool {
+        self.bits <= other.bits && self.has(other.address)
+    }
+
     /// Returns the prefix in the form of the maps: IPv4 is mapped, so it is 96 bits longer.
-    pub fn mapped(self) -> (Address, u32) {
+    pub fn mapped(self) -> MappedPrefix {
         let before = match self.address {
             IpAddr::V4(_) => 96,
             IpAddr::V6(_) => 0,

@@ -29,6 +29,8 @@ pub struct Settings {
     pub protect: Vec<Ports>,
     /// The allow list: sources that do not have to knock.
     pub trust: Vec<Prefix>,
+    /// The block list: sources whose packets are all dropped.
+    pub block: Vec<Prefix>,
     /// Strict mode: whether new connections to unused ports are wrong knocks.
     pub strict: bool,
     /// The exempt ports.
@@ -223,6 +225,8 @@ pub struct Door {
     pub reply: bool,
     /// Whether knocks pass to the network stack; only a door that runs commands alone has this.
     pub knock_pass: bool,
+    /// The prefixes from which it can be used; from everywhere if there are none.
+    pub from: Vec<Prefix>,
 }
 
 /// The proof that the source address of a knock is not forged.

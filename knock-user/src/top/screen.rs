@@ -17,7 +17,7 @@ use super::{
     typed_request,
 };
 use crate::{
-    admin::{list::ListedGrant, status},
+    admin::{block::spare_own_session, list::ListedGrant, status},
     control::Request,
     model::{prefix::Prefix, terminal::harmless},
 };
@@ -79,6 +79,8 @@ pub(super) enum InputPurpose {
     Grant,
     /// An explanation.
     Explain,
+    /// A block.
+    Block,
 }
 
 impl InputPurpose {
@@ -87,6 +89,7 @@ impl InputPurpose {
         match self {
             Self::Filter => "filter: ",
             Self::Grant => "grant SOURCE DOOR [TIME]: ",
+            Self::Block => "block SOURCE [TIME]: ",
             Self::Explain => "explain SOURCE PORT [ADDRESS]: ",
         }
     }
@@ -252,6 +255,12 @@ impl Screen {
                 let line = EditLine(source.unwrap_or_default());
                 self.mode = KeyMode::Edit(InputPurpose::Explain, line);
             }
+            KeyCode::Char('b') => {
+                let source = self.selected.as_ref().filter(|_| self.is_chosen);
+                let source = source.map(|(source, _)| format!("{source} "));
+                let line = EditLine(source.unwrap_or_default());
+                self.mode = KeyMode::Edit(InputPurpose::Block, line);
+            }
             KeyCode::Char('r') => match &self.selected {
                 Some((source, door)) => self.mode = KeyMode::Revoke(*source, door.clone()),
                 None => self.message = Some("there is no grant to revoke".to_owned()),
@@ -287,6 +296,7 @@ impl Screen {
             InputPurpose::Filter => return ScreenAnswer::Continue,
             InputPurpose::Grant => typed_request::grant(&line.0),
             InputPurpose::Explain => typed_request::explain(&line.0),
+            InputPurpose::Block => typed_request::block(&line.0, spare_own_session),
         };
         match asked {
             Ok(request) => ScreenAnswer::Ask(request),
@@ -388,6 +398,7 @@ Keys
   /   show only what contains a text; Esc shows all again
   g   grant without knocks: SOURCE DOOR [TIME], such as 203.0.113.7 ssh 10m
   r   revoke the selected grant, after a question
+  b   block a source: SOURCE [TIME], such as 203.0.113.7 1h
   e   explain what would happen to a connection: SOURCE PORT
   q   quit
 Press any key.";

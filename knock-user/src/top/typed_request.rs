@@ -8,7 +8,10 @@ use knock_sequence::{
 };
 
 use super::feed::request;
-use crate::{control::Request, model::value};
+use crate::{
+    control::Request,
+    model::{prefix::Prefix, problem::Misuse, value},
+};
 
 /// Reads `SOURCE DOOR [TIME]`.
 pub(super) fn grant(line: &str) -> Result<Request, String> {
@@ -26,6 +29,29 @@ pub(super) fn grant(line: &str) -> Result<Request, String> {
             ("door", (*door).into()),
         ],
     );
+    if let Some(lasts) = lasts {
+        let lasts = duration::parse(lasts).map_err(|error| error.to_string())?;
+        asked
+            .fields
+            .insert("for_ms".to_owned(), millis(lasts).into());
+    }
+    Ok(asked)
+}
+
+/// Reads `SOURCE [TIME]`; `spare` refuses prefixes.
+pub(super) fn block(
+    line: &str,
+    spare: fn(Prefix) -> Result<(), Misuse>,
+) -> Result<Request, String> {
+    let words: Vec<_> = line.split_whitespace().collect();
+    let (source, lasts) = match words.as_slice() {
+        [source] => (source, None),
+        [source, lasts] => (source, Some(lasts)),
+        _ => return Err("write SOURCE, and TIME if the block should end".to_owned()),
+    };
+    let source: Prefix = source.parse().map_err(|error| format!("{error}"))?;
+    spare(source).map_err(|error| error.to_string())?;
+    let mut asked = request("block", [("source", source.to_string().into())]);
     if let Some(lasts) = lasts {
         let lasts = duration::parse(lasts).map_err(|error| error.to_string())?;
         asked

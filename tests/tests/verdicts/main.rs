@@ -15,6 +15,7 @@
 
 mod access;
 mod answers;
+mod blocks;
 mod events;
 mod frames;
 mod fwknop;

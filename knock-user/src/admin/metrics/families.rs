@@ -184,6 +184,11 @@ impl Families {
             "Connections to protected ports that continue after their grant",
             tables.kept,
         );
+        self.gauge(
+            "knock_blocked_prefixes",
+            "Prefixes that commands block and whose block has not expired",
+            facts.status.blocked as u64,
+        );
         if let Some(in_progress) = tables.in_progress {
             self.gauge(
                 "knock_attempts",

@@ -32,6 +32,9 @@ pub struct Answer {
     pub grants: usize,
     /// How many connections are kept.
     pub flows: usize,
+    /// How many prefixes commands block.
+    #[serde(default)]
+    pub blocked: usize,
     /// How many watch; none if no process runs.
     pub watchers: usize,
     /// What was counted, without the zeros.

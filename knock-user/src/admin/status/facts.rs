@@ -28,6 +28,8 @@ pub struct MapContent {
     pub grants: usize,
     /// How many connections are kept.
     pub flows: usize,
+    /// How many prefixes commands block.
+    pub blocked: usize,
     /// The counters by number.
     pub counts: Vec<u64>,
 }
@@ -57,6 +59,7 @@ pub fn status(
         one_time: Vec::new(),
         grants: found.grants,
         flows: found.flows,
+        blocked: found.blocked,
         watchers: process.map_or(0, |process| process.watchers),
         counters: counters(&found.counts),
         ..Answer::default()

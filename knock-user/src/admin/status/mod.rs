@@ -12,6 +12,7 @@ use super::{
 };
 use crate::{
     daemon::Daemon,
+    host::clock,
     kernel::{instance::Instance, leftovers},
 };
 
@@ -80,6 +81,7 @@ pub(super) fn without_tables<W: Write>(daemon: &mut Daemon<W>) -> Result<Answer>
     let grants = daemon.ledger.openings().count();
     let found = facts::MapContent {
         grants,
+        blocked: daemon.blocks.valid(clock::boot_ms()),
         ..facts::MapContent::default()
     };
     served::judged(daemon, &found, grants)

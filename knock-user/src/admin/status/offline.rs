@@ -34,6 +34,10 @@ pub(super) fn status(instance: &Instance, hanging: Option<u32>) -> Result<Answer
             .grants
             .len(),
         flows: kept(&pinned::flows(instance)?, registry.idle_ms(), clock),
+        blocked: pinned::blocks(instance)?
+            .iter()
+            .filter(|(_, block)| clock.now_ms < block.own_until_ms)
+            .count(),
         counts: pinned::counters(instance)?,
     };
     let interfaces = facts::interfaces(covered);

@@ -28,6 +28,7 @@ pub(super) fn status<W: Write>(daemon: &mut Daemon<W>) -> Result<Answer> {
     let found = MapContent {
         grants,
         flows,
+        blocked: daemon.blocks.valid(clock.now_ms),
         counts,
     };
     judged(daemon, &found, entries)

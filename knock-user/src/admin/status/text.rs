@@ -85,6 +85,9 @@ pub(super) fn render(status: &Answer, time: &LocalTime) -> Vec<String> {
     }
     row("grants", status.grants.to_string());
     row("connections", status.flows.to_string());
+    if status.blocked > 0 {
+        row("blocked", blocked(status.blocked));
+    }
     if status.watchers > 0 {
         row("watching", status.watchers.to_string());
     }
@@ -97,6 +100,13 @@ pub(super) fn render(status: &Answer, time: &LocalTime) -> Vec<String> {
         row(if index == 0 { "counted" } else { "" }, counter);
     }
     table(&rows, [Side::Left, Side::Left])
+}
+
+fn blocked(prefixes: usize) -> String {
+    match prefixes {
+        1 => "1 prefix by a command".to_owned(),
+        _ => format!("{prefixes} prefixes by commands"),
+    }
 }
 
 fn process(status: &Answer, time: &LocalTime) -> String {

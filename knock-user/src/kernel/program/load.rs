@@ -2,7 +2,7 @@
 
 use anyhow::{Context as _, Result, anyhow};
 use aya::{Ebpf, EbpfLoader, maps::Array, programs::ProgramError};
-use knock_common::layout::{Config, Features, LOCKOUT_BUCKETS, WAYS};
+use knock_common::layout::{Config, Features, FromKey, LOCKOUT_BUCKETS, WAYS};
 
 use super::{LoadOptions, XdpProgram, copy::Copy, object::OBJECT, program};
 use crate::{
@@ -62,7 +62,7 @@ impl XdpProgram {
             draw_lockout_key(&mut ebpf)?;
         }
         program(&mut ebpf)?.load().map_err(load_error)?;
-        Ok(Self {
+        let mut program = Self {
             ebpf,
             events: None,
             copy: Copy::Absent,
@@ -72,7 +72,10 @@ impl XdpProgram {
             has_users: features.has(Features::SPA),
             config,
             drawn: None,
-        })
+            has_blocks: false,
+        };
+        program.follow_blocks()?;
+        Ok(program)
     }
 }
 
@@ -89,6 +92,13 @@ fn fill(ebpf: &mut Ebpf, tables: &Tables) -> Result<()> {
     maps::insert(ebpf, "TARGETS", targets)?;
     let prefixes = tables.trust.iter().map(|&(address, bits)| (bits, address));
     maps::insert_prefixes(ebpf, "TRUST", prefixes)?;
+    let prefixes = tables.block.iter().map(|&(address, bits)| (bits, address));
+    maps::insert_prefixes(ebpf, "BLOCK", prefixes)?;
+    let prefixes = tables.from.iter().map(|&(door, source, bits)| {
+        let door = door.into();
+        (FromKey::DOOR_BITS + bits, FromKey { door, source })
+    });
+    maps::insert_prefixes(ebpf, "FROM", prefixes)?;
     let spa = &tables.spa;
     maps::set(ebpf, "SPA_GATES", (0..).zip(spa.gates.iter().copied()))?;
     maps::insert(ebpf, "SPA_KEYS", spa.keys.iter().copied())?;

@@ -224,15 +224,22 @@ impl XdpProgram {
     /// # Errors
     /// The map can't be read or written.
     pub fn take_seen(&mut self, slot: u32) -> Result<FramesSeen> {
+        let cleared = FramesSeen {
+            arrived: self.seen_bits(),
+            foreign: 0,
+        };
         let mut slots =
             Array::<_, Plain<FramesSeen>>::try_from(maps::map_mut(&mut self.ebpf, "FRAMES_SEEN")?)?;
         let Plain(seen) = slots.get(&slot, 0).context("reading the map FRAMES_SEEN")?;
-        if seen != FramesSeen::default() {
+        if seen != cleared {
             slots
-                .set(slot, Plain(FramesSeen::default()), 0)
+                .set(slot, Plain(cleared), 0)
                 .context("clearing the map FRAMES_SEEN")?;
         }
-        Ok(seen)
+        Ok(FramesSeen {
+            arrived: seen.arrived & FramesSeen::ARRIVED,
+            ..seen
+        })
     }
 
     /// Returns counters that are not about reasons, summed over all CPUs.

@@ -52,7 +52,13 @@ fn status(counters: &[(&str, u64)]) -> status::Answer {
 }
 
 fn state(counters: &[(&str, u64)], grants: Vec<ListedGrant>) -> FeedEvent {
-    FeedEvent::State(Box::new(status(counters)), list::Answer { grants })
+    FeedEvent::State(
+        Box::new(status(counters)),
+        list::Answer {
+            grants,
+            blocked: None,
+        },
+    )
 }
 
 fn event(value: Value) -> FeedEvent {
