@@ -9,6 +9,7 @@ use knock_tests::{
     source::{Source, echoes},
     ssh::{KNOCKS, SSH},
 };
+use nix::sys::signal::Signal::SIGTERM;
 use serde_json::json;
 
 /// Returns the door with these lengths.
@@ -22,6 +23,9 @@ fn door(prefix: &str) -> String {
 
 const WIDE: &str = "grant_prefix = { ipv4 = 30, ipv6 = 64 }";
 const WIDER: &str = "grant_prefix = { ipv4 = 24, ipv6 = 48 }";
+
+/// What a start over existing protection asks for.
+const KEEP: [&str; 2] = ["--on-exit", "keep"];
 
 /// The sources of a family: the one that knocks, another one of its prefix, and one of the wider prefix alone.
 struct Sources<'n> {
@@ -123,6 +127,47 @@ fn a_grant_covers_the_prefix_of_its_source() {
             }
             daemon.wait_for_event(&json!({"event": "closed", "source": sources.covered,
                 "reason": "narrowed"}));
+        }
+        daemon.stop();
+    });
+}
+
+/// A prefix whose width another configuration does not change keeps its grants, whichever program judges them.
+#[test]
+fn a_grant_of_a_prefix_continues_over_upgrades() {
+    net::test(|net| {
+        let _server = Server::tcp(&net.server, &[SSH]);
+        let daemon = Daemon::start_with(&net.server, &door(WIDE), &KEEP);
+        for sources in Sources::all(net) {
+            sources.knocks.knock(KNOCKS);
+            sources.inside.finds(true, SSH, sources.covered);
+        }
+        daemon.leave(SIGTERM);
+        let other = format!(
+            "trust = [\"10.0.0.0/8\"]\nprotect = [\"tcp/25\"]\n{}",
+            door(WIDE)
+        );
+        for (row, config, more, is_wider) in [
+            ("the same", door(WIDE), &[][..], false),
+            ("another program", door(WIDE), &["-v"], false),
+            ("other features", other, &["-vv"], false),
+            ("wider grants", door(WIDER), &[], true),
+        ] {
+            let arguments = [&KEEP[..], more].concat();
+            Daemon::start_with(&net.server, &config, &arguments).leave(SIGTERM);
+            for sources in Sources::all(net) {
+                let row = &format!("{row}, {}", sources.covered);
+                sources.knocks.finds(true, SSH, row);
+                sources.inside.finds(true, SSH, row);
+                sources.outside.finds(is_wider, SSH, row);
+            }
+        }
+        let daemon = Daemon::start_with(&net.server, &door(WIDE), &KEEP);
+        for sources in Sources::all(net) {
+            let row = &format!("narrower again, {}", sources.covered);
+            for source in [&sources.knocks, &sources.inside, &sources.outside] {
+                source.finds_closed(SSH, row);
+            }
         }
         daemon.stop();
     });

@@ -132,6 +132,12 @@ fn door(text: &mut Text, door: &Door) {
             text.list("open", ports);
             text.duration("open_for", door.open_for);
             text.duration("open_for_max", door.open_for_max);
+            let prefix = door.grant_prefix;
+            let (ipv4, ipv6) = (prefix.ipv4(), prefix.ipv6());
+            text.raw(
+                "grant_prefix",
+                format!("{{ ipv4 = {ipv4}, ipv6 = {ipv6} }}"),
+            );
         }
         Effect::Close(ports) => text.list("close", ports),
     }
