@@ -1,6 +1,6 @@
 //! `knock-user revoke`.
 
-use std::{collections::BTreeMap, io::Write, net::IpAddr};
+use std::{collections::BTreeMap, io::Write, iter, net::IpAddr};
 
 use anyhow::{Context as _, Result};
 use knock_common::{Address, GrantPrefix};
@@ -50,7 +50,9 @@ pub struct Answer {
     pub source: IpAddr,
     /// Names of the doors; none if there was no grant.
     pub doors: Vec<String>,
-    /// What the grants of these doors covered, in the same order: the source, or its prefix.
+    /// What the grants of these doors covered, in the same order: the source, or its prefix. Older
+    /// versions do not send it.
+    #[serde(default)]
     pub covered: Vec<Prefix>,
     /// Its connections that continue.
     pub flows: usize,
@@ -81,7 +83,8 @@ impl Command for Args {
             flows,
         } = answer;
         let mut ended: BTreeMap<Prefix, Vec<&str>> = BTreeMap::new();
-        for (door, &covered) in doors.iter().zip(covered) {
+        let alone = iter::repeat(Prefix::of(*source));
+        for (door, covered) in doors.iter().zip(covered.iter().copied().chain(alone)) {
             ended.entry(covered).or_default().push(door);
         }
         let ended = ended.into_iter();

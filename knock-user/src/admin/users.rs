@@ -76,6 +76,7 @@ pub struct ListedKey {
     pub late: bool,
     /// Whether the stamp of the last packet is further ahead than the window admits, as after this
     /// host's clock was set back; when the key was used is then not known.
+    #[serde(default)]
     pub ahead: bool,
 }
 
