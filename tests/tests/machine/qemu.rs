@@ -243,7 +243,7 @@ impl Machine {
         let number = self.commands;
         // The quotes keep the line itself from looking like its answer.
         let line = format!(
-            "echo begin''-{number}; {{ {command}\n}} </dev/null 2>&1; echo; echo end''-{number}=$?\n"
+            "echo begin''-{number}; {{ {command}\n}} </dev/null 2>&1; code=$?; echo; echo end''-{number}=$code\n"
         );
         self.shell.write_all(line.as_bytes()).unwrap();
         let (begin, end) = (format!("begin-{number}\n"), format!("\nend-{number}="));
