@@ -9,6 +9,7 @@ use crate::otp::{self, Hidden, Period, Protocols};
 use crate::profiles::ListProfiles;
 use crate::reply::{ConnectTo, parse_connect_to, parse_tcp_port, parse_timeout};
 use crate::report::ReportStyle;
+use crate::share::{Add, Share};
 use crate::spa::SpaOptions;
 use crate::ssh_config::SshConfig;
 use clap::{Args, Parser, Subcommand};
@@ -91,6 +92,12 @@ pub enum Command {
     /// With ProxyCommand, ssh connects through this program, right after the last packet; with --exec, a Match opens
     /// the door and ssh connects by itself.
     SshConfig(SshConfig),
+
+    /// Print a profile as a knock:// URI and a QR code, for another machine; secrets only with --with-secret
+    Share(Share),
+
+    /// Add the profile in a URI that `share` printed
+    Add(Add),
 
     /// Print the script with which a shell completes options and the names of profiles
     Completions(Completions),

@@ -73,7 +73,7 @@ fn completing(command: Command) -> Command {
             false => argument,
         })
     };
-    [("proxy", "host"), ("ssh-config", "name")]
+    [("proxy", "host"), ("ssh-config", "name"), ("share", "name")]
         .into_iter()
         .fold(with_names(command, "host"), |command, (name, id)| {
             command.mut_subcommand(name, |subcommand| with_names(subcommand, id))

@@ -13,6 +13,7 @@ use crate::refused;
 use crate::reply::NoReply;
 use crate::send::SendError;
 use crate::sequence::SequenceError;
+use crate::share::error::ShareError;
 use crate::spa::{KeyFileError, NotSent, Refusal, SpaError, Unanswered};
 use crate::ssh_config::error::SshConfigError;
 use knock_sequence::duration::spell;
@@ -37,6 +38,9 @@ pub enum Failure {
     /// ssh's configuration can't have the profile.
     #[error(transparent)]
     SshConfig(#[from] SshConfigError),
+    /// The profile can't be shared or added.
+    #[error(transparent)]
+    Share(#[from] ShareError),
     /// The file with the knocks is wrong.
     #[error(transparent)]
     Sequence(#[from] SequenceError),
@@ -128,6 +132,7 @@ impl Failure {
             Self::NoKnocks { .. }
             | Self::Profile(_)
             | Self::SshConfig(_)
+            | Self::Share(_)
             | Self::Sequence(_)
             | Self::OneTime(_)
             | Self::Otp(_)
@@ -175,6 +180,7 @@ impl Failure {
             | Self::NoKnocks { .. }
             | Self::Profile(_)
             | Self::SshConfig(_)
+            | Self::Share(_)
             | Self::Sequence(_)
             | Self::OneTime(_)
             | Self::Spa(_)
@@ -195,6 +201,13 @@ impl Failure {
             Self::NoKnocks { .. }
             | Self::Profile(_)
             | Self::SshConfig(_)
+            | Self::Share(
+                ShareError::Secret { .. }
+                | ShareError::File { .. }
+                | ShareError::Name { .. }
+                | ShareError::Uri { .. }
+                | ShareError::Exists { .. },
+            )
             | Self::Sequence(_)
             | Self::NextLineOfNothing
             | Self::OneTime(OneTimeError::Line { .. })
@@ -257,6 +270,7 @@ impl Failure {
                 KeepError::NotRun { .. } | KeepError::Signals(_) | KeepError::GaveUp { .. },
             )
             | Self::Import(ImportError::Unreadable { .. })
+            | Self::Share(ShareError::Unwritable { .. })
             | Self::NotSent(_)
             | Self::Unanswered(_)
             | Self::Refused(_)

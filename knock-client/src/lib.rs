@@ -49,6 +49,7 @@ pub mod reply;
 mod report;
 mod send;
 pub mod sequence;
+pub mod share;
 pub mod spa;
 pub mod ssh_config;
 mod waiting;

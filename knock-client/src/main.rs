@@ -5,7 +5,7 @@ use knock_client::cli::{Cli, Command, KnockArgs, Proxy};
 use knock_client::plan::KnockPlan;
 use knock_client::{
     Failure, ReportStyle, Reporter, Sequence, Waiting, completions, fwknop, keep, keygen, preview,
-    profiles, proxy, run, sequence, ssh_config,
+    profiles, proxy, run, sequence, share, ssh_config,
 };
 use std::io::{self, IsTerminal, Write};
 use std::process::ExitCode;
@@ -25,6 +25,12 @@ fn main() -> ExitCode {
             ended(profiles::run(&args, &mut io::stdout(), &mut io::stderr()))
         }
         Some(Command::Completions(args)) => ended(completions::run(&args, &mut io::stdout())),
+        Some(Command::Share(args)) => {
+            let (mut out, mut err) = (io::stdout(), io::stderr());
+            let is_terminal = out.is_terminal();
+            ended(share::share(&args, is_terminal, &mut out, &mut err))
+        }
+        Some(Command::Add(args)) => ended(share::add(&args, io::stdin(), &mut io::stderr())),
         Some(Command::SshConfig(args)) => ended(ssh_config::run(&args, &mut io::stdout())),
         Some(Command::ImportFwknop(args)) => {
             ended(fwknop::run(&args, &mut io::stdout(), &mut io::stderr()))

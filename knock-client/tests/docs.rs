@@ -30,6 +30,8 @@ fn every_option_is_on_the_page() {
             "keygen",
             "profiles",
             "ssh-config",
+            "share",
+            "add",
             "completions",
             "import-fwknop"
         ],

@@ -163,7 +163,9 @@ impl From<&Failure> for Failed {
         };
         let failed = match failure {
             Failure::NoKnocks { .. } => plain(FailureReason::NoKnocks, None),
-            Failure::Profile(_) | Failure::SshConfig(_) => plain(FailureReason::Profile, None),
+            Failure::Profile(_) | Failure::SshConfig(_) | Failure::Share(_) => {
+                plain(FailureReason::Profile, None)
+            }
             Failure::Sequence(_) => plain(FailureReason::Sequence, None),
             Failure::OneTime(_) => plain(FailureReason::OneTime, None),
             Failure::Otp(_) => plain(FailureReason::Otp, None),

@@ -102,6 +102,19 @@ pub fn read(path: &Path) -> Result<PrivateKey, KeyFileError> {
 ///
 /// The file exists, or can't be written.
 pub fn create(path: &Path) -> Result<PublicKey, KeyFileError> {
+    let key = PrivateKey::generate()?;
+    store(path, &key)?;
+    Ok(*key.public())
+}
+
+/// Writes a key to a new file that only this user can read.
+///
+/// Creates the directory of the file if there is none.
+///
+/// # Errors
+///
+/// The file exists, or can't be written.
+pub fn store(path: &Path, key: &PrivateKey) -> Result<(), KeyFileError> {
     let unwritable = |cause| KeyFileError::Unwritable {
         path: path.to_owned(),
         cause,
@@ -122,7 +135,6 @@ pub fn create(path: &Path) -> Result<PublicKey, KeyFileError> {
         Some(parent) => parent,
     };
     fs::create_dir_all(directory).map_err(unwritable)?;
-    let key = PrivateKey::generate()?;
     // The file gets its name once it is complete, so a full disk leaves no partial key.
     let made = tempfile::NamedTempFile::new_in(directory);
     let mut file = made.map_err(|error| {
@@ -137,7 +149,7 @@ pub fn create(path: &Path) -> Result<PublicKey, KeyFileError> {
     file.write_all(key.line().as_bytes()).map_err(unwritable)?;
     file.as_file().sync_all().map_err(unwritable)?;
     match file.persist_noclobber(path) {
-        Ok(_) => Ok(*key.public()),
+        Ok(_) => Ok(()),
         Err(error) if error.error.kind() == ErrorKind::AlreadyExists => Err(exists()),
         Err(error) => Err(unwritable(error.error)),
     }

@@ -13,7 +13,7 @@ mod settings;
 mod words;
 
 pub use answer::{Answered, Refusal, Unanswered};
-pub use key_file::{KeyFileError, create, default_path, read};
+pub use key_file::{KeyFileError, create, default_path, read, store};
 pub(crate) use packet::StampClock;
 pub use packet::{NotSent, SentPacket};
 pub(crate) use run::{open, run};
