@@ -169,6 +169,7 @@ fn a_grant_of_a_prefix_continues_over_upgrades() {
                 source.finds_closed(SSH, row);
             }
         }
-        daemon.stop();
+        daemon.leave(SIGTERM);
+        daemon::detach(&net.server);
     });
 }
