@@ -190,9 +190,10 @@ mod tests {
                 .iter()
                 .map(|event| (event.port, event.reason))
                 .collect();
-            let reported = match expected {
-                Reason::Blocked => std::vec![(80, Reason::Blocked as u8)],
-                _ => Vec::new(),
+            let reported = if expected == Reason::Blocked {
+                std::vec![(80, Reason::Blocked as u8)]
+            } else {
+                Vec::new()
             };
             assert_eq!(ports, reported, "{name}");
         }
