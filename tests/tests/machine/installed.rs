@@ -3,12 +3,16 @@
 use std::{
     path::{Path, PathBuf},
     sync::{LazyLock, Mutex, MutexGuard, PoisonError},
+    time::Duration,
 };
 
-use knock_tests::ssh::{DOOR, SSH};
+use knock_tests::{
+    ssh::{DOOR, SSH},
+    wait,
+};
 
 use crate::{
-    outside::{self, ONCE, Outside},
+    outside::{self, MACHINE, ONCE, Outside},
     qemu::{self, Card, Machine, Ran, parts},
 };
 
@@ -144,7 +148,15 @@ fn boot(card: Card) -> PathBuf {
     disk
 }
 
-/// A booted machine, in the state right after its boot.
+/// A booted machine, in the state right after its boot, with the time of now.
 pub(crate) fn restored(card: Card) -> Machine {
-    Machine::restore(&outside().namespace, card, booted(card))
+    let outside = outside();
+    let machine = Machine::restore(&outside.namespace, card, booted(card));
+    // The clock was set: until the program in the kernel has the time, packets are from the future.
+    wait::until("the program has the time", || {
+        let source = outside.new_source(MACHINE[0]);
+        outside.send(&source, &outside.packet());
+        source.connect(SSH, Duration::from_secs(2)).is_ok()
+    });
+    machine
 }
