@@ -82,8 +82,13 @@ impl Stage {
     /// Whether it takes too long for each change.
     fn is_long(self) -> bool {
         match self {
-            Self::Kernels | Self::Packages => false,
-            Self::Machine | Self::Cards | Self::Arm64 | Self::Elsewhere | Self::Twice => true,
+            Self::Kernels => false,
+            Self::Packages
+            | Self::Machine
+            | Self::Cards
+            | Self::Arm64
+            | Self::Elsewhere
+            | Self::Twice => true,
         }
     }
 
@@ -199,6 +204,7 @@ mod tests {
                 "by default",
                 Chosen { all: false, ..all },
                 &[
+                    (Stage::Packages, "--all runs it"),
                     (Stage::Machine, "--all runs it"),
                     (Stage::Cards, "--all runs it"),
                     (Stage::Arm64, "--all runs it"),
