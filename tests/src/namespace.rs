@@ -127,6 +127,21 @@ impl Namespace {
         directory
     }
 
+    /// Holds the lock of a file in [`Self::state`] until the result is dropped, as another process
+    /// does: `used-sequences.lock`. A knock-user that starts to use such a file waits meanwhile.
+    ///
+    /// # Panics
+    /// It can't be locked.
+    #[track_caller]
+    pub fn hold(&self, lock: &str) -> File {
+        let path = self.state().join(lock);
+        let file = File::options().create(true).append(true).open(&path);
+        match file.and_then(|file| file.lock().map(|()| file)) {
+            Ok(file) => file,
+            Err(error) => panic!("locking {}: {error}", path.display()),
+        }
+    }
+
     /// As if no sequence had been used: for the next knock-user with the same secret.
     pub fn forget_used(&self) {
         let _removed = std::fs::remove_dir_all(state(&self.name));

@@ -1,11 +1,6 @@
 //! A long reload delays neither interfaces nor requests nor an end.
 
-#![expect(
-    clippy::unwrap_used,
-    reason = "what a test can't do, it says by a panic"
-)]
-
-use std::{fs::File, io::ErrorKind, process::Command, time::Duration};
+use std::{io::ErrorKind, process::Command, time::Duration};
 
 use knock_tests::{
     binary::binaries,
@@ -22,6 +17,8 @@ use nix::sys::signal::Signal::{SIGHUP, SIGTERM};
 use serde_json::json;
 
 const UNDER_WAY: &str = "a reload is under way";
+/// A process that starts to use time-based doors waits for it.
+const LOCK: &str = "used-sequences.lock";
 
 #[test]
 fn a_long_reload_delays_no_interface_and_no_request() {
@@ -35,7 +32,7 @@ fn a_long_reload_delays_no_interface_and_no_request() {
         wait::until("both are protected", || {
             !daemon.events_like(&protecting).is_empty()
         });
-        let held = hold(net);
+        let held = net.server.hold(LOCK);
         daemon.rewrite(&config());
         let reloading = reload(net);
         is_under_way(net);
@@ -88,7 +85,7 @@ fn a_stop_does_not_wait_for_a_long_reload() {
     net::test(|net| {
         let daemon = Daemon::start(&net.server, DOOR);
         let programs = daemon.programs().to_vec();
-        let _held = hold(net);
+        let _held = net.server.hold(LOCK);
         daemon.rewrite(&config());
         let reloading = reload(net);
         is_under_way(net);
@@ -118,7 +115,7 @@ fn a_long_restart_delays_no_interface() {
         Daemon::start_with(&net.server, DOOR, &BOTH).leave(SIGTERM);
         net.server.ip(&format!("link delete {SERVER_LINK_2}"));
 
-        let held = hold(net);
+        let held = net.server.hold(LOCK);
         let file = config_file(config().as_bytes());
         let mut command = daemon::command(&file);
         command.args(BOTH).args(["--json", "--wait-for-interfaces"]);
@@ -147,19 +144,6 @@ fn config() -> String {
         "{DOOR}\n[[door]]\nname = \"timed\"\nopen = [\"tcp/8080\"]\n\
          otp = {{ secret = \"correct horse battery\", protocols = [\"tcp\", \"udp\", \"tcp\"] }}\n"
     )
-}
-
-/// Holds the lock of the file of used sequences, as another instance does. Until this is dropped, a process that starts
-/// to use time-based doors waits.
-fn hold(net: &Net) -> File {
-    let lock = net.server.state().join("used-sequences.lock");
-    let lock = File::options()
-        .create(true)
-        .append(true)
-        .open(lock)
-        .unwrap();
-    lock.lock().unwrap();
-    lock
 }
 
 fn reload(net: &Net) -> Process {

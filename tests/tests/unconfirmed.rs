@@ -8,11 +8,7 @@
     reason = "what a test can't do, it says by a panic"
 )]
 
-use std::{
-    fs::{self, File},
-    thread,
-    time::Duration,
-};
+use std::{fs, thread, time::Duration};
 
 use knock_tests::{
     binary::binaries,
@@ -163,12 +159,7 @@ fn a_start_on_trial_that_is_killed_while_it_compiles() {
         let host = Host::new(net);
         assert!(host.start(&[]).stop(SIGTERM).status.success());
         // As another instance does: a process that starts to use time-based doors waits for it.
-        let lock = File::options()
-            .create(true)
-            .append(true)
-            .open(net.server.state().join("used-sequences.lock"))
-            .unwrap();
-        lock.lock().unwrap();
+        let lock = net.server.hold("used-sequences.lock");
         host.write(&format!(
             "{OTHER}[[door]]\nname = \"timed\"\nopen = [\"tcp/8080\"]\n\
              otp = {{ secret = \"correct horse battery\" }}\n"

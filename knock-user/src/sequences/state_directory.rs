@@ -229,20 +229,18 @@ pub(super) fn lock(path: &Path) -> Result<fs::File> {
 /// As for [`lock`], or another process holds the lock for longer.
 pub(super) fn lock_soon(path: &Path) -> Result<fs::File> {
     let lock = lock_of(path);
-    let began = Instant::now();
+    let locking = || format!("locking {}", lock.display());
+    let file = private_files::open(&lock).with_context(locking)?;
+    let deadline = Instant::now() + PATIENCE;
     loop {
-        let file =
-            private_files::open(&lock).with_context(|| format!("locking {}", lock.display()))?;
         match file.try_lock() {
             Ok(()) => return Ok(file),
-            Err(TryLockError::WouldBlock) if began.elapsed() < PATIENCE => thread::sleep(POLL),
+            Err(TryLockError::WouldBlock) if Instant::now() < deadline => thread::sleep(POLL),
             Err(TryLockError::WouldBlock) => bail!(
                 "locking {}: another process holds the lock; `fuser {0}` names it: end it if it hangs",
                 lock.display()
             ),
-            Err(TryLockError::Error(error)) => {
-                return Err(error).with_context(|| format!("locking {}", lock.display()));
-            }
+            Err(TryLockError::Error(error)) => return Err(error).with_context(locking),
         }
     }
 }

@@ -1,8 +1,6 @@
 //! Locks of the files of used packets that another process does not release.
 
-use std::fs::File;
-
-use knock_tests::{daemon, namespace::Namespace, net, otp::Otp, server::Server, ssh::SSH};
+use knock_tests::{daemon, net, otp::Otp, server::Server, ssh::SSH};
 use nix::sys::signal::Signal::SIGTERM;
 
 use crate::keys::{Keys, gets_in, start};
@@ -25,7 +23,7 @@ fn a_lock_of_another_process_delays_no_packet_no_request_and_no_stop() {
         );
         for (row, lock) in ROWS {
             let daemon = start(net, &config);
-            let held = hold(&net.server, lock);
+            let held = net.server.hold(lock);
             gets_in(net, &channel, row);
             for words in [&["status"][..], &["list"], &["users"]] {
                 let (_, answer) = daemon::ask(&net.server, words);
@@ -38,13 +36,4 @@ fn a_lock_of_another_process_delays_no_packet_no_request_and_no_stop() {
             drop(held);
         }
     });
-}
-
-/// Holds a lock in the state directory until it is dropped.
-fn hold(server: &Namespace, name: &str) -> File {
-    let path = server.state().join(name);
-    let lock = File::options().create(true).append(true).open(path);
-    let lock = lock.unwrap();
-    lock.lock().unwrap();
-    lock
 }
