@@ -168,8 +168,9 @@ impl Advice<'_> {
 /// The group of the service that packages install.
 const SERVICE_GROUP: &str = "knock";
 
-/// Returns who can read or write a file besides its owner, in front of what they can read or write;
-/// none if nobody can, or only root's group and that of the service, as in docs/operating.md.
+/// Returns who besides the owner can read or replace a file, as the beginning of a sentence: "every
+/// user of this host can read". None if nobody can, or only root's group and that of the service, as
+/// in docs/operating.md.
 pub(super) fn exposed_to(path: &Path) -> Option<String> {
     let found = fs::metadata(path).ok()?;
     let of_others = access(found.mode() & 0o7);
