@@ -59,7 +59,7 @@ impl Baselines {
         Ok(())
     }
 
-    /// A program that was loaded.
+    /// Returns a program that was loaded.
     pub fn program(&self, name: &str) -> Result<&Xdp> {
         let program = self.ebpf.program(name).with_context(|| missing(name))?;
         Ok(program.try_into()?)

@@ -83,7 +83,7 @@ pub fn start(net: &Net, mode: FwknopdMode) -> Result<Fwknopd> {
 }
 
 impl Fwknopd {
-    /// What a source sends to be let in, once.
+    /// Returns what a source sends to be let in, once.
     ///
     /// # Errors
     /// The packet was not written.

@@ -36,7 +36,7 @@ impl MachineInfo {
         })
     }
 
-    /// The mitigation of Spectre variant 2 that the kernel reports; it slows the kernel down.
+    /// Returns the mitigation of Spectre variant 2 that the kernel reports; it slows the kernel down.
     pub fn mitigation() -> String {
         let path = "/sys/devices/system/cpu/vulnerabilities/spectre_v2";
         let text = fs::read_to_string(path).unwrap_or_default();

@@ -77,7 +77,7 @@ impl ReceiverKind {
         Self::Nothing,
     ];
 
-    /// The name in tables.
+    /// Returns the name in tables.
     pub const fn name(self) -> &'static str {
         match self {
             Self::KnockUser => "knock-user",
@@ -108,7 +108,7 @@ impl ReceiverKind {
     }
 }
 
-/// Whether a program is on the path, or where programs for root are.
+/// Returns whether a program is on the path, or where programs for root are.
 pub fn is_installed(program: &str) -> bool {
     usage::program(program).is_some()
 }
@@ -165,7 +165,7 @@ impl<'n> Receiver<'n> {
         })
     }
 
-    /// The frames taken from the ring since it was installed, and those that were dropped. The program that
+    /// Returns the frames taken from the ring since it was installed, and those that were dropped. The program that
     /// drops counts them, so that a rule that matches nothing does not look fast.
     pub fn received(&self) -> Result<ReceivedFrames> {
         let ReceivedFrames { frames, dropped } =
@@ -178,12 +178,12 @@ impl<'n> Receiver<'n> {
         Ok(ReceivedFrames { frames, dropped })
     }
 
-    /// Its kind.
+    /// Returns its kind.
     pub fn kind(&self) -> ReceiverKind {
         self.kind
     }
 
-    /// Its process, if it has one.
+    /// Returns its process, if it has one.
     pub fn process(&self) -> Option<&Process> {
         match &self.in_place {
             InPlace::Daemon(daemon) => Some(daemon.process()),
@@ -312,7 +312,7 @@ fn clients() -> String {
     .to_owned()
 }
 
-/// <https://wiki.nftables.org/wiki-nftables/index.php/Port_knocking_example>, with the same knocks
+/// Returns the rules of <https://wiki.nftables.org/wiki-nftables/index.php/Port_knocking_example>, with the same knocks
 /// and enough time for a slow client. The original sends a reset; this one is silent like knock-user.
 fn recipe() -> String {
     let stage = |knock: &str, condition: &str, then: &str| format!("{knock} {condition} {then}\n");

@@ -30,7 +30,7 @@ pub struct Scale {
 }
 
 impl Scale {
-    /// The extent of a full or a quick run.
+    /// Returns the extent of a full or a quick run.
     pub const fn new(quick: bool) -> Self {
         if quick {
             Self {

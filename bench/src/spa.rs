@@ -180,7 +180,7 @@ const CASES: [SpaCase; 4] = [
 ];
 
 impl SpaCase {
-    /// The frame, after whatever makes it be refused for its reason.
+    /// Returns the frame, after whatever makes it be refused for its reason.
     fn frame(&self, subject: &mut Subject) -> Result<Vec<u8>> {
         let content = spa::content(spa::door("ssh"))?;
         let packet = (self.packet)(spa::client(USER), content);

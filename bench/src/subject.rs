@@ -25,7 +25,7 @@ pub struct PacketSeries {
 }
 
 impl PacketSeries {
-    /// A packet from each of `sources` sources, a power of two. The source address ends at offset `ends_at`.
+    /// Returns a packet from each of `sources` sources, a power of two. The source address ends at offset `ends_at`.
     pub fn each(frame: Vec<u8>, ends_at: u32, sources: u32) -> Self {
         let plan = Plan {
             source_at: ends_at - 4,
@@ -62,12 +62,12 @@ impl Subject {
         })
     }
 
-    /// The program, for steps that are not measured.
+    /// Returns the program, for steps that are not measured.
     pub fn kernel(&mut self) -> &mut Kernel {
         &mut self.kernel
     }
 
-    /// The empty program.
+    /// Returns the empty program.
     pub fn empty(&self) -> Result<&Xdp> {
         self.empty.program("pass")
     }

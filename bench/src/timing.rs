@@ -49,12 +49,12 @@ pub fn run(program: &Xdp, frame: &[u8], times: u32) -> Result<TimedRun> {
     })
 }
 
-/// A duration in nanoseconds.
+/// Returns a duration in nanoseconds.
 pub fn nanos(duration: Duration) -> f64 {
     duration.as_secs_f64() * 1e9
 }
 
-/// The CPU time of this thread.
+/// Returns the CPU time of this thread.
 ///
 /// # Errors
 /// The kernel has no such clock.
@@ -104,17 +104,17 @@ impl Samples {
         self.0.push(sample);
     }
 
-    /// The number of samples.
+    /// Returns the number of samples.
     pub fn count(&self) -> usize {
         self.0.len()
     }
 
-    /// The least: slower samples were disturbed, or placed badly by the JIT.
+    /// Returns the least: slower samples were disturbed, or placed badly by the JIT.
     pub fn least(&self) -> f64 {
         self.0.iter().copied().fold(f64::INFINITY, f64::min)
     }
 
-    /// The sample than which a `share` of the samples is no greater.
+    /// Returns the sample than which a `share` of the samples is no greater.
     pub fn quantile(&self, share: f64) -> f64 {
         let mut sorted = self.0.clone();
         sorted.sort_by(f64::total_cmp);
@@ -123,7 +123,7 @@ impl Samples {
         sorted.get(index).copied().unwrap_or(f64::NAN)
     }
 
-    /// The median.
+    /// Returns the median.
     pub fn median(&self) -> f64 {
         self.quantile(0.5)
     }

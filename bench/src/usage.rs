@@ -10,7 +10,7 @@ use anyhow::{Context as _, Result};
 
 const MIB: f64 = (1 << 20) as f64;
 
-/// The resident memory of a process, in MiB.
+/// Returns the resident memory of a process, in MiB.
 pub fn resident(id: u32) -> Result<f64> {
     let path = format!("/proc/{id}/status");
     let status = fs::read_to_string(&path).with_context(|| path.clone())?;
@@ -19,7 +19,7 @@ pub fn resident(id: u32) -> Result<f64> {
     Ok(kilobytes.with_context(|| format!("{path} has no VmRSS"))? / 1024.0)
 }
 
-/// The CPU time that a process has used.
+/// Returns the CPU time that a process has used.
 fn cpu_time(id: u32) -> Result<Duration> {
     let tasks = format!("/proc/{id}/task");
     let mut nanos = 0;
@@ -38,7 +38,7 @@ fn cpu_time(id: u32) -> Result<Duration> {
     Ok(Duration::from_nanos(nanos))
 }
 
-/// The share of a CPU that a process takes during a while, in percent.
+/// Returns the share of a CPU that a process takes during a while, in percent.
 pub fn cpu_share(id: u32, during: Duration) -> Result<f64> {
     let (began, before) = (Instant::now(), cpu_time(id)?);
     // The sleep is the interval of the measurement.
@@ -47,7 +47,7 @@ pub fn cpu_share(id: u32, during: Duration) -> Result<f64> {
     Ok(spent.as_secs_f64() / began.elapsed().as_secs_f64() * 100.0)
 }
 
-/// The size of a file, in MiB.
+/// Returns the size of a file, in MiB.
 pub fn size(path: &Path) -> Result<f64> {
     let file = fs::metadata(path).with_context(|| path.display().to_string())?;
     Ok(file.len() as f64 / MIB)

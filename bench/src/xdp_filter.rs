@@ -17,7 +17,7 @@ impl FilterFeatures {
     /// Both.
     pub const EACH: [Self; 2] = [Self::Tcp, Self::All];
 
-    /// What a table calls it.
+    /// Returns what a table calls it.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Tcp => "xdp-filter -f tcp",
@@ -47,7 +47,7 @@ pub fn deny_ssh(namespace: &Namespace, link: &str, features: FilterFeatures) {
     namespace.run("unshare", &["--mount", "sh", "-c", &script]);
 }
 
-/// The only program that is attached in a namespace.
+/// Returns the only program that is attached in a namespace.
 ///
 /// # Errors
 /// There is none, or another, or the kernel does not hand it out.

@@ -41,7 +41,7 @@ pub fn check(text: &[u8]) {
     assert_eq!(again.settings, *settings, "{written}");
 }
 
-/// There is at least one problem, each with a line that exists, and the text moves no cursor.
+/// Checks that there is at least one problem, each with a line that exists, and that the text moves no cursor.
 fn check_problems(text: &str, problems: &Problems) {
     assert!(
         !problems.list.is_empty(),
@@ -65,7 +65,7 @@ fn check_line(text: &str, line: Option<usize>) {
     );
 }
 
-/// Only decoys can fail to find room later, since they depend on the host.
+/// Checks that it compiles. Only decoys can fail to find room later, since they depend on the host.
 fn compiles(settings: &Settings) {
     let tables = compile(
         settings,

@@ -8,7 +8,7 @@ use knock_user::{
 
 use crate::text::assert_harmless;
 
-/// A line as a request to the daemon, and as a reply to the client.
+/// Checks a line as a request to the daemon, and as a reply to the client.
 pub fn check(line: &[u8]) {
     match Request::from_line(line) {
         Ok(request) => {
@@ -30,7 +30,7 @@ pub fn check(line: &[u8]) {
     }
 }
 
-/// A reply is printed on a terminal, whatever process sent it.
+/// Checks a reply, which is printed on a terminal, whatever process sent it.
 fn check_reply(reply: &Reply) {
     let written = reply.to_line();
     assert_line(&written);
@@ -49,7 +49,7 @@ fn check_reply(reply: &Reply) {
     }
 }
 
-/// One line with one JSON object.
+/// Checks that there is one line with one JSON object.
 fn assert_line(line: &str) {
     let Some(object) = line.strip_suffix('\n') else {
         panic!("a line without its end: {line:?}");

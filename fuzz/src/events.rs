@@ -82,7 +82,7 @@ pub fn check(script: &[u8]) {
     consoles.end();
 }
 
-/// An event with plausible fields, as opposed to any 64 bytes.
+/// Returns an event with plausible fields, as opposed to any 64 bytes.
 fn event(input: &mut Input<'_>, now_ms: u64) -> Event {
     let reason = input.choice(Reason::ALL);
     Event {
@@ -106,7 +106,7 @@ fn source(input: &mut Input<'_>) -> Address {
     Address::from_v4([203, 0, 113, input.u8() & 3])
 }
 
-/// The doors, read once.
+/// Returns the doors, read once.
 fn doors() -> &'static [DoorText] {
     static ALL: OnceLock<Vec<DoorText>> = OnceLock::new();
     ALL.get_or_init(|| match config::parse(DOORS, "seq.toml") {
@@ -178,7 +178,7 @@ impl Consoles {
         self.reported += usize::from(is_reported);
     }
 
-    /// Each event and action is one object; texts are lines that do nothing to a terminal.
+    /// Checks that each event and action is one object, and that texts are lines that do nothing to a terminal.
     fn end(mut self) {
         for console in self.all() {
             console.sum_up(u64::MAX, true);

@@ -62,7 +62,7 @@ fn has_named_knocks(door: &Door, named: &BTreeSet<u16>) -> bool {
     door.knock.iter().all(|knock| named.contains(&knock.port))
 }
 
-/// Every number that a text could mean as a port.
+/// Returns every number that a text could mean as a port.
 fn named_ports(text: &str) -> BTreeSet<u16> {
     let numbers = text.split(|c: char| !c.is_ascii_digit());
     let mut named: BTreeSet<u16> = numbers.filter_map(|number| number.parse().ok()).collect();

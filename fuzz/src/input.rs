@@ -9,7 +9,7 @@ impl<'a> Input<'a> {
         self.0.is_empty()
     }
 
-    /// The next bytes, fewer at the end.
+    /// Returns the next bytes, fewer at the end.
     pub(crate) fn take(&mut self, count: usize) -> &'a [u8] {
         let (taken, rest) = self.0.split_at(count.min(self.0.len()));
         self.0 = rest;
@@ -31,7 +31,7 @@ impl<'a> Input<'a> {
         u16::from_le_bytes(self.array())
     }
 
-    /// One of several, chosen by the next byte.
+    /// Returns one of several, chosen by the next byte.
     pub(crate) fn choice<T: Copy>(&mut self, items: &[T]) -> T {
         items[usize::from(self.u8()) % items.len()]
     }

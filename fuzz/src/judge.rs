@@ -100,7 +100,7 @@ impl Play {
         self.check_answer(frame, judgement.verdict());
     }
 
-    /// The result that a frame must have.
+    /// Returns the result that a frame must have.
     fn expected(&self, frame: &[u8], now: Moment) -> ExpectedResult {
         let read = match reference::read(frame) {
             Ok(read) => read,
@@ -123,7 +123,8 @@ impl Play {
         }
     }
 
-    /// A new grant belongs to the source that made the knocks, and lasts no longer than the door's `open_for`.
+    /// Checks that a new grant belongs to the source that made the knocks, and lasts no longer than the door's
+    /// `open_for`.
     fn check_grants(&self, before: &StateBefore, reason: Reason, now: Moment, context: &str) {
         for (key, grant) in self.grants(now) {
             let old = before.grants.iter().find(|(other, _)| *other == key);
@@ -172,8 +173,8 @@ impl Play {
         }
     }
 
-    /// Whether a packet to a protected port has to pass: its source is trusted or has a grant, or the packet belongs
-    /// to a connection that is kept.
+    /// Returns whether a packet to a protected port has to pass: its source is trusted or has a grant, or the packet
+    /// belongs to a connection that is kept.
     fn is_entitled(&self, packet: &PastPacket, now: Moment) -> bool {
         let settings = &self.compiled.settings;
         let address = IpAddr::from(packet.source);
@@ -197,7 +198,7 @@ impl Play {
         until_ms.is_some_and(|until_ms| now.millis() < until_ms)
     }
 
-    /// Whether there is a grant for the port, of any door: a grant is for a port group, which several doors may
+    /// Returns whether there is a grant for the port, of any door: a grant is for a port group, which several doors may
     /// open.
     fn has_grant(&self, packet: &PastPacket, now: Moment) -> bool {
         let port = Ports::from(packet.to);
@@ -218,7 +219,7 @@ impl Play {
         grants.filter(|(_, grant)| grant.is_valid(now)).collect()
     }
 
-    /// An answer has the addresses and ports of its frame exchanged, and is not longer than the frame.
+    /// Checks that an answer has the addresses and ports of its frame exchanged, and is not longer than the frame.
     fn check_answer(&mut self, frame: &[u8], verdict: Verdict) {
         let Some(answer) = self.sim.answer.get() else {
             assert_ne!(verdict, Verdict::Answer, "no answer to {frame:02x?}");
@@ -341,7 +342,7 @@ impl Compiled {
         found.unwrap_or_else(|| panic!("no door {name:?}"))
     }
 
-    /// The changing sequences of a door.
+    /// Returns the changing sequences of a door.
     fn sequences_of(&self, name: &str) -> impl Iterator<Item = &AcceptedSequence> {
         let place = self
             .settings
@@ -352,7 +353,7 @@ impl Compiled {
         sequences.into_iter().flatten()
     }
 
-    /// The class of a destination address.
+    /// Returns the class of a destination address.
     fn target_id(&self, destination: Address) -> u16 {
         let mut targets = self.tables.targets.iter();
         let found = targets.find(|(target, _)| *target == destination);
@@ -360,7 +361,7 @@ impl Compiled {
     }
 }
 
-/// Whether a prefix holds an address.
+/// Returns whether a prefix holds an address.
 fn covers(prefix: IpAddr, bits: u8, address: IpAddr) -> bool {
     let bits = usize::from(bits);
     match (prefix, address) {

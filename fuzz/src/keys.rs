@@ -54,7 +54,7 @@ fn assert_hides(error: &str, text: &str) {
     }
 }
 
-/// A weak key is refused; with any other, only the host could make an answer.
+/// Checks that a weak key is refused, and that with any other only the host could make an answer.
 fn check_channel(own: &PrivateKey, host: &PublicKey, bytes: &[u8]) {
     let channel = match Channel::new(own, host) {
         Ok(channel) => channel,

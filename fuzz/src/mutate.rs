@@ -27,7 +27,7 @@ impl<'c> Mutator<'c> {
         }
     }
 
-    /// The next input.
+    /// Returns the next input.
     pub fn next_input(&mut self) -> Vec<u8> {
         let mut bytes = self.other();
         for _ in 0..self.random.random_range(1..=CHANGES_MOST) {
@@ -37,7 +37,7 @@ impl<'c> Mutator<'c> {
         bytes
     }
 
-    /// An input of the corpus.
+    /// Returns an input of the corpus.
     fn other(&mut self) -> Vec<u8> {
         let other = self.corpus.choose(&mut self.random);
         other.cloned().unwrap_or_default()
@@ -85,12 +85,12 @@ impl<'c> Mutator<'c> {
         }
     }
 
-    /// A place in a text of this length, or its end.
+    /// Returns a place in a text of this length, or its end.
     fn place(&mut self, length: usize) -> usize {
         self.random.random_range(0..=length)
     }
 
-    /// A length that is short more often than not.
+    /// Returns a length that is short more often than not.
     fn length(&mut self, most: usize) -> usize {
         let most = match self.random.random_range(0..4) {
             0 => most,
@@ -116,7 +116,7 @@ fn insert(bytes: &mut Vec<u8>, at: usize, what: &[u8]) {
     bytes.splice(at..at, what.iter().copied());
 }
 
-/// The words of a dictionary as libFuzzer has them: `"text"` or `name="text"` a line, with `\xAB`, `\\`
+/// Returns the words of a dictionary as libFuzzer has them: `"text"` or `name="text"` a line, with `\xAB`, `\\`
 /// and `\"`.
 ///
 /// # Errors

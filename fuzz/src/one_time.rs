@@ -68,7 +68,7 @@ fn use_up(one_time_text: &OneTimeText, line: u32) -> OneTimeText {
     marked
 }
 
-/// Nothing but marks was added, and nothing but the blanks in their places removed.
+/// Checks that nothing but marks was added, and nothing but the blanks in their places removed.
 fn only_marks(before: &[u8], after: &[u8]) {
     let lines = |text: &[u8]| -> Vec<Vec<u8>> {
         text.split(|&byte| byte == b'\n')
@@ -98,7 +98,7 @@ fn check_flaws(one_time_text: &OneTimeText) {
     }
 }
 
-/// A client takes the line that the host takes, or stops at one that both leave out.
+/// Checks that a client takes the line that the host takes, or stops at one that both leave out.
 fn check_next(one_time_text: &OneTimeText) {
     let host = one_time_text.unused().next();
     match one_time_text.next() {

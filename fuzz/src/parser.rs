@@ -10,7 +10,7 @@ use knock_common::{
 
 use self::reference::FrameFields;
 
-/// The three parsers agree on a frame, and bytes behind the headers change nothing.
+/// Checks that the three parsers agree on a frame, and that bytes behind the headers change nothing.
 pub fn check(frame: &[u8]) {
     let segment = packet::parse(frame);
     agrees_with_reference(frame, segment, reference::read(frame));
@@ -44,7 +44,7 @@ fn agrees_with_reference(
     assert_eq!(found, expected, "{frame:02x?}");
 }
 
-/// Where etherparse sees a TCP or UDP header, the parser sees the same ports, or refuses the frame: what
+/// Checks that where etherparse sees a TCP or UDP header, the parser sees the same ports, or refuses the frame: what
 /// passes unread must not be what a protected port's connection is made of. What the parser sees,
 /// etherparse sees too, unless it finds the frame malformed.
 fn agrees_with_etherparse(frame: &[u8], segment: Result<Segment, Reason>) {
@@ -87,7 +87,7 @@ fn agrees_with_etherparse(frame: &[u8], segment: Result<Segment, Reason>) {
 /// An EtherType that etherparse takes for a VLAN tag.
 const OLD_QINQ: EtherType = EtherType(0x9100);
 
-/// Whether Linux would look as far into a frame as etherparse does. It removes only tags of 802.1Q and
+/// Returns whether Linux would look as far into a frame as etherparse does. It removes only tags of 802.1Q and
 /// 802.1ad before it looks for IP, and does not look behind an authentication header in IPv4.
 fn is_known_to_linux(frame: &[u8], sliced: &SlicedPacket<'_>) -> bool {
     let tags_are_known = sliced.link_exts.iter().all(|ext| match ext {

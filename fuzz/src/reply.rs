@@ -34,7 +34,7 @@ pub fn check(bytes: &[u8]) {
     }
 }
 
-/// The number whose decimal digits are `bytes`.
+/// Returns the number whose decimal digits are `bytes`.
 fn number_in(bytes: &[u8]) -> Option<u128> {
     let mut number = (!bytes.is_empty()).then_some(0_u128)?;
     for byte in bytes {
@@ -44,7 +44,7 @@ fn number_in(bytes: &[u8]) -> Option<u128> {
     Some(number)
 }
 
-/// The client reads the port that the host sends.
+/// Checks that the client reads the port that the host sends.
 fn check_sent(port: u16) {
     let mut frame = Vec::new();
     let written = PacketBuilder::ethernet2([2; 6], [4; 6])
@@ -63,7 +63,7 @@ fn check_sent(port: u16) {
     assert_eq!(understood, (port > 0).then_some(port));
 }
 
-/// The server to ask: an accepted text has the port that was written.
+/// Checks that an accepted text of a server has the port that was written.
 fn check_index(word: &str) {
     match word.parse::<NextLineAddress>() {
         Ok(NextLineAddress { port, door, .. }) => {

@@ -155,7 +155,7 @@ fn number(variable: &str) -> Option<u64> {
     )
 }
 
-/// The inputs of a target with their files, in the order of their names.
+/// Returns the inputs of a target with their files, in the order of their names.
 fn corpus(name: &str) -> Vec<(PathBuf, Vec<u8>)> {
     let entries = fs::read_dir(here().join("corpus").join(name)).unwrap();
     let mut paths: Vec<_> = entries.map(|entry| entry.unwrap().path()).collect();

@@ -95,7 +95,7 @@ impl Destination {
 }
 
 impl From<SocketAddr> for Destination {
-    /// The port of the address does not matter.
+    /// Returns the destination of an address, whose port does not matter.
     fn from(mut address: SocketAddr) -> Self {
         address.set_port(0);
         Self(address)
@@ -132,7 +132,7 @@ pub struct Resolved {
 }
 
 impl Resolved {
-    /// The first address of each family.
+    /// Returns the first address of each family.
     fn one_of_each(self) -> Vec<Destination> {
         let Self { first, others } = self;
         let mut others = others.into_iter();

@@ -162,7 +162,7 @@ fn close_stdout() -> io::Result<()> {
     nix::unistd::dup2_stdout(nowhere).map_err(io::Error::from)
 }
 
-/// Elsewhere it is closed when the program ends.
+/// Does nothing: elsewhere the end of the program closes it.
 #[cfg(not(unix))]
 fn close_stdout() -> io::Result<()> {
     std::process::exit(0)

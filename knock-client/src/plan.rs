@@ -106,7 +106,7 @@ pub struct Rounds {
 }
 
 impl Rounds {
-    /// Never sends a time-based sequence twice.
+    /// Starts without a round; a time-based sequence is never sent twice.
     #[must_use]
     pub fn unused() -> Self {
         Self {

@@ -2,7 +2,7 @@
 
 use std::io::{self, ErrorKind};
 
-/// The reason that the system gives, without its number: `permission denied`.
+/// Returns the reason that the system gives, without its number: `permission denied`.
 pub(crate) fn plain(error: &io::Error) -> String {
     let text = error.to_string();
     let text = match (error.raw_os_error(), text.rsplit_once(" (os error ")) {

@@ -144,7 +144,7 @@ fn complete_handshake(address: SocketAddr, limit: Duration, listen: bool) -> io:
     Ok(Sent { last, listener })
 }
 
-/// A socket to knock with, and one for datagrams with the same port if a reply is wanted.
+/// Returns a socket to knock with, and one for datagrams with the same port if a reply is wanted.
 fn tcp_socket(address: SocketAddr, listen: bool) -> io::Result<(Socket, Option<ReplyListener>)> {
     let new = || Socket::new(Domain::for_address(address), Type::STREAM, None);
     if !listen {
@@ -164,7 +164,7 @@ fn tcp_socket(address: SocketAddr, listen: bool) -> io::Result<(Socket, Option<R
     }
 }
 
-/// Any port of this machine, with the family of an address.
+/// Returns any port of this machine, with the family of an address.
 fn any_port(address: SocketAddr) -> SocketAddr {
     match address {
         SocketAddr::V4(_) => (Ipv4Addr::UNSPECIFIED, 0).into(),
@@ -187,7 +187,7 @@ fn send_datagram(address: SocketAddr, listen: bool) -> io::Result<Sent> {
     }
 }
 
-/// Whether the packet has left in spite of the error.
+/// Returns whether the packet has left in spite of the error.
 fn is_on_its_way(error: &io::Error) -> bool {
     // A refusal is the host's answer; on loopback it is there before the call returns.
     matches!(
@@ -201,7 +201,7 @@ fn is_in_progress(error: &io::Error) -> bool {
     error.raw_os_error() == Some(nix::errno::Errno::EINPROGRESS as i32)
 }
 
-/// Elsewhere a connection that is being made is [`io::ErrorKind::WouldBlock`].
+/// Returns whether the error is [`io::ErrorKind::WouldBlock`].
 #[cfg(not(unix))]
 fn is_in_progress(_error: &io::Error) -> bool {
     false

@@ -20,7 +20,7 @@ use std::time::{Duration, Instant};
 
 const LIMIT: Duration = Duration::from_secs(20);
 
-/// A renewal is due two thirds of a second after such an answer.
+/// Returns an answer after which a renewal is due in two thirds of a second.
 fn opened() -> Content {
     outcome(Reason::Opened, 0, 1)
 }

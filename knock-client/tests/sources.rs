@@ -540,7 +540,7 @@ fn verbose(knocks: &[String]) -> String {
     format!("knocking on 127.0.0.1\n{}", lines.collect::<String>())
 }
 
-/// Otherwise the program warns of the file.
+/// Makes a file readable for this user only; otherwise the program warns of it.
 fn only_for_this_user(path: &Path) {
     #[cfg(unix)]
     {

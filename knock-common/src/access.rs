@@ -41,7 +41,7 @@ impl Flow {
         Self { seen_ms: word }
     }
 
-    /// When it expires unless another packet comes, in milliseconds since boot.
+    /// Returns when it expires unless another packet comes, in milliseconds since boot.
     #[inline(always)]
     pub const fn until_ms(self, idle_ms: u64) -> u64 {
         self.seen_ms.saturating_add(idle_ms)

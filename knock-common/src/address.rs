@@ -22,7 +22,7 @@ impl Address {
     /// The address `::`, which stands for every source where a key needs an address.
     pub const ANY: Self = Self { words: [0; 4] };
 
-    /// The mapped form of the four octets of an IPv4 address.
+    /// Returns the mapped form of the four octets of an IPv4 address.
     #[inline(always)]
     pub fn from_v4(octets: [u8; 4]) -> Self {
         Self {
@@ -30,7 +30,7 @@ impl Address {
         }
     }
 
-    /// The sixteen octets of an IPv6 address.
+    /// Returns the sixteen octets of an IPv6 address.
     #[inline(always)]
     pub fn from_v6(octets: [u8; 16]) -> Self {
         Self {
@@ -38,14 +38,14 @@ impl Address {
         }
     }
 
-    /// Whether this is an IPv4 address in mapped form.
+    /// Returns whether this is an IPv4 address in mapped form.
     #[inline(always)]
     pub fn is_v4(&self) -> bool {
         let [a, b, c, _] = self.words;
         a == 0 && b == 0 && c == MAPPED
     }
 
-    /// Whether a host can have it: not "this network", loopback, multicast, the limited broadcast
+    /// Returns whether a host can have it: not "this network", loopback, multicast, the limited broadcast
     /// (RFC 1122, 3.2.1.3; RFC 6890), `::`, `::1` or IPv6 multicast (RFC 4291). Linux refuses these as
     /// sources, too. Like Linux it accepts 240.0.0.0/4, which some networks use.
     #[inline(always)]
@@ -60,7 +60,7 @@ impl Address {
         group != 0xff && !is_low
     }
 
-    /// Whether it is an address of the loopback interface: 127.0.0.0/8 or `::1`.
+    /// Returns whether it is an address of the loopback interface: 127.0.0.0/8 or `::1`.
     #[inline(always)]
     pub const fn is_loopback(&self) -> bool {
         let [a, b, c, d] = self.words;
@@ -68,7 +68,7 @@ impl Address {
         a == 0 && b == 0 && (c == MAPPED && first == 127 || c == 0 && d == 1_u32.to_be())
     }
 
-    /// The same address with its last `bits` bits cleared; `bits` is at most 127.
+    /// Returns the same address with its last `bits` bits cleared; `bits` is at most 127.
     #[inline(always)]
     pub fn without_low_bits(self, bits: u32) -> Self {
         let [high, low]: [u64; 2] = bytemuck::cast(self.words);
@@ -82,7 +82,7 @@ impl Address {
         }
     }
 
-    /// The octets in network order.
+    /// Returns the octets in network order.
     pub fn octets(&self) -> [u8; 16] {
         bytemuck::cast(self.words)
     }

@@ -220,7 +220,7 @@ pub fn rewrite_with<F: Reflect>(frame: &mut F, answer: Answer, words: &AnswerWor
     frame.cut(end.max(least))
 }
 
-/// Protocol and length of the answer, for an IP header.
+/// Returns the protocol and length of the answer, for an IP header.
 #[inline(always)]
 fn payload(answer: Answer) -> (u8, u16) {
     let protocol = if answer.is_segment() {
@@ -259,7 +259,7 @@ fn internet<F: Reflect>(frame: &mut F, repliable: &Repliable, answer: Answer) ->
     Some(())
 }
 
-/// The third word of an IPv4 header.
+/// Returns the third word of an IPv4 header.
 #[inline(always)]
 const fn third(protocol: u8, [a, b]: [u8; 2]) -> u32 {
     u32::from_ne_bytes([TTL, protocol, a, b])
@@ -303,7 +303,7 @@ fn udp(repliable: &Repliable, answer: Answer) -> [u8; UDP_HEADER] {
     bytemuck::cast([ports, rest(sum)])
 }
 
-/// The pseudo header, which the checksums of TCP and UDP cover besides the segment.
+/// Returns the pseudo header, which the checksums of TCP and UDP cover besides the segment.
 #[inline(always)]
 fn pseudo(repliable: &Repliable, answer: Answer) -> [u32; 9] {
     let [a, b, c, d] = repliable.connection.source.words;
@@ -318,7 +318,7 @@ fn pseudo(repliable: &Repliable, answer: Answer) -> [u32; 9] {
     }
 }
 
-/// The internet checksum of words in memory order: it does not depend on the order of octets (RFC 1071).
+/// Returns the internet checksum of words in memory order: it does not depend on the order of octets (RFC 1071).
 #[inline(always)]
 fn sum<const N: usize>(words: [u32; N]) -> [u8; 2] {
     let mut sum = 0_u64;

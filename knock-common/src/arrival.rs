@@ -37,8 +37,8 @@ impl PacketInfo {
     }
 }
 
-/// Whether an address is plausible as the source or the only receiver of a packet: one that a host can have, or a
-/// loopback address on the loopback interface.
+/// Returns whether an address is plausible as the source or the only receiver of a packet: one that a host can have, or
+/// a loopback address on the loopback interface.
 #[inline(always)]
 pub(crate) fn is_of_host<B: Bytes + ?Sized, E: Env>(bytes: &B, address: Address, env: &E) -> bool {
     address.is_host()

@@ -36,7 +36,7 @@ impl Progress {
         last: Tick::from_number(0),
     };
 
-    /// The progress after a first knock.
+    /// Returns the progress after a first knock.
     #[inline(always)]
     pub const fn first(node: u32, now: Tick) -> Self {
         Self {
@@ -46,7 +46,7 @@ impl Progress {
         }
     }
 
-    /// Whether there is no attempt.
+    /// Returns whether there is no attempt.
     #[inline(always)]
     pub const fn is_none(self) -> bool {
         self.node == 0
@@ -58,7 +58,7 @@ impl Progress {
         self.elapsed.wrapping_add(now.since(self.last))
     }
 
-    /// Whether the attempt has not expired at `now`; `node` is the one that it has reached.
+    /// Returns whether the attempt has not expired at `now`; `node` is the one that it has reached.
     #[inline(always)]
     pub const fn is_alive(self, node: &Node, now: Tick) -> bool {
         now.since(self.last) <= node.step_timeout_ticks

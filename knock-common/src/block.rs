@@ -5,7 +5,7 @@ use crate::{
     packet_info::PacketInfo,
 };
 
-/// Whether the source of a frame is blocked. Trust wins over a block.
+/// Returns whether the source of a frame is blocked. Trust wins over a block.
 #[inline(always)]
 pub fn is_blocked<B: Bytes + ?Sized, E: Env>(bytes: &B, env: &E) -> bool {
     let Some((network, is_v6)) = packet::network(bytes) else {

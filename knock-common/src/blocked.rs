@@ -25,7 +25,7 @@ impl Blocked {
     /// The end of a block that lasts until it is removed.
     pub const NEVER: u64 = u64::MAX;
 
-    /// Whether packets are dropped.
+    /// Returns whether packets are dropped.
     #[inline(always)]
     pub const fn is_valid(&self, now: Moment) -> bool {
         now.millis() < self.until_ms

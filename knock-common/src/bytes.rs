@@ -5,32 +5,32 @@
 /// The kernel's verifier accepts no slices, only pointers that were compared with `data_end`. Both sides can copy `N`
 /// bytes at an offset.
 pub trait Bytes {
-    /// The `N` bytes at `offset`, or `None` where the packet ends before them.
+    /// Returns the `N` bytes at `offset`, or `None` where the packet ends before them.
     fn read<const N: usize>(&self, offset: usize) -> Option<[u8; N]>;
 
-    /// The `N` 16-bit words at `offset`, each as it lies in memory, or `None` where the packet ends
+    /// Returns the `N` 16-bit words at `offset`, each as it lies in memory, or `None` where the packet ends
     /// before them. Headers consist of such words: they are fewer loads than bytes.
     fn words<const N: usize>(&self, offset: usize) -> Option<[u16; N]>;
 
-    /// The byte at `offset`.
+    /// Returns the byte at `offset`.
     #[inline(always)]
     fn u8(&self, offset: usize) -> Option<u8> {
         self.read::<1>(offset).map(|[byte]| byte)
     }
 
-    /// Index of the interface that received the packet; 0 where there is none, as for a slice.
+    /// Returns the index of the interface that received the packet; 0 where there is none, as for a slice.
     #[inline(always)]
     fn interface(&self) -> u32 {
         0
     }
 
-    /// Whether the packet was received from the loopback interface.
+    /// Returns whether the packet was received from the loopback interface.
     #[inline(always)]
     fn is_looped(&self) -> bool {
         false
     }
 
-    /// The big-endian 16-bit number at `offset`.
+    /// Returns the big-endian 16-bit number at `offset`.
     #[inline(always)]
     fn be16(&self, offset: usize) -> Option<u16> {
         self.words::<1>(offset).map(|[word]| u16::from_be(word))

@@ -42,7 +42,7 @@ pub fn take_slot<E: Env>(env: &E, slot: u32, tries: usize) -> u64 {
     0
 }
 
-/// [`take_slot`] with [`TRIES`] tries.
+/// Takes the slot with at most [`TRIES`] tries, by [`take_slot`].
 #[inline(always)]
 pub fn take<E: Env>(env: &E, slot: u32) -> u64 {
     take_slot(env, slot, TRIES)

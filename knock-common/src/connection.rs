@@ -34,7 +34,7 @@ pub enum HandshakeStep {
 }
 
 impl HandshakeStep {
-    /// The reason why a packet is no knock; `None` if it is one.
+    /// Returns the reason why a packet is no knock; `None` if it is one.
     #[inline(always)]
     pub const fn no_knock(self) -> Option<Reason> {
         match self {
@@ -46,7 +46,7 @@ impl HandshakeStep {
         }
     }
 
-    /// The step with this number.
+    /// Returns the step with this number.
     #[inline(always)]
     pub const fn from_number(number: u64) -> Self {
         match number {

@@ -20,33 +20,33 @@ const TURN_SHIFT: u32 = 6;
 /// The secret key of cookies.
 pub type CookieKey = SipKey;
 
-/// The epoch of a moment.
+/// Returns the epoch of a moment.
 #[inline(always)]
 const fn epoch(now: Moment) -> u32 {
     (now.nanos() >> EPOCH_SHIFT) as u32
 }
 
-/// The turn of an epoch; keys change with the turn.
+/// Returns the turn of an epoch; keys change with the turn.
 #[inline(always)]
 const fn turn(epoch: u32) -> u32 {
     epoch >> TURN_SHIFT
 }
 
-/// The index of the key that is used in a turn.
+/// Returns the index of the key that is used in a turn.
 #[inline(always)]
 pub const fn place(turn: u32) -> usize {
     (turn & 1) as usize
 }
 
-/// The key that is used in an epoch.
+/// Returns the key that is used in an epoch.
 #[inline(always)]
 pub fn key_in(config: &Config, epoch: u32) -> CookieKey {
     let [even, odd] = config.cookie_keys;
     if place(turn(epoch)) == 0 { even } else { odd }
 }
 
-/// The next turn, if its key can be replaced now; `None` while cookies of the previous turn, which has the same key,
-/// are valid.
+/// Returns the next turn, if its key can be replaced now; `None` while cookies of the previous turn, which has the same
+/// key, are valid.
 pub const fn next_turn(now: Moment) -> Option<u32> {
     let epoch = epoch(now);
     // The last cookies of a turn are valid in the first epoch of the next turn, and a moment longer on a CPU whose
@@ -57,14 +57,14 @@ pub const fn next_turn(now: Moment) -> Option<u32> {
     Some(turn(epoch).wrapping_add(1))
 }
 
-/// The current cookie of a connection.
+/// Returns the current cookie of a connection.
 #[inline(always)]
 pub fn make<E: Subprograms>(env: &E, connection: &Connection, now: Moment) -> u32 {
     env.cookie(connection, epoch(now))
 }
 
-/// The distance of a number from the nearer one of a connection's two valid cookies, those of this epoch and of the
-/// previous one: 0 for a valid cookie.
+/// Returns the distance of a number from the nearer one of a connection's two valid cookies, those of this epoch and of
+/// the previous one: 0 for a valid cookie.
 #[inline(always)]
 pub fn distance<E: Subprograms>(env: &E, connection: &Connection, number: u32, now: Moment) -> u32 {
     // Another CPU's clock may be ahead, and in the next epoch.
@@ -74,14 +74,14 @@ pub fn distance<E: Subprograms>(env: &E, connection: &Connection, number: u32, n
     newer.min(older)
 }
 
-/// The cookie of a connection in an epoch, with the key of the configuration.
+/// Returns the cookie of a connection in an epoch, with the key of the configuration.
 #[inline(always)]
 pub fn in_epoch<E: Subprograms>(env: &E, connection: &Connection, epoch: u32) -> u32 {
     let key = env.config().map_or([0; 2], |config| key_in(config, epoch));
     of(key, connection, epoch)
 }
 
-/// The cookie of a connection in an epoch, with a given key.
+/// Returns the cookie of a connection in an epoch, with a given key.
 #[inline(always)]
 pub fn of(key: CookieKey, connection: &Connection, epoch: u32) -> u32 {
     let Connection {

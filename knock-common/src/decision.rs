@@ -45,7 +45,7 @@ impl Decision {
         Self(word)
     }
 
-    /// The position whose [`SourceKnocks`] are needed to judge the knock.
+    /// Returns the position whose [`SourceKnocks`] are needed to judge the knock.
     #[inline(always)]
     pub(crate) const fn asked(self) -> Option<OtpPosition> {
         if self.0 & (Self::COMPLETED | Self::ASKS) != Self::ASKS {

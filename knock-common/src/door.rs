@@ -95,8 +95,8 @@ pub fn change_grants<E: Subprograms>(
 /// The lowest port that a host assigns to clients.
 const FIRST_CLIENT_PORT: u16 = 1024;
 
-/// Whether a datagram may be answered: not if the reply would go to a port that could answer it in turn, that of a
-/// service or a knock. Source addresses are easily forged, and two hosts that answer each other never stop
+/// Returns whether a datagram may be answered: not if the reply would go to a port that could answer it in turn, that
+/// of a service or a knock. Source addresses are easily forged, and two hosts that answer each other never stop
 /// (CVE-2024-2169).
 #[inline(always)]
 pub(crate) fn may_reply<E: Subprograms>(env: &E, info: &PacketInfo) -> bool {
@@ -109,7 +109,7 @@ pub(crate) fn may_reply<E: Subprograms>(env: &E, info: &PacketInfo) -> bool {
     }
 }
 
-/// Whether a door is limited to prefixes that do not have the source of a packet.
+/// Returns whether a door is limited to prefixes that do not have the source of a packet.
 #[inline(always)]
 pub(crate) fn is_elsewhere<E: Subprograms>(
     env: &E,
@@ -122,7 +122,7 @@ pub(crate) fn is_elsewhere<E: Subprograms>(
         && !env.admits_source(info, door.number, is_spa)
 }
 
-/// Whether an attempt began before its sequence expired.
+/// Returns whether an attempt began before its sequence expired.
 #[inline(always)]
 const fn has_begun_in_time(door: &DoorEntry, begun: Moment) -> bool {
     door.sequence_id == 0 || begun.millis() < door.good_until_ms

@@ -27,7 +27,7 @@ pub fn report<E: Subprograms>(env: &E, info: &PacketInfo, head: EventHead, until
     }
 }
 
-/// Whether an event is reported now. One that its limit suppresses is counted.
+/// Returns whether an event is reported now. One that its limit suppresses is counted.
 #[inline(always)]
 pub fn admits<E: Subprograms>(env: &E, reporting: Reporting, now: Moment) -> bool {
     let is_admitted = match reporting {
@@ -112,7 +112,7 @@ mod tests {
         }
     }
 
-    /// How many events are sent, and how many are counted as suppressed.
+    /// Returns how many events are sent, and how many are counted as suppressed.
     fn report_all(sim: &Sim, reason: Reason, times: u32, ms: u64) -> (usize, u64) {
         sim.events.take();
         sim.stats.take();

@@ -34,7 +34,7 @@ pub trait Table<K> {
     /// The type of values.
     type Word: Word;
 
-    /// The word under a key.
+    /// Returns the word under a key.
     fn find(&self, key: &K) -> Option<Self::Word>;
 
     /// Inserts a word under a new key; `false` if there is no room or the key exists.
@@ -46,7 +46,7 @@ pub trait Bucket {
     /// The type of cells.
     type Word: Word;
 
-    /// The cell at `way`, below [`crate::layout::WAYS`].
+    /// Returns the cell at `way`, below [`crate::layout::WAYS`].
     fn cell(&self, way: usize) -> Option<Self::Word>;
 }
 
@@ -56,92 +56,93 @@ pub trait Env: Sized {
     /// The type of words in maps.
     type Word: Word;
 
-    /// The time, to the timer tick.
+    /// Returns the time, to the timer tick.
     fn now(&self) -> Moment;
 
-    /// The features that the configuration uses.
+    /// Returns the features that the configuration uses.
     fn features(&self) -> Features;
 
-    /// The rule at an index of the port table.
+    /// Returns the rule at an index of the port table.
     fn port(&self, index: u32) -> PortRule;
 
-    /// The settings.
+    /// Returns the settings.
     fn config(&self) -> Option<&Config>;
 
-    /// A node of the automaton.
+    /// Returns a node of the automaton.
     fn node(&self, index: u32) -> Option<&Node>;
 
-    /// The node that an edge leads to.
+    /// Returns the node that an edge leads to.
     fn edge(&self, key: &EdgeKey) -> Option<u32>;
 
-    /// A door.
+    /// Returns a door.
     fn door(&self, index: u32) -> Option<&DoorEntry>;
 
-    /// Secret and base of a door's time-based knocks that depend on the source, by number of the door.
+    /// Returns the secret and the base of a door's time-based knocks that depend on the source, by number of the door.
     fn otp(&self, door: u16) -> Option<&OtpEntry>;
 
-    /// The target of a destination address; 0 if no door is limited to it.
+    /// Returns the target of a destination address; 0 if no door is limited to it.
     fn target(&self, address: Address) -> u16;
 
-    /// Whether the allow list has a source.
+    /// Returns whether the allow list has a source.
     fn is_trusted(&self, source: Address) -> bool;
 
-    /// Whether a command may have blocked a source. The kernel side finds this in a word that it reads for each packet
-    /// anyway.
+    /// Returns whether a command may have blocked a source. The kernel side finds this in a word that it reads for each
+    /// packet anyway.
     fn has_blocks(&self) -> bool;
 
-    /// The block of the longest prefix of a source that a command has blocked; it may have expired.
+    /// Returns the block of the longest prefix of a source that a command has blocked; it may have expired.
     fn blocked(&self, source: Address) -> Option<Blocked>;
 
-    /// Whether the configuration blocks a source.
+    /// Returns whether the configuration blocks a source.
     fn is_in_block_list(&self, source: Address) -> bool;
 
-    /// Whether a door that is limited to some prefixes can be used from a source.
+    /// Returns whether a door that is limited to some prefixes can be used from a source.
     fn is_from(&self, key: &FromKey) -> bool;
 
-    /// The word in a slot of the presence filter.
+    /// Returns the word in a slot of the presence filter.
     fn presence(&self, slot: u32) -> Option<Self::Word>;
 
-    /// A bucket of first knocks.
+    /// Returns a bucket of first knocks.
     fn bucket(&self, index: u32) -> Option<impl Bucket<Word = Self::Word>>;
 
-    /// The word in a slot of the claims.
+    /// Returns the word in a slot of the claims.
     fn claim_word(&self, slot: u32) -> Option<Self::Word>;
 
     /// Progress past the first knock.
     fn progress(&self) -> &impl Table<ProgressKey, Word = Self::Word>;
 
-    /// Grants.
+    /// Returns grants.
     fn allow(&self) -> &impl Table<GrantKey, Word = Self::Word>;
 
-    /// Established flows.
+    /// Returns established flows.
     fn flows(&self) -> &impl Table<FlowKey, Word = Self::Word>;
 
-    /// A bucket of failed attempts.
+    /// Returns a bucket of failed attempts.
     fn lockouts(&self, bucket: u32) -> Option<impl Bucket<Word = Self::Word>>;
 
-    /// The key that chooses buckets of failed attempts.
+    /// Returns the key that chooses buckets of failed attempts.
     fn lockout_key(&self) -> Option<&[u64; WAYS]>;
 
-    /// The replay cache: the time of use of each sequence, in milliseconds since boot.
+    /// Returns the replay cache: the time of use of each sequence, in milliseconds since boot.
     fn used(&self) -> &impl Table<UsedKey, Word = Self::Word>;
 
-    /// What to add to the time since boot to get the time since 1970, in nanoseconds.
+    /// Returns what to add to the time since boot to get the time since 1970, in nanoseconds.
     fn wall_clock(&self) -> u64;
 
-    /// The keys of a gate, by index below [`crate::spa::layout::GATES`].
+    /// Returns the keys of a gate, by index below [`crate::spa::layout::GATES`].
     fn spa_gate(&self, index: u32) -> Option<&Gate>;
 
-    /// The keys and rights of a client's key.
+    /// Returns the keys and rights of a client's key.
     fn spa_key(&self, name: &SpaKeyName) -> Option<&SpaKey>;
 
-    /// A door that a user may open.
+    /// Returns a door that a user may open.
     fn spa_may(&self, key: &SpaMayKey) -> Option<&SpaMay>;
 
-    /// The replay cache of the format `knock`: the greatest stamp that each key has used, in nanoseconds since 1970.
+    /// Returns the replay cache of the format `knock`: the greatest stamp that each key has used, in nanoseconds since
+    /// 1970.
     fn spa_last(&self) -> &impl Table<SpaKeyId, Word = Self::Word>;
 
-    /// The replay cache of the format of fwknop: when a packet was used, in milliseconds since boot.
+    /// Returns the replay cache of the format of fwknop: when a packet was used, in milliseconds since boot.
     fn spa_seen(&self) -> &impl Table<SpaTag, Word = Self::Word>;
 
     /// See [`Event::other`]: what [`Self::set_spa_other`] set last.
@@ -159,10 +160,10 @@ pub trait Env: Sized {
         judge: impl FnOnce(&mut fwknop::FwknopScratch) -> T,
     ) -> Option<T>;
 
-    /// The entry of a fwknop user, by index below [`crate::spa::layout::FWKNOP_KEYS_MAX`].
+    /// Returns the entry of a fwknop user, by index below [`crate::spa::layout::FWKNOP_KEYS_MAX`].
     fn fwknop_key(&self, index: u32) -> Option<&FwknopKey>;
 
-    /// The word of the event limit for a kind of event; all CPUs share it.
+    /// Returns the word of the event limit for a kind of event; all CPUs share it.
     fn event_limit(&self, reporting: Reporting) -> Option<Self::Word>;
 
     /// Sends an event to user space; `false` if there is no room.

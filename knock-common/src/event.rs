@@ -44,7 +44,7 @@ pub struct Event {
 }
 
 impl Event {
-    /// Why.
+    /// Returns the reason.
     pub fn reason(&self) -> Option<Reason> {
         Reason::from_code(self.reason)
     }
@@ -55,50 +55,50 @@ impl Event {
 pub struct EventHead(u64);
 
 impl EventHead {
-    /// A reason alone.
+    /// Returns a reason alone.
     #[inline(always)]
     pub const fn new(reason: Reason) -> Self {
         Self::at(reason, NO_DOOR, 0)
     }
 
-    /// A reason, a door, and how many of its knocks have been made.
+    /// Returns a reason with a door, and how many of its knocks have been made.
     #[inline(always)]
     pub const fn at(reason: Reason, door: u16, stage: u8) -> Self {
         Self(reason as u64 | (stage as u64) << 8 | (door as u64) << 16)
     }
 
-    /// The same, about a user's packet.
+    /// Returns the same, about a user's packet.
     #[inline(always)]
     #[must_use]
     pub const fn of_user(self, user: u16) -> Self {
         Self(self.0 & 0xffff_ffff | (user as u64) << 32)
     }
 
-    /// The number of the user; 0 is none.
+    /// Returns the number of the user; 0 is none.
     #[inline(always)]
     pub const fn user(self) -> u16 {
         (self.0 >> 32) as u16
     }
 
-    /// The number of the door, or [`NO_DOOR`].
+    /// Returns the number of the door, or [`NO_DOOR`].
     #[inline(always)]
     pub(crate) const fn door(self) -> u16 {
         (self.0 >> 16) as u16
     }
 
-    /// How many of the door's knocks have been made.
+    /// Returns how many of the door's knocks have been made.
     #[inline(always)]
     pub(crate) const fn stage(self) -> u8 {
         (self.0 >> 8) as u8
     }
 
-    /// The number of the reason.
+    /// Returns the number of the reason.
     #[inline(always)]
     pub(crate) const fn code(self) -> u8 {
         self.0 as u8
     }
 
-    /// The same door and stage with another reason.
+    /// Returns the same door and stage with another reason.
     #[inline(always)]
     pub const fn because(self, reason: Reason) -> Self {
         Self(self.0 & !0xff | reason as u64)
@@ -116,7 +116,7 @@ impl EventHead {
         Self(word)
     }
 
-    /// The reason; [`Reason::OutOfSequence`] for a number that is none.
+    /// Returns the reason; [`Reason::OutOfSequence`] for a number that is none.
     #[inline(always)]
     pub const fn reason(self) -> Reason {
         match Reason::from_code(self.0 as u8) {

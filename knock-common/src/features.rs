@@ -47,13 +47,13 @@ impl Features {
     /// Some doors can be used from some prefixes only.
     pub const FROM: Self = Self(1 << 17);
 
-    /// Whether all of `features` are used.
+    /// Returns whether all of `features` are used.
     #[inline(always)]
     pub const fn has(self, features: Self) -> bool {
         self.0 & features.0 == features.0
     }
 
-    /// These and others.
+    /// Returns these together with others.
     #[must_use]
     pub const fn with(self, others: Self) -> Self {
         Self(self.0 | others.0)

@@ -60,7 +60,7 @@ impl CellAddress {
         Self { bucket, tag }
     }
 
-    /// The slot of the claim on the source's attempt: see [`mod@crate::claim`].
+    /// Returns the slot of the claim on the source's attempt: see [`mod@crate::claim`].
     #[inline(always)]
     pub const fn claim(self) -> u32 {
         self.bucket & (CLAIMS - 1)
@@ -77,7 +77,7 @@ fn tick(cell: u64) -> Tick {
     Tick::from_number(cell as u32 & TICK_MASK)
 }
 
-/// The progress of a source after its first knock, or none.
+/// Returns the progress of a source after its first knock, or none.
 #[inline(always)]
 pub fn find<E: Subprograms>(env: &E, address: CellAddress) -> Progress {
     let cell = env.recall_first(address.bucket, address.tag);
@@ -103,7 +103,7 @@ pub fn remember<E: Subprograms>(
     env.remember_first(address.bucket, cell, config.attempt_max_ticks) != 0
 }
 
-/// The cell with a tag, or 0.
+/// Returns the cell with a tag, or 0.
 #[inline(always)]
 pub fn recall_cell<E: Subprograms>(env: &E, bucket: u32, tag: u64) -> u64 {
     let Some(bucket) = env.bucket(bucket) else {
@@ -199,7 +199,7 @@ mod tests {
         }
     }
 
-    /// A cell as [`remember`] writes it.
+    /// Returns a cell as [`remember`] writes it.
     fn cell(tag: u64, tick: u32) -> u64 {
         (tag | 1 << (63 - TAG_SHIFT)) << TAG_SHIFT | 7 << TICK_BITS | u64::from(tick)
     }

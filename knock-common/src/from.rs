@@ -2,8 +2,8 @@
 
 use crate::{Address, Env, layout::FromKey, packet_info::PacketInfo};
 
-/// Whether a door that is limited to some prefixes can be used by a packet: from its source, and if it is a SPA packet
-/// that asks for another address, from that one too.
+/// Returns whether a door that is limited to some prefixes can be used by a packet: from its source, and if it is a SPA
+/// packet that asks for another address, from that one too.
 #[inline(always)]
 pub fn admits<E: Env>(env: &E, info: &PacketInfo, door: u16, is_spa: bool) -> bool {
     let mut key = FromKey {

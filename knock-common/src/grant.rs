@@ -27,7 +27,7 @@ impl Grant {
         }
     }
 
-    /// Whether it has not expired at `now`.
+    /// Returns whether it has not expired at `now`.
     #[inline(always)]
     pub const fn is_valid(self, now: Moment) -> bool {
         now.millis() < self.until_ms
@@ -53,13 +53,13 @@ impl GrantChange {
     /// The grants end now.
     pub const CLOSE: Self = Self(u64::MAX);
 
-    /// The grants last for this long, in milliseconds.
+    /// Returns a change that lets grants last for this long, in milliseconds.
     #[inline(always)]
     pub const fn open(open_for_ms: u64) -> Self {
         Self(open_for_ms)
     }
 
-    /// What a door does: one that closes ends its grants, others give them for `open_for_ms`.
+    /// Returns what a door does: one that closes ends its grants, others give them for `open_for_ms`.
     #[inline(always)]
     pub const fn of(door: &DoorEntry, open_for_ms: u64) -> Self {
         match door.closes {
@@ -68,13 +68,13 @@ impl GrantChange {
         }
     }
 
-    /// Whether the grants end.
+    /// Returns whether the grants end.
     #[inline(always)]
     pub(crate) const fn closes(self) -> bool {
         self.0 == Self::CLOSE.0
     }
 
-    /// When the grants end, in milliseconds since boot.
+    /// Returns when the grants end, in milliseconds since boot.
     #[inline(always)]
     pub const fn until_ms(self, now: Moment) -> u64 {
         match self.closes() {

@@ -32,17 +32,17 @@ impl GrantPrefix {
         }
     }
 
-    /// The length for IPv4, in bits.
+    /// Returns the length for IPv4, in bits.
     pub const fn ipv4(self) -> u8 {
         IPV4_BITS.saturating_sub(self.ipv4_free)
     }
 
-    /// The length for IPv6, in bits.
+    /// Returns the length for IPv6, in bits.
     pub const fn ipv6(self) -> u8 {
         IPV6_BITS.saturating_sub(self.ipv6_free)
     }
 
-    /// The length for the family of an address, in bits.
+    /// Returns the length for the family of an address, in bits.
     pub fn bits_for(self, address: Address) -> u8 {
         match address.is_v4() {
             true => self.ipv4(),
@@ -50,13 +50,13 @@ impl GrantPrefix {
         }
     }
 
-    /// Whether grants cover single addresses, of both families.
+    /// Returns whether grants cover single addresses, of both families.
     #[inline(always)]
     pub const fn is_single(self) -> bool {
         self.ipv4_free == 0 && self.ipv6_free == 0
     }
 
-    /// The first address of the prefix of a source, which is the source of its grants in maps.
+    /// Returns the first address of the prefix of a source, which is the source of its grants in maps.
     #[inline(always)]
     pub fn first_of(self, source: Address) -> Address {
         let free = match source.is_v4() {
@@ -66,7 +66,7 @@ impl GrantPrefix {
         source.without_low_bits(free.into())
     }
 
-    /// Whether the prefix that begins at `first` has an address.
+    /// Returns whether the prefix that begins at `first` has an address.
     pub fn covers(self, first: Address, address: Address) -> bool {
         self.first_of(address) == first
     }

@@ -51,7 +51,7 @@ impl HashInput {
         self.length = self.length.wrapping_add(1);
     }
 
-    /// The bytes.
+    /// Returns the bytes.
     pub fn as_bytes(&self) -> &[u8] {
         self.bytes.get(..self.length as usize).unwrap_or_default()
     }
@@ -85,7 +85,7 @@ pub struct HmacScratch {
 }
 
 impl HmacScratch {
-    /// Memory without key and message.
+    /// Returns memory without key and message.
     pub fn empty() -> Self {
         Self::zeroed()
     }

@@ -104,7 +104,7 @@ mod tests {
 
     use super::*;
 
-    /// The HMAC of whole blocks, as the kernel side computes it.
+    /// Returns the HMAC of whole blocks, as the kernel side computes it.
     fn of(key: &[u8], text: &[u8]) -> [u8; DIGEST_BYTES] {
         let key = HmacKey::new(key);
         let mut work = Sha256Work::default();

@@ -44,8 +44,8 @@ pub enum FrameAction {
 }
 
 impl Judgement {
-    /// What the kernel side does with the frame: the verdict, unless the configuration is a dry run. With answers in
-    /// use, a complete sequence may have left one too, and so may a SPA packet.
+    /// Returns what the kernel side does with the frame: the verdict, unless the configuration is a dry run. With
+    /// answers in use, a complete sequence may have left one too, and so may a SPA packet.
     #[inline(always)]
     pub const fn action(self, features: Features) -> FrameAction {
         let passes = matches!(self.verdict(), Verdict::Pass) || features.has(Features::DRY_RUN);
@@ -58,7 +58,7 @@ impl Judgement {
         }
     }
 
-    /// What happens to the frame.
+    /// Returns what happens to the frame.
     #[inline(always)]
     pub const fn verdict(self) -> Verdict {
         match self.is_let_pass {
@@ -108,7 +108,7 @@ pub fn decide<B: FrameSubprograms + ?Sized, E: Subprograms>(bytes: &B, env: &E) 
     })
 }
 
-/// Whether the trial of the configuration has expired.
+/// Returns whether the trial of the configuration has expired.
 #[inline(always)]
 fn is_trial_expired<E: Subprograms>(env: &E) -> bool {
     let is_over = |config: &Config| env.now().millis() >= config.confirm_by_ms;

@@ -102,7 +102,7 @@ pub fn other_port<B: Bytes + ?Sized, E: Subprograms>(
     Ok(env.reset(&info, Reason::StrayPort))
 }
 
-/// The event for a node: a door whose sequence leads through it, and how many knocks lead to it.
+/// Returns the event for a node: a door whose sequence leads through it, and how many knocks lead to it.
 #[inline(always)]
 const fn at(reason: Reason, node: &Node) -> EventHead {
     EventHead::at(reason, node.via_door, node.depth)
@@ -148,7 +148,7 @@ impl<'a, E: Subprograms> Attempt<'a, E> {
         }
     }
 
-    /// Whether there may be an attempt. If not, no claim is needed.
+    /// Returns whether there may be an attempt. If not, no claim is needed.
     #[inline(always)]
     fn may_be_there(&self) -> bool {
         Presence::of(self.env, self.info.source).may_knock(self.info.now())
@@ -363,7 +363,7 @@ fn conclude<E: Subprograms>(env: &E, held: Progress, step: Step) -> Decision {
     }
 }
 
-/// The progress of a source; it may have expired.
+/// Returns the progress of a source; it may have expired.
 pub fn progress<E: Subprograms>(env: &E, info: &PacketInfo) -> Progress {
     let attempt = env.config().map(|config| Attempt::of(env, config, info));
     attempt.map_or(Progress::NONE, |attempt| attempt.load().progress)

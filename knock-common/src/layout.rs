@@ -112,7 +112,7 @@ pub const EVENTS_BYTES: u32 = 1 << 20;
 /// Entries of the port table: two protocols. `PORTS` takes 1 MiB.
 pub const PORT_RULES: u32 = 2 << 16;
 
-/// The index of a port's rule in the port table.
+/// Returns the index of a port's rule in the port table.
 #[inline(always)]
 pub const fn port_index(protocol: Protocol, port: u16) -> u32 {
     (protocol as u32) << 16 | port as u32
@@ -149,13 +149,13 @@ pub struct Config {
 pub struct Symbol(u32);
 
 impl Symbol {
-    /// The symbol of a knock on `port`.
+    /// Returns the symbol of a knock on `port`.
     #[inline(always)]
     pub const fn new(protocol: Protocol, port: u16) -> Self {
         Self((protocol as u32) << 16 | port as u32)
     }
 
-    /// Protocol and port as a number below 2¹⁷.
+    /// Returns the protocol and port as a number below 2¹⁷.
     #[inline(always)]
     pub const fn number(self) -> u32 {
         self.0
@@ -191,7 +191,7 @@ pub struct Node {
 }
 
 impl Node {
-    /// Whether a sequence ends here.
+    /// Returns whether a sequence ends here.
     #[inline(always)]
     pub const fn ends_sequence(&self) -> bool {
         let [first, ..] = self.completes;
@@ -212,13 +212,13 @@ pub struct EdgeKey {
 impl EdgeKey {
     const ROOT: u32 = 1 << 30;
 
-    /// An edge that leaves a node.
+    /// Returns an edge that leaves a node.
     #[inline(always)]
     pub const fn from_node(node: u32, symbol: Symbol) -> Self {
         Self { from: node, symbol }
     }
 
-    /// An edge that leaves the root of the doors for one destination address.
+    /// Returns an edge that leaves the root of the doors for one destination address.
     #[inline(always)]
     pub const fn from_root(target_id: u16, symbol: Symbol) -> Self {
         Self {
@@ -277,7 +277,7 @@ pub struct OtpEntry {
 }
 
 impl OtpEntry {
-    /// The protocol of a knock, counted from 0 within its half.
+    /// Returns the protocol of a knock, counted from 0 within its half.
     #[inline(always)]
     pub const fn protocol(&self, knock: u8) -> Protocol {
         match self.udp >> (knock & 31) & 1 {

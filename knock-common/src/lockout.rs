@@ -56,14 +56,14 @@ impl Failures {
         if age > MS_MASK - AHEAD_MS { 0 } else { age }
     }
 
-    /// Time until they expire, in milliseconds; 0 if they have.
+    /// Returns the time until they expire, in milliseconds; 0 if they have.
     #[inline(always)]
     pub const fn left_ms(self, now: Moment, config: &Config) -> u64 {
         config.lockout_ms.saturating_sub(self.age_ms(now.millis()))
     }
 }
 
-/// The cell of a source, by two strongly universal hashes as in [`CellAddress::of`].
+/// Returns the cell of a source, by two strongly universal hashes as in [`CellAddress::of`].
 #[inline(always)]
 fn cell_address(subject: Address, key: &[u64; WAYS]) -> CellAddress {
     let [k0, k1, k2, k3, l0, l1, l2, l3] = *key;
@@ -80,7 +80,7 @@ fn cell_address(subject: Address, key: &[u64; WAYS]) -> CellAddress {
     }
 }
 
-/// The key under which failures are counted together: an IPv4 address, an IPv6 /64, or all sources.
+/// Returns the key under which failures are counted together: an IPv4 address, an IPv6 /64, or all sources.
 #[inline(always)]
 fn subject(source: Address, features: Features) -> Address {
     if features.has(Features::LOCKOUT_GLOBAL) {
@@ -95,7 +95,7 @@ fn subject(source: Address, features: Features) -> Address {
     }
 }
 
-/// The cell of a source; `None` without lockouts.
+/// Returns the cell of a source; `None` without lockouts.
 #[inline(always)]
 fn address_of<E: Subprograms>(env: &E, source: Address) -> Option<CellAddress> {
     let features = env.features();
@@ -106,7 +106,7 @@ fn address_of<E: Subprograms>(env: &E, source: Address) -> Option<CellAddress> {
     Some(cell_address(subject(source, features), key))
 }
 
-/// The failures of a source; `None` if there are none or they have expired.
+/// Returns the failures of a source; `None` if there are none or they have expired.
 #[inline(always)]
 pub fn failures<E: Subprograms>(
     env: &E,
@@ -120,7 +120,7 @@ pub fn failures<E: Subprograms>(
     (cell != 0 && failures.left_ms(now, config) > 0).then_some(failures)
 }
 
-/// Whether the source of a packet is locked out.
+/// Returns whether the source of a packet is locked out.
 #[inline(always)]
 pub fn is_locked_out<E: Subprograms>(env: &E, info: &PacketInfo) -> bool {
     let Some(config) = env.config() else {
@@ -145,8 +145,8 @@ pub fn fail<E: Subprograms>(env: &E, info: &PacketInfo) {
         || env.count_failure(bucket, tag, now_ms);
 }
 
-/// The cell of a packet's source: the bucket in the upper half, the tag in the lower. Without a key the bucket does not
-/// exist.
+/// Returns the cell of a packet's source: the bucket in the upper half, the tag in the lower. Without a key the bucket
+/// does not exist.
 #[inline(always)]
 pub fn place_word<E: Subprograms>(env: &E, info: &PacketInfo) -> u64 {
     address_of(env, info.source).map_or(u64::MAX, |CellAddress { bucket, tag }| {
@@ -159,7 +159,7 @@ const fn is_tagged(cell: u64, tag: u32) -> bool {
     cell >> TAG_SHIFT == tag as u64
 }
 
-/// The cell with a tag, or 0.
+/// Returns the cell with a tag, or 0.
 #[inline(always)]
 fn recall_cell<E: Subprograms>(env: &E, bucket: u32, tag: u32) -> u64 {
     let Some(bucket) = env.lockouts(bucket) else {
@@ -185,7 +185,7 @@ const EXPIRED: u64 = 1 << 59;
 /// The rank of a cell that locks out another source.
 const NEVER: u64 = 0;
 
-/// The rank of a cell for the source with a tag: the cell with the greatest rank is written.
+/// Returns the rank of a cell for the source with a tag: the cell with the greatest rank is written.
 #[inline(always)]
 pub fn rank<E: Subprograms>(env: &E, cell: u64, tag: u32, now_ms: u64) -> u64 {
     // Read here, since the caller's stack has no room for it (check_max_stack_depth).

@@ -44,18 +44,18 @@ impl Octets {
         Self(*digest(&mut scratch, secret, source, period, compress))
     }
 
-    /// The octet of a knock, counted from 0 within its half.
+    /// Returns the octet of a knock, counted from 0 within its half.
     pub fn get(&self, knock: u8) -> u8 {
         octet(&self.0, knock)
     }
 
-    /// The port of a knock.
+    /// Returns the port of a knock.
     pub fn port(&self, base: u16, knock: u8) -> u16 {
         base.wrapping_add(u16::from(self.get(knock)))
     }
 }
 
-/// The digest with the octets of a half.
+/// Returns the digest with the octets of a half.
 #[inline(always)]
 fn digest<'s>(
     scratch: &'s mut HmacScratch,
@@ -74,7 +74,7 @@ fn digest<'s>(
     scratch.digest(compress)
 }
 
-/// The octet of a knock, counted from 0 within its half. After the last byte of the digest follow
+/// Returns the octet of a knock, counted from 0 within its half. After the last byte of the digest follow
 /// the zero that the fork reads there, and then the first byte again.
 #[inline(always)]
 fn octet(digest: &[u32; DIGEST_WORDS], knock: u8) -> u8 {
@@ -189,8 +189,8 @@ fn write_v6(text: &mut HashInput, address: Address) {
     }
 }
 
-/// The groups that two colons stand for, as bits: the first of the longest runs of zeros with at least two groups
-/// (RFC 5952, 4.2).
+/// Returns the groups that two colons stand for, as bits: the first of the longest runs of zeros with at least two
+/// groups (RFC 5952, 4.2).
 #[inline(always)]
 fn gap(address: Address) -> u32 {
     let mut zeros = 0;
@@ -227,7 +227,7 @@ fn group_of(address: Address, group: u32) -> u32 {
     }
 }
 
-/// The lowest four bits of a number as a digit.
+/// Returns the lowest four bits of a number as a digit.
 #[inline(always)]
 const fn hex(number: u32) -> u8 {
     let digit = (number & 15) as u8;

@@ -37,7 +37,7 @@ pub enum Protocol {
 }
 
 impl Protocol {
-    /// The name in configuration and output.
+    /// Returns the name in configuration and output.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Tcp => "tcp",
@@ -45,7 +45,7 @@ impl Protocol {
         }
     }
 
-    /// The number in IP headers.
+    /// Returns the number in IP headers.
     #[inline(always)]
     pub const fn number(self) -> u8 {
         match self {
@@ -54,7 +54,7 @@ impl Protocol {
         }
     }
 
-    /// The protocol with a number in IP headers.
+    /// Returns the protocol with a number in IP headers.
     #[inline(always)]
     pub const fn from_number(number: u8) -> Option<Self> {
         match number {
@@ -138,7 +138,7 @@ impl Segment {
         ))
     }
 
-    /// Whether the packet asks for a new connection: a SYN without ACK, or any UDP datagram.
+    /// Returns whether the packet asks for a new connection: a SYN without ACK, or any UDP datagram.
     #[inline(always)]
     pub fn opens(&self) -> bool {
         match self.protocol {
@@ -147,13 +147,13 @@ impl Segment {
         }
     }
 
-    /// Whether the packet ends a connection.
+    /// Returns whether the packet ends a connection.
     #[inline(always)]
     pub fn ends(&self) -> bool {
         self.flags & (flag::FIN | flag::RST) != 0
     }
 
-    /// The source address.
+    /// Returns the source address.
     ///
     /// # Errors
     /// [`Reason::BadHeader`] for an IPv4-mapped address on the wire, which would count as the IPv4 source that it
@@ -163,7 +163,7 @@ impl Segment {
         self.address(bytes, 12, 8)
     }
 
-    /// The destination address; errors as for [`Segment::source`].
+    /// Returns the destination address; errors as for [`Segment::source`].
     #[inline(always)]
     pub fn destination<B: Bytes + ?Sized>(&self, bytes: &B) -> Result<Address, Reason> {
         self.address(bytes, 16, 24)
@@ -223,7 +223,7 @@ pub fn parse<B: Bytes + ?Sized>(bytes: &B) -> Result<Segment, Reason> {
     }
 }
 
-/// The offset of a frame's IP header, and whether it is IPv6; `None` if there is none.
+/// Returns the offset of a frame's IP header, and whether it is IPv6; `None` if there is none.
 #[inline(always)]
 pub fn network<B: Bytes + ?Sized>(bytes: &B) -> Option<(usize, bool)> {
     let LinkHeader { ethertype, network } =
@@ -235,8 +235,8 @@ pub fn network<B: Bytes + ?Sized>(bytes: &B) -> Option<(usize, bool)> {
     }
 }
 
-/// The source in the IP header at an offset; [`Address::ANY`] if the frame ends before, or if it is an IPv4-mapped
-/// address on the wire. Unlike an `Option`, this is written as a whole, as the verifier wants it.
+/// Returns the source in the IP header at an offset; [`Address::ANY`] if the frame ends before, or if it is an
+/// IPv4-mapped address on the wire. Unlike an `Option`, this is written as a whole, as the verifier wants it.
 #[inline(always)]
 pub fn source<B: Bytes + ?Sized>(bytes: &B, network: usize, is_v6: bool) -> Address {
     match is_v6 {
@@ -245,7 +245,7 @@ pub fn source<B: Bytes + ?Sized>(bytes: &B, network: usize, is_v6: bool) -> Addr
     }
 }
 
-/// The destination in the IP header at an offset, as [`source`].
+/// Returns the destination in the IP header at an offset, as [`source`].
 #[inline(always)]
 pub fn destination<B: Bytes + ?Sized>(bytes: &B, network: usize, is_v6: bool) -> Address {
     match is_v6 {
@@ -284,8 +284,8 @@ pub struct PacketPorts {
     pub destination: u16,
 }
 
-/// The ports behind the IP header at an offset; `None` if there are none, or if another header precedes them. [`parse`]
-/// reads past those headers, too, and costs more.
+/// Returns the ports behind the IP header at an offset; `None` if there are none, or if another header precedes them.
+/// [`parse`] reads past those headers, too, and costs more.
 #[inline(always)]
 pub fn ports<B: Bytes + ?Sized>(bytes: &B, network: usize, is_v6: bool) -> Option<PacketPorts> {
     let (number, length) = if is_v6 {
@@ -313,7 +313,7 @@ pub fn ports<B: Bytes + ?Sized>(bytes: &B, network: usize, is_v6: bool) -> Optio
     })
 }
 
-/// The EtherType behind the VLAN tags, or a length if it is below 1536; `None` if the frame ends before
+/// Returns the EtherType behind the VLAN tags, or a length if it is below 1536; `None` if the frame ends before
 /// it.
 #[inline(always)]
 pub fn ethertype<B: Bytes + ?Sized>(bytes: &B) -> Option<u16> {

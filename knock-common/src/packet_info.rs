@@ -31,13 +31,13 @@ pub struct PacketInfo {
 }
 
 impl PacketInfo {
-    /// Time of arrival.
+    /// Returns the time of arrival.
     #[inline(always)]
     pub fn now(&self) -> Moment {
         Moment::from_nanos(self.now_ns)
     }
 
-    /// The packet as a knock.
+    /// Returns the packet as a knock.
     #[inline(always)]
     pub fn symbol(&self) -> Symbol {
         let protocol = if self.protocol == 0 {

@@ -16,7 +16,7 @@ pub struct PortDigits {
 }
 
 impl PortDigits {
-    /// The text of a port number.
+    /// Returns the text of a port number.
     pub fn of(port: u16) -> Self {
         let mut text = Self::default();
         let mut rest = port;
@@ -31,7 +31,7 @@ impl PortDigits {
         text
     }
 
-    /// Whether it names no port.
+    /// Returns whether it names no port.
     #[inline(always)]
     pub const fn is_empty(self) -> bool {
         self.length == 0

@@ -67,7 +67,7 @@ impl PortRule {
         first: 0,
     };
 
-    /// A port that is closed without a grant for `port_group`.
+    /// Returns a port that is closed without a grant for `port_group`.
     pub const fn protected(port_group: u16) -> Self {
         Self {
             kind: 2,
@@ -77,7 +77,7 @@ impl PortRule {
         }
     }
 
-    /// The same protected port, whose grants cover these prefixes.
+    /// Returns the same protected port, whose grants cover these prefixes.
     #[must_use]
     pub const fn with_grant_prefix(self, prefix: GrantPrefix) -> Self {
         Self {
@@ -86,13 +86,13 @@ impl PortRule {
         }
     }
 
-    /// The prefixes that grants for a protected port cover.
+    /// Returns the prefixes that grants for a protected port cover.
     #[inline(always)]
     pub const fn grant_prefix(self) -> GrantPrefix {
         GrantPrefix::from_word(self.first)
     }
 
-    /// A knock port; `first` is the node to which it leads as a first knock, or 0.
+    /// Returns a knock port; `first` is the node to which it leads as a first knock, or 0.
     pub const fn knock(flag_class: u8, first: u32) -> Self {
         Self {
             kind: 3,
@@ -102,7 +102,7 @@ impl PortRule {
         }
     }
 
-    /// A UDP port for single packet authorization.
+    /// Returns a UDP port for single packet authorization.
     pub const fn spa(port: SpaPort) -> Self {
         Self {
             kind: 5,
@@ -115,13 +115,13 @@ impl PortRule {
         }
     }
 
-    /// What a port for single packet authorization accepts, and what happens to other packets.
+    /// Returns what a port for single packet authorization accepts, and what happens to other packets.
     #[inline(always)]
     pub const fn spa_port(self) -> SpaPort {
         SpaPort::from_bits(self.flag_class, self.port_group)
     }
 
-    /// The same port, whose TCP knocks count once a handshake has proved their source.
+    /// Returns the same port, whose TCP knocks count once a handshake has proved their source.
     #[must_use]
     pub const fn with_handshake(self) -> Self {
         Self {
@@ -130,13 +130,13 @@ impl PortRule {
         }
     }
 
-    /// Whether TCP knocks count once a handshake has proved their source.
+    /// Returns whether TCP knocks count once a handshake has proved their source.
     #[inline(always)]
     pub const fn needs_handshake(self) -> bool {
         self.flag_class & Self::HANDSHAKE != 0
     }
 
-    /// The same port, whose knocks pass to the network stack.
+    /// Returns the same port, whose knocks pass to the network stack.
     #[must_use]
     pub const fn passing_knocks(self) -> Self {
         Self {
@@ -145,13 +145,13 @@ impl PortRule {
         }
     }
 
-    /// Whether knocks pass to the network stack.
+    /// Returns whether knocks pass to the network stack.
     #[inline(always)]
     pub const fn passes_knocks(self) -> bool {
         self.flag_class & Self::PASS_KNOCKS != 0
     }
 
-    /// The kind of the port. Unknown numbers mean [`PortKind::Ordinary`].
+    /// Returns the kind of the port. Unknown numbers mean [`PortKind::Ordinary`].
     #[inline(always)]
     pub const fn kind(self) -> PortKind {
         match self.kind {
@@ -184,7 +184,7 @@ impl FlagClass {
         value: flag::SYN,
     };
 
-    /// Whether a packet with these flags is a knock.
+    /// Returns whether a packet with these flags is a knock.
     #[inline(always)]
     pub const fn admits(self, flags: u8) -> bool {
         flags & self.mask == self.value

@@ -13,7 +13,7 @@ const SLOT_BITS: u32 = PRESENCE_SLOTS.trailing_zeros();
 /// Few CPUs write to one slot at the same moment; after this many tries a CPU writes [`ALWAYS`].
 const TRIES: usize = 4;
 
-/// The slot of a source.
+/// Returns the slot of a source.
 #[inline(always)]
 pub fn slot(source: Address) -> u32 {
     let [a, b, c, d] = source.words.map(u64::from);
@@ -36,19 +36,19 @@ impl Presence {
         )
     }
 
-    /// Whether the slot was never written: it needs no clock.
+    /// Returns whether the slot was never written: it needs no clock.
     #[inline(always)]
     pub const fn is_empty(self) -> bool {
         self.0 == 0
     }
 
-    /// Whether there may be a grant or a flow.
+    /// Returns whether there may be a grant or a flow.
     #[inline(always)]
     pub const fn may_pass(self, now: Moment) -> bool {
         self.0 >> 32 >= seconds(now)
     }
 
-    /// Whether there may be an attempt.
+    /// Returns whether there may be an attempt.
     #[inline(always)]
     pub const fn may_knock(self, now: Moment) -> bool {
         self.0 & 0xffff_ffff >= seconds(now)

@@ -12,7 +12,7 @@ pub enum Verdict {
 }
 
 impl Verdict {
-    /// The name in JSON.
+    /// Returns the name in JSON.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Pass => "pass",
@@ -62,7 +62,7 @@ macro_rules! reasons {
             /// All reasons in the order of their numbers.
             pub const ALL: &'static [Self] = &[$(Self::$variant,)+];
 
-            /// The reason with this number.
+            /// Returns the reason with this number.
             pub const fn from_code(code: u8) -> Option<Self> {
                 match code {
                     $($code => Some(Self::$variant),)+
@@ -70,17 +70,17 @@ macro_rules! reasons {
                 }
             }
 
-            /// The name in JSON, metrics and counters.
+            /// Returns the name in JSON, metrics and counters.
             pub const fn name(self) -> &'static str {
                 match self { $(Self::$variant => $name,)+ }
             }
 
-            /// The text on the console.
+            /// Returns the text on the console.
             pub const fn text(self) -> &'static str {
                 match self { $(Self::$variant => $text,)+ }
             }
 
-            /// What happens to the packet.
+            /// Returns what happens to the packet.
             #[inline(always)]
             pub const fn verdict(self) -> Verdict {
                 match self {
@@ -90,7 +90,7 @@ macro_rules! reasons {
                 }
             }
 
-            /// How the reason is reported.
+            /// Returns how the reason is reported.
             #[inline(always)]
             pub const fn reporting(self) -> Reporting {
                 match self { $(Self::$variant => Reporting::$reporting,)+ }
@@ -212,7 +212,7 @@ impl Stat {
         Self::LockoutsFull,
     ];
 
-    /// The name in JSON, metrics and counters.
+    /// Returns the name in JSON, metrics and counters.
     pub const fn name(self) -> &'static str {
         match self {
             Self::EventsSuppressed => "events-suppressed",

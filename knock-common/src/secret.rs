@@ -16,7 +16,7 @@ pub struct Secret {
 }
 
 impl Secret {
-    /// A secret of 1 to [`SECRET_MOST`] bytes.
+    /// Returns a secret of 1 to [`SECRET_MOST`] bytes.
     pub fn new(text: &[u8]) -> Option<Self> {
         let mut bytes = [0; SECRET_MOST];
         bytes.get_mut(..text.len())?.copy_from_slice(text);
@@ -24,7 +24,7 @@ impl Secret {
         Some(Self { bytes, length })
     }
 
-    /// The length in bytes.
+    /// Returns the length in bytes.
     pub fn length(&self) -> usize {
         self.length.into()
     }

@@ -32,17 +32,17 @@ impl FramesSeen {
     /// anyway: without blocks, they cost nothing.
     pub const BLOCKS: u64 = 2;
 
-    /// Number of these frames.
+    /// Returns the number of these frames.
     pub const fn foreign_frames(&self) -> u64 {
         self.foreign >> 16
     }
 
-    /// Type of the last one.
+    /// Returns the type of the last one.
     pub const fn foreign_type(&self) -> u16 {
         self.foreign as u16
     }
 
-    /// The word [`FramesSeen::foreign`] after one more frame.
+    /// Returns the word [`FramesSeen::foreign`] after one more frame.
     #[inline(always)]
     pub const fn and_foreign(word: u64, ethertype: u16) -> u64 {
         (word >> 16).wrapping_add(1) << 16 | ethertype as u64
@@ -63,20 +63,20 @@ impl FramesSeen {
     }
 }
 
-/// The slot of an interface, by its number.
+/// Returns the slot of an interface, by its number.
 #[inline(always)]
 pub const fn slot(interface: u32) -> u32 {
     interface & (SLOTS - 1)
 }
 
-/// The EtherType of a frame that is neither IPv4 nor IPv6, unless the type serves the link itself. Such a frame may
-/// carry IP to another interface, or its bytes are no Ethernet header at all.
+/// Returns the EtherType of a frame that is neither IPv4 nor IPv6, unless the type serves the link itself. Such a frame
+/// may carry IP to another interface, or its bytes are no Ethernet header at all.
 #[inline(always)]
 pub fn foreign_type<B: Bytes + ?Sized>(bytes: &B) -> Option<u16> {
     packet::ethertype(bytes).filter(|&ethertype| !serves_link(ethertype))
 }
 
-/// Whether frames of this type never carry IP: 802.3 frames (STP, CDP, …), and the types that IEEE 802 and
+/// Returns whether frames of this type never carry IP: 802.3 frames (STP, CDP, …), and the types that IEEE 802 and
 /// IETF protocols use for the link itself.
 const fn serves_link(ethertype: u16) -> bool {
     matches!(

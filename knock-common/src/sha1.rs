@@ -60,7 +60,7 @@ pub fn compress(work: &mut Sha1Work) {
     }
 }
 
-/// The schedule's word for a round. It overwrites the word of sixteen rounds before.
+/// Returns the schedule's word for a round. It overwrites the word of sixteen rounds before.
 #[inline(always)]
 fn scheduled(block: &mut [u32; BLOCK_WORDS], round: usize) -> u32 {
     let word = |block: &[u32; BLOCK_WORDS], after: usize| {

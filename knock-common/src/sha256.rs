@@ -146,40 +146,40 @@ pub(crate) fn to_block(bytes: &[u8; BLOCK_BYTES]) -> [u32; BLOCK_WORDS] {
     block
 }
 
-/// The constant of a round.
+/// Returns the constant of a round.
 #[inline(always)]
 fn constant(round: usize) -> u32 {
     CONSTANTS.get(round & (ROUNDS - 1)).copied().unwrap_or(0)
 }
 
-/// The word twice in a row. BPF has no rotation: a shift of this is one.
+/// Returns the word twice in a row. BPF has no rotation: a shift of this is one.
 #[inline(always)]
 fn twice(word: u32) -> u64 {
     u64::from(word) | u64::from(word) << 32
 }
 
-/// The word rotated right by 2, 13 and 22 bits.
+/// Returns the word rotated right by 2, 13 and 22 bits.
 #[inline(always)]
 fn sum_0(word: u32) -> u32 {
     let word = twice(word);
     (((((word >> 9) ^ word) >> 11) ^ word) >> 2) as u32
 }
 
-/// The word rotated right by 6, 11 and 25 bits.
+/// Returns the word rotated right by 6, 11 and 25 bits.
 #[inline(always)]
 fn sum_1(word: u32) -> u32 {
     let word = twice(word);
     (((((word >> 14) ^ word) >> 5) ^ word) >> 6) as u32
 }
 
-/// The word rotated right by 7 and 18 bits and shifted by 3.
+/// Returns the word rotated right by 7 and 18 bits and shifted by 3.
 #[inline(always)]
 fn sigma_0(word: u32) -> u32 {
     let twice = twice(word);
     ((((twice >> 11) ^ twice) >> 7) as u32) ^ (word >> 3)
 }
 
-/// The word rotated right by 17 and 19 bits and shifted by 10.
+/// Returns the word rotated right by 17 and 19 bits and shifted by 10.
 #[inline(always)]
 fn sigma_1(word: u32) -> u32 {
     let twice = twice(word);

@@ -52,16 +52,16 @@ impl Default for LockoutKey {
 /// Maps below an environment in memory, by their names in [`crate::layout::MAPS`]. The environment reads each entry
 /// once, when it is first used.
 pub trait BackingMaps {
-    /// An element of an array; `None` if there is none.
+    /// Returns an element of an array; `None` if there is none.
     fn element<V: Pod>(&self, map: &'static str, index: u32) -> Option<V>;
 
-    /// An entry of a hash map; `None` if there is none.
+    /// Returns an entry of a hash map; `None` if there is none.
     fn entry<K: Pod, V: Pod>(&self, map: &'static str, key: &K) -> Option<V>;
 
-    /// Whether a prefix of a trie has an address.
+    /// Returns whether a prefix of a trie has an address.
     fn has_prefix_of(&self, map: &'static str, address: Address) -> bool;
 
-    /// The value of the longest prefix of a trie that a key has; `None` if there is none.
+    /// Returns the value of the longest prefix of a trie that a key has; `None` if there is none.
     fn longest_prefix<K: Pod, V: Pod>(&self, map: &'static str, key: &K) -> Option<V>;
 }
 
@@ -413,7 +413,7 @@ impl<B: BackingMaps> Env for Overlay<B> {
 
 impl<B: BackingMaps> NativeEnv for Overlay<B> {}
 
-/// Whether an address has a prefix: an address and a length in bits.
+/// Returns whether an address has a prefix: an address and a length in bits.
 fn has_prefix(address: Address, (prefix, bits): (Address, u32)) -> bool {
     let [address, prefix] = [address, prefix].map(|it| u128::from_be_bytes(it.octets()));
     (address ^ prefix).leading_zeros() >= bits

@@ -12,7 +12,7 @@ pub struct OtpPosition {
 }
 
 impl OtpPosition {
-    /// The position of a node.
+    /// Returns the position of a node.
     #[inline(always)]
     pub const fn of(node: &Node) -> Self {
         Self {
@@ -72,19 +72,19 @@ impl SourceKnocks {
         Self(word)
     }
 
-    /// The position.
+    /// Returns the position.
     #[inline(always)]
     pub const fn position(self) -> OtpPosition {
         OtpPosition::from_word(self.0 >> (2 * Self::SYMBOL_BITS))
     }
 
-    /// Whether a knock is the next one.
+    /// Returns whether a knock is the next one.
     #[inline(always)]
     pub const fn is_next(self, knock: Symbol) -> bool {
         self.0 & Self::SYMBOL_MASK == knock.number() as u64
     }
 
-    /// Whether a knock repeats the last one.
+    /// Returns whether a knock repeats the last one.
     #[inline(always)]
     pub const fn is_last(self, knock: Symbol) -> bool {
         self.0 >> Self::SYMBOL_BITS & Self::SYMBOL_MASK == knock.number() as u64

@@ -37,7 +37,7 @@ pub const AHEAD_MS: u64 = (AHEAD as u64) << TICK_SHIFT >> 20;
 pub struct Tick(u32);
 
 impl Moment {
-    /// A moment from nanoseconds since boot.
+    /// Returns a moment from nanoseconds since boot.
     #[inline(always)]
     pub const fn from_nanos(nanos: u64) -> Self {
         Self(nanos)
@@ -56,7 +56,7 @@ impl Moment {
         self.0 / 1_000_000
     }
 
-    /// The moment `millis` later; durations here are bounded by the configuration, far below the
+    /// Returns the moment `millis` later; durations here are bounded by the configuration, far below the
     /// 584 years at which this would wrap.
     #[inline(always)]
     pub const fn after_millis(self, millis: u64) -> Self {
@@ -64,19 +64,19 @@ impl Moment {
         Self(self.0.wrapping_add(millis.wrapping_mul(1_000_000)))
     }
 
-    /// The moment `ticks` later.
+    /// Returns the moment `ticks` later.
     #[inline(always)]
     pub const fn after_ticks(self, ticks: u32) -> Self {
         Self(self.0.wrapping_add((ticks as u64) << TICK_SHIFT))
     }
 
-    /// The moment `ticks` earlier.
+    /// Returns the moment `ticks` earlier.
     #[inline(always)]
     pub const fn before_ticks(self, ticks: u32) -> Self {
         Self(self.0.wrapping_sub((ticks as u64) << TICK_SHIFT))
     }
 
-    /// The tick that this moment lies in.
+    /// Returns the tick that this moment lies in.
     #[inline(always)]
     pub const fn tick(self) -> Tick {
         Tick((self.0 >> TICK_SHIFT) as u32 & TICK_MASK)
@@ -84,13 +84,13 @@ impl Moment {
 }
 
 impl Tick {
-    /// A tick from its number; bits above [`TICK_BITS`] are dropped.
+    /// Returns a tick from its number; bits above [`TICK_BITS`] are dropped.
     #[inline(always)]
     pub const fn from_number(number: u32) -> Self {
         Self(number & TICK_MASK)
     }
 
-    /// The number of the tick, below 2²³.
+    /// Returns the number of the tick, below 2²³.
     #[inline(always)]
     pub const fn number(self) -> u32 {
         self.0
@@ -105,7 +105,7 @@ impl Tick {
     }
 }
 
-/// The number of whole ticks in `nanos`, rounded up so that no time limit is cut short.
+/// Returns the number of whole ticks in `nanos`, rounded up so that no time limit is cut short.
 pub const fn ticks_in(nanos: u64) -> u64 {
     nanos.div_ceil(1 << TICK_SHIFT)
 }

@@ -261,7 +261,7 @@ fn rewrite_as_reply(frame: &mut Vec<u8>, answer: Answer) -> Option<()> {
     Some(())
 }
 
-/// The frame with a sequence number, an acknowledgement number, and this many octets behind the header.
+/// Returns the frame with a sequence number, an acknowledgement number, and this many octets behind the header.
 fn question(frame: &Frame, flags: u8, sequence: u32, acknowledged: u32, more: usize) -> Vec<u8> {
     let mut bytes = frame.clone().tcp(40_000, 7000, flags).bytes();
     let at = bytes.len() - 16;
@@ -278,7 +278,7 @@ fn datagram(frame: &Frame, payload: usize, padding: usize) -> Vec<u8> {
     bytes
 }
 
-/// The internet checksum of octets (RFC 1071), by the book: 0 if the one that is in them is right.
+/// Returns the internet checksum of octets (RFC 1071), by the book: 0 if the one that is in them is right.
 fn checksum(parts: &[&[u8]]) -> u16 {
     let mut sum = 0_u32;
     for part in parts {
@@ -345,7 +345,7 @@ fn be32(bytes: &[u8], at: usize) -> u32 {
     u32::from_be_bytes(bytes.read(at).unwrap())
 }
 
-/// Any answer, and whether it is a segment.
+/// Returns any answer, and whether it is a segment.
 fn answer() -> impl Strategy<Value = (Answer, bool)> {
     (0..4, any::<u32>(), any::<u16>()).prop_map(|(kind, cookie, port)| {
         let frame = question(&eth().ip4(CLIENT, SERVER), SYN, cookie, !cookie, 0);

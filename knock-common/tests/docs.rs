@@ -233,7 +233,7 @@ fn maps() -> Vec<Map> {
     ]
 }
 
-/// The cells of each row of the tables under a heading.
+/// Returns the cells of each row of the tables under a heading.
 fn rows(heading: &str) -> Vec<Vec<&'static str>> {
     let (_, section) = PAGE
         .split_once(&format!("\n## {heading}\n"))

@@ -422,7 +422,7 @@ proptest! {
     }
 }
 
-/// What a packet is, judged with a stanza's keys; `None` if it is not authentic.
+/// Returns what a packet is, judged with a stanza's keys; `None` if it is not authentic.
 fn open(passphrase: &[u8], hmac_key: &[u8], packet: &[u8]) -> Option<(MessageKind, Request)> {
     let mut scratch = FwknopScratch::zeroed();
     if !scratch.expect(packet.len()) {
@@ -461,7 +461,7 @@ fn texts() -> impl Strategy<Value = Vec<u8>> {
     prop_oneof![free, vec(any::<u8>(), 0..240)]
 }
 
-/// How many ports a text of access asks for; `None` if it is malformed.
+/// Returns how many ports a text of access asks for; `None` if it is malformed.
 fn fields(text: &[u8]) -> Option<usize> {
     let fields: Vec<&[u8]> = text.split(|&byte| byte == b':').collect();
     let is_number =

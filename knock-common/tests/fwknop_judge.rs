@@ -38,7 +38,7 @@ const NOW_S: u64 = 1_700_000_000;
 const BOOT_MS: u64 = 500_000;
 const ALICE: u16 = 3;
 
-/// A user, by what the row changes.
+/// Returns a user, by what the row changes.
 fn alice() -> FwknopKey {
     FwknopKey {
         mac: HmacKey::new(b"alice's key"),
@@ -49,7 +49,7 @@ fn alice() -> FwknopKey {
     }
 }
 
-/// Three doors; alice may open the first two, for at most 100 s.
+/// Returns three doors; alice may open the first two, for at most 100 s.
 fn host(users: &[FwknopKey]) -> Sim {
     let door = |number: u16| DoorEntry {
         number,
@@ -106,7 +106,7 @@ fn address(text: &str) -> Address {
     text.parse::<IpAddr>().unwrap().into()
 }
 
-/// How long the grants of a source last, by door, in milliseconds.
+/// Returns how long the grants of a source last, by door, in milliseconds.
 fn grants(sim: &Sim, source: &str) -> Vec<(u16, u64)> {
     let ends = (0..3).filter_map(|port_group| {
         let key = GrantKey {
@@ -120,7 +120,7 @@ fn grants(sim: &Sim, source: &str) -> Vec<(u16, u64)> {
     ends.collect()
 }
 
-/// A text of the type with a time to be open for.
+/// Returns a text of the type with a time to be open for.
 fn timed(seconds: u64, message: &str) -> String {
     let message = base64(message.as_bytes());
     with_digest(&format!(

@@ -155,7 +155,7 @@ proptest! {
     }
 }
 
-/// A frame of the table with some octets changed, or any bytes.
+/// Returns a frame of the table with some octets changed, or any bytes.
 fn bytes() -> impl Strategy<Value = Vec<u8>> {
     let shapes: Vec<Vec<u8>> = shapes::all().iter().map(|s| s.frame.bytes()).collect();
     let changed = (

@@ -652,7 +652,7 @@ fn send(cpu: &Cpu, packet: Packet) -> Reason {
     judge(&bytes[..], cpu)
 }
 
-/// A packet that is sealed with keys of zeros, as [`tables`] has them.
+/// Returns a packet that is sealed with keys of zeros, as [`tables`] has them.
 fn spa_frame(later: u64, action: u8) -> Vec<u8> {
     let mut body = [0; 32];
     body[28] = action;
@@ -676,7 +676,7 @@ fn spa_frame(later: u64, action: u8) -> Vec<u8> {
         .bytes()
 }
 
-/// The HMAC of a text that takes one block.
+/// Returns the HMAC of a text that takes one block.
 fn hmac(key: &hmac_sha256::HmacKey, text: &[u8]) -> [u8; 32] {
     let mut block = [0; 64];
     block[..text.len()].copy_from_slice(text);
@@ -734,7 +734,7 @@ fn explore(model: impl Fn() + Send + Sync + 'static) {
     builder.check(model);
 }
 
-/// The outcome of one packet after the other, with the reasons in the order of the arguments.
+/// Returns the outcome of one packet after the other, with the reasons in the order of the arguments.
 fn one_after_the_other(history: &'static [Packet], packets: [Packet; 2], swap: bool) -> Outcome {
     let found = Arc::new(Mutex::new(None));
     let result = Arc::clone(&found);
@@ -798,8 +798,8 @@ fn at_once(history: &'static [Packet], packets: [Packet; 2], claims: bool) -> Ex
     }
 }
 
-/// Whether the stamps were used in their order and the later packet changed the grants first, which no order of one
-/// packet after the other does. It harms nobody: both packets are the user's, each was used once.
+/// Returns whether the stamps were used in their order and the later packet changed the grants first, which no order of
+/// one packet after the other does. It harms nobody: both packets are the user's, each was used once.
 fn overtook(packets: [Packet; 2], outcome: &Outcome) -> bool {
     let (Spa(first) | SpaClose(first), Spa(second) | SpaClose(second)) = packets.into() else {
         return false;

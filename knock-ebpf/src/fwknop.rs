@@ -12,7 +12,7 @@ use knock_common::{
 
 use crate::{frame::Frame, maps::Maps};
 
-/// `segment` and `port_number` are a `Segment` as words, `port` is a `SpaPort` as bits.
+/// Copies a packet; `segment` and `port_number` are a `Segment` as words, `port` is a `SpaPort` as bits.
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub(crate) extern "C" fn copy_fwknop(
@@ -67,7 +67,7 @@ pub(crate) extern "C" fn admits(key: *const FwknopKey, source: *const Address) -
     }
 }
 
-/// `user` is the number of a user.
+/// Finds a door of a user, whose number is `user`.
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub(crate) extern "C" fn find_fwknop_door(

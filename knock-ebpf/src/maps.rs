@@ -204,7 +204,7 @@ impl Bucket for Cells {
     }
 }
 
-/// This CPU's memory for the judgement of a SPA packet.
+/// Returns this CPU's memory for the judgement of a SPA packet.
 #[inline(always)]
 fn spa_scratch() -> Option<&'static mut SpaScratch> {
     let scratch = SPA_SCRATCH.get_ptr_mut(0)?;
@@ -212,7 +212,7 @@ fn spa_scratch() -> Option<&'static mut SpaScratch> {
     unsafe { scratch.as_mut() }
 }
 
-/// This CPU's memory for the judgement of a packet of fwknop.
+/// Returns this CPU's memory for the judgement of a packet of fwknop.
 #[inline(always)]
 fn fwknop_scratch() -> Option<&'static mut fwknop::FwknopScratch> {
     let scratch = FWKNOP_SCRATCH.get_ptr_mut(0)?;
@@ -220,13 +220,13 @@ fn fwknop_scratch() -> Option<&'static mut fwknop::FwknopScratch> {
     unsafe { scratch.as_mut() }
 }
 
-/// The words of the answer to the current SPA packet.
+/// Returns the words of the answer to the current SPA packet.
 #[inline(always)]
 pub(crate) fn spa_answer() -> Option<&'static AnswerWords> {
     SPA_SCRATCH.get(0).map(|scratch| &scratch.answer)
 }
 
-/// This CPU's memory for the computation of HMACs.
+/// Returns this CPU's memory for the computation of HMACs.
 #[inline(always)]
 pub(crate) fn scratch() -> Option<&'static mut HmacScratch> {
     let scratch = SCRATCH.get_ptr_mut(0)?;
@@ -294,7 +294,7 @@ pub(crate) struct Maps {
 }
 
 impl Maps {
-    /// The maps.
+    /// Returns the maps.
     #[inline(always)]
     pub(crate) fn new() -> Self {
         Self {
@@ -303,7 +303,7 @@ impl Maps {
         }
     }
 
-    /// The maps for the judgement of a frame of an interface, which is recorded as arrived.
+    /// Returns the maps for the judgement of a frame of an interface, which is recorded as arrived.
     #[inline(always)]
     pub(crate) fn for_frame(interface: u32) -> Self {
         Self {
@@ -316,7 +316,7 @@ impl Maps {
 impl Env for Maps {
     type Word = Slot;
 
-    /// `CLOCK_BOOTTIME` as of the timer tick: reading it costs 37 ns, reading the tick count one.
+    /// Returns `CLOCK_BOOTTIME` as of the timer tick: reading it costs 37 ns, reading the tick count one.
     #[inline(always)]
     fn now(&self) -> Moment {
         let Some(clock) = CLOCK.get_ptr_mut(0) else {

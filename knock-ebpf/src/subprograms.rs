@@ -158,7 +158,7 @@ pub(crate) extern "C" fn change_grants(info: *const PacketInfo, entry: u16, chan
     })
 }
 
-/// `is_spa` is 0 or 1.
+/// Calls [`from::admits`]; `is_spa` is 0 or 1.
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub(crate) extern "C" fn admits_source(info: *const PacketInfo, door: u16, is_spa: u32) -> u64 {
@@ -281,7 +281,7 @@ pub(crate) extern "C" fn classify(context: *mut xdp_md) -> u64 {
     handshake::classify(&Frame::of(&XdpContext::new(context)), &Maps::new()) as u64
 }
 
-/// `segment` and `port_number` are a `Segment` as words, `port` is a `SpaPort` as bits.
+/// Opens the gate of a SPA packet. `segment` and `port_number` are a `Segment` as words, `port` is a `SpaPort` as bits.
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub(crate) extern "C" fn pass_gate(
@@ -354,7 +354,7 @@ pub(crate) extern "C" fn record_stamp(scratch: *mut SpaScratch) -> u64 {
     refused.map_or(NOT_REFUSED, |reason| reason as u64)
 }
 
-/// `code` is the number of a `Reason`.
+/// Writes the answer to a SPA packet; `code` is the number of a `Reason`.
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub(crate) extern "C" fn write_spa_answer(scratch: *mut SpaScratch, code: u32) -> u64 {

@@ -84,7 +84,7 @@ impl OneTimeText {
         Self { text, lines }
     }
 
-    /// The file.
+    /// Returns the file.
     pub fn text(&self) -> &[u8] {
         &self.text
     }
@@ -110,7 +110,7 @@ impl OneTimeText {
         }
     }
 
-    /// The sequences that can still be used, each with its line, counted from 1.
+    /// Returns the sequences that can still be used, each with its line, counted from 1.
     pub fn unused(&self) -> impl Iterator<Item = (u32, &[Knock])> {
         let lines = (1..).zip(&self.lines);
         lines
@@ -118,13 +118,13 @@ impl OneTimeText {
             .map(|(number, line)| (number, line.knocks.as_slice()))
     }
 
-    /// The sequence of a line, marked or not.
+    /// Returns the sequence of a line, marked or not.
     pub fn sequence(&self, line: u32) -> Option<&[Knock]> {
         let line = self.lines.get(index(line)?)?;
         (!line.knocks.is_empty()).then_some(line.knocks.as_slice())
     }
 
-    /// The first line that is neither blank, nor a comment, nor marked, whether it can be used or
+    /// Returns the first line that is neither blank, nor a comment, nor marked, whether it can be used or
     /// not; a client does not skip what its writer meant to be a sequence.
     pub fn next(&self) -> Option<NextLine<'_>> {
         let lines = (1..).zip(&self.lines);
@@ -139,19 +139,19 @@ impl OneTimeText {
         })
     }
 
-    /// What is wrong with a line, if anything is.
+    /// Returns what is wrong with a line, if anything is.
     pub fn flaw(&self, line: u32) -> Option<Flaw<'_>> {
         let reason = self.lines.get(index(line)?)?.flaw.as_deref()?;
         Some(Flaw { line, reason })
     }
 
-    /// Whether a line has its mark.
+    /// Returns whether a line has its mark.
     pub fn is_marked(&self, line: u32) -> bool {
         let line = index(line).and_then(|index| self.lines.get(index));
         line.is_some_and(|line| line.is_marked)
     }
 
-    /// What is wrong with its lines.
+    /// Returns what is wrong with its lines.
     pub fn flaws(&self) -> impl Iterator<Item = Flaw<'_>> {
         let lines = (1..).zip(&self.lines);
         lines.filter_map(|(line, read)| {
@@ -162,7 +162,7 @@ impl OneTimeText {
         })
     }
 
-    /// The text with marks in front of a line and of all sequences before it; `None` if they are
+    /// Returns the text with marks in front of a line and of all sequences before it; `None` if they are
     /// there.
     ///
     /// What marks a line is a `#` in place of the blank that it begins with; if there is none, in

@@ -13,7 +13,7 @@ pub struct PortSet {
 }
 
 impl PortSet {
-    /// The set of the ports in all of `ranges`.
+    /// Returns the set of the ports in all of `ranges`.
     pub fn new(ranges: impl IntoIterator<Item = Ports>) -> Self {
         let mut depth = [vec![0_i64; PORTS + 1], vec![0_i64; PORTS + 1]];
         for Ports {
@@ -47,7 +47,7 @@ impl PortSet {
         }
     }
 
-    /// How many ports of `ports` are in the set.
+    /// Returns how many ports of `ports` are in the set.
     pub fn count(&self, ports: Ports) -> u32 {
         let [tcp, udp] = &self.below;
         let below = match ports.protocol {
@@ -57,12 +57,12 @@ impl PortSet {
         below[usize::from(ports.last) + 1] - below[usize::from(ports.first)]
     }
 
-    /// Whether a port of `ports` is in the set.
+    /// Returns whether a port of `ports` is in the set.
     pub fn touches(&self, ports: Ports) -> bool {
         self.count(ports) > 0
     }
 
-    /// Whether a port is in the set.
+    /// Returns whether a port is in the set.
     pub fn has(&self, protocol: Protocol, port: u16) -> bool {
         self.touches(Ports {
             protocol,
@@ -71,17 +71,17 @@ impl PortSet {
         })
     }
 
-    /// The set as ranges that don't touch, in the order of the ports.
+    /// Returns the set as ranges that don't touch, in the order of the ports.
     pub fn ranges(&self) -> Vec<Ports> {
         Self::ranges_of(|protocol, port| self.has(protocol, port))
     }
 
-    /// The ports of this set that are not in `other`, as ranges that don't touch.
+    /// Returns the ports of this set that are not in `other`, as ranges that don't touch.
     pub fn without(&self, other: &Self) -> Vec<Ports> {
         Self::ranges_of(|protocol, port| self.has(protocol, port) && !other.has(protocol, port))
     }
 
-    /// The ports that `is_in` accepts, as ranges that don't touch, in the order of the ports.
+    /// Returns the ports that `is_in` accepts, as ranges that don't touch, in the order of the ports.
     fn ranges_of(is_in: impl Fn(Protocol, u16) -> bool) -> Vec<Ports> {
         let mut ranges: Vec<Ports> = Vec::new();
         for protocol in [Protocol::Tcp, Protocol::Udp] {

@@ -19,7 +19,7 @@ pub struct Ports {
 }
 
 impl Ports {
-    /// One TCP port.
+    /// Returns one TCP port.
     pub const fn tcp(port: u16) -> Self {
         Self {
             protocol: Protocol::Tcp,
@@ -28,7 +28,7 @@ impl Ports {
         }
     }
 
-    /// Every port of a protocol.
+    /// Returns every port of a protocol.
     pub const fn all(protocol: Protocol) -> Self {
         Self {
             protocol,
@@ -37,7 +37,7 @@ impl Ports {
         }
     }
 
-    /// Whether `other` has a port of these.
+    /// Returns whether `other` has a port of these.
     pub fn overlaps(self, other: Self) -> bool {
         self.protocol == other.protocol && self.first <= other.last && other.first <= self.last
     }

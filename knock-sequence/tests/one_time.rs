@@ -263,7 +263,7 @@ fn flaws(one_time_text: &OneTimeText) -> Vec<String> {
         .collect()
 }
 
-/// Something like a file: mostly what is meant, some of it broken.
+/// Returns a text like a file: mostly right, some of it broken.
 fn any_text() -> impl Strategy<Value = Vec<u8>> {
     let piece = prop_oneof![
         Just(b" 7000:tcp,8000:udp".to_vec()),
@@ -279,7 +279,7 @@ fn any_text() -> impl Strategy<Value = Vec<u8>> {
     proptest::collection::vec(piece, 0..40).prop_map(|pieces| pieces.concat())
 }
 
-/// How many bytes stand behind a line.
+/// Returns how many bytes stand behind a line.
 fn book_end(one_time_text: &OneTimeText, line: u32) -> usize {
     let lines = one_time_text.text().split_inclusive(|&byte| byte == b'\n');
     lines.skip(line as usize).map(<[u8]>::len).sum()

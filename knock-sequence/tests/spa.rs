@@ -108,7 +108,7 @@ fn each_octet_of_a_key_is_noise_and_so_is_what_follows_it() {
     assert_eq!(beginnings.len(), packets.len(), "none begins like another");
 }
 
-/// The octets of hexadecimal digits.
+/// Returns the octets of hexadecimal digits.
 fn octets(digits: &str) -> Vec<u8> {
     let pairs = (0..digits.len()).step_by(2);
     pairs

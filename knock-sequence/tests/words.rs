@@ -95,7 +95,7 @@ fn one_time_files_of_any_bytes_are_read() {
     }
 }
 
-/// The next line of a file, and its knocks.
+/// Returns the next line of a file, and its knocks.
 fn next(octets: &[u8]) -> Option<(u32, String)> {
     let one_time_text = OneTimeText::new(octets.to_vec());
     let (line, knocks) = one_time_text.unused().next()?;

@@ -108,12 +108,12 @@ fn build(root: &Path) -> Result<PathBuf> {
     }
 }
 
-/// Whether a directory is the root of the workspace, with the sources of the object.
+/// Returns whether a directory is the root of the workspace, with the sources of the object.
 fn is_workspace(root: &Path) -> bool {
     root.join(SOURCES[0]).join("Cargo.toml").is_file()
 }
 
-/// The files and directories below the workspace that decide about the object.
+/// Returns the files and directories below the workspace that decide about the object.
 fn watched(root: &Path) -> Vec<PathBuf> {
     let files = ["Cargo.toml", "Cargo.lock"].map(|name| root.join(name));
     let sources = SOURCES

@@ -66,7 +66,7 @@ pub(crate) fn check(root: &Path) -> Result<()> {
     Ok(())
 }
 
-/// The hash of the compiler's options in the workspace's manifest.
+/// Returns the hash of the compiler's options in the workspace's manifest.
 pub(crate) fn profile(root: &Path) -> Result<String> {
     let manifest = read(&root.join("Cargo.toml"))?;
     let manifest = String::from_utf8_lossy(&manifest);
@@ -84,7 +84,7 @@ pub(crate) fn profile(root: &Path) -> Result<String> {
     Ok(sha256(options.as_bytes()))
 }
 
-/// SHA-256 in hexadecimal.
+/// Returns the SHA-256 in hexadecimal.
 pub(crate) fn sha256(bytes: &[u8]) -> String {
     Sha256::digest(bytes)
         .iter()

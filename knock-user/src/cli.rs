@@ -83,7 +83,7 @@ pub enum Command {
     Admin(Subcommands),
 }
 
-/// The layout of `--help`, with the subcommands in [`groups`].
+/// Returns the layout of `--help`, with the subcommands in [`groups`].
 fn help_template() -> String {
     let commands = <Command as Subcommand>::augment_subcommands(clap::Command::new(""));
     let width = commands

@@ -410,7 +410,7 @@ fn answers_do_nothing_to_a_terminal() {
     assert_text::<reload::Args>(&answer, &lines);
 }
 
-/// The machine started at 8:00 UTC, which is 10:00 in the tests' time zone.
+/// Returns the clock of a machine that started at 8:00 UTC, which is 10:00 in the tests' time zone.
 fn clock() -> Clock {
     Clock {
         now_ms: NOW_MS,
@@ -526,7 +526,7 @@ fn users() -> BTreeMap<u16, &'static str> {
     [(3, "alice")].into()
 }
 
-/// The text and the JSON of an answer.
+/// Returns the text and the JSON of an answer.
 fn row<C: Command>(answer: &C::Answer) -> (String, String) {
     (
         text_of::<C>(answer, &local_time()),

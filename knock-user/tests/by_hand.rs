@@ -356,7 +356,7 @@ impl Env {
         (revocation, actions)
     }
 
-    /// The kernel side gives a grant; returns its event, which the ledger has not received.
+    /// Gives a grant as the kernel side does; returns its event, which the ledger has not received.
     fn knock(&mut self, source: Address, door: u16) -> Event {
         let until_ms = self.now_ms + 30_000;
         for key in self.ledger.entries_of(source, door) {
@@ -381,7 +381,7 @@ impl Env {
         self.receive(&event)
     }
 
-    /// The time passes, and what is due is done.
+    /// Lets time pass, and does what is due.
     fn wait(&mut self, millis: u64) -> Vec<LedgerAction> {
         self.now_ms += millis;
         let allow = &self.allow;
@@ -399,7 +399,7 @@ impl Env {
         actions
     }
 
-    /// The end of a source's access to a port group, by the map.
+    /// Returns the end of a source's access to a port group, by the map.
     fn lets_in(&self, source: Address, port_group: u16) -> Option<u64> {
         let key = GrantKey {
             source,
@@ -411,7 +411,7 @@ impl Env {
     }
 }
 
-/// The reported openings and endings, in short.
+/// Returns the reported openings and endings, in short.
 fn summary(actions: &[LedgerAction]) -> String {
     let name = |door| ["ssh", "both", "shut", "none"][usize::from(door)];
     let words: Vec<String> = actions

@@ -397,7 +397,7 @@ fn a_missing_file_is_a_problem() {
     );
 }
 
-/// The errors or warnings of a file.
+/// Returns the errors or warnings of a file.
 fn output(path: &Path) -> String {
     let file = path.file_name().unwrap().to_str().unwrap();
     let text = fs::read_to_string(path).unwrap();
@@ -428,7 +428,7 @@ fn files(directory: &str) -> Vec<PathBuf> {
     files
 }
 
-/// The lines of two texts, with `-` before those only in the first and `+` before those only in the
+/// Returns the lines of two texts, with `-` before those only in the first and `+` before those only in the
 /// second.
 fn diff(wanted: &str, found: &str) -> String {
     let only = |these: &str, others: &str, sign: &str| -> String {

@@ -739,7 +739,7 @@ fn event(
     }
 }
 
-/// An event of a packet to an address of this host, which came in by the interface with this index.
+/// Returns an event of a packet to an address of this host, which came in by the interface with this index.
 fn arrived(interface: u32, to: &str, event: Event) -> Event {
     Event {
         destination: to.parse::<IpAddr>().unwrap().into(),

@@ -490,7 +490,7 @@ fn socket(directory: &TempDir) -> PathBuf {
     directory.path().join("eth0.sock")
 }
 
-/// The line that a client sends for these arguments.
+/// Returns the line that a client sends for these arguments.
 fn line<C: Command>(arguments: &str) -> String {
     #[derive(Parser)]
     struct Program<C: clap::Args> {

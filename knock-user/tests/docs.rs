@@ -267,14 +267,14 @@ impl Part {
         }
     }
 
-    /// Its keys, as the error about an unknown one names them.
+    /// Returns its keys, as the error about an unknown one names them.
     fn keys(&self) -> Vec<String> {
         let reason = self.reason(UNKNOWN, &format!("{UNKNOWN} = 1")).unwrap();
         let (_, keys) = reason.split_once(" are ").unwrap();
         keys.split(", ").map(str::to_owned).collect()
     }
 
-    /// The table that the value of a key is, if it is one.
+    /// Returns the table that the value of a key is, if it is one.
     fn table(&self, key: &str) -> Option<Self> {
         let reason = self.reason(key, &format!("{key} = 1"))?;
         let (before, after) = match (reason.contains("expected a table"), self.name.as_str()) {
@@ -293,7 +293,7 @@ impl Part {
         })
     }
 
-    /// The error about a key if the part has no other.
+    /// Returns the error about a key if the part has no other.
     fn reason(&self, key: &str, text: &str) -> Option<String> {
         let text = format!("{}{text}{}", self.before, self.after);
         let problems = config::parse(&text, "seq.toml").err()?.list;
@@ -302,7 +302,7 @@ impl Part {
     }
 }
 
-/// All parts of a configuration, with the keys that are no tables.
+/// Returns all parts of a configuration, with the keys that are no tables.
 fn parts() -> Vec<(Part, Vec<String>)> {
     let mut todo = vec![Part::file()];
     let mut parts = Vec::new();
@@ -327,7 +327,7 @@ struct Row {
     default: &'static str,
 }
 
-/// The rows of docs/config.md: by part and key.
+/// Returns the rows of docs/config.md by part and key.
 fn documented() -> BTreeMap<(String, String), Row> {
     let mut found = BTreeMap::new();
     let headings = CONFIG.lines().filter(|line| line.starts_with("##"));
@@ -368,7 +368,7 @@ fn is_key(word: &str) -> bool {
         .all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_')
 }
 
-/// The settings of a file that says this about a key, or nothing.
+/// Returns the settings of a file that says this about a key, or nothing.
 fn settings(part: &Part, key: &str, said: Option<&str>) -> Result<Settings, String> {
     let companions = COMPANIONS
         .iter()
@@ -410,7 +410,7 @@ fn settings(part: &Part, key: &str, said: Option<&str>) -> Result<Settings, Stri
         .map_err(|problems| format!("{text}\n{problems}"))
 }
 
-/// The names in backquotes, without `: ` and what follows (the values), in the order of the alphabet.
+/// Returns the names in backquotes, without `: ` and what follows (the values), in the order of the alphabet.
 fn names(cell: &str) -> Vec<&str> {
     let mut names: Vec<_> = cell.split('`').skip(1).step_by(2).collect();
     names.sort_unstable();

@@ -854,7 +854,7 @@ impl Kernel {
     }
 }
 
-/// The bytes of a value, as they are in a map.
+/// Returns the bytes of a value, as they are in a map.
 fn value<V: Pod, T: Pod>(value: T) -> V {
     bytemuck::pod_read_unaligned(bytemuck::bytes_of(&value))
 }
@@ -933,7 +933,7 @@ fn address(text: &str) -> Address {
     text.parse::<IpAddr>().unwrap().into()
 }
 
-/// A packet that opens a connection.
+/// Returns a packet that opens a connection.
 fn frame(source: &str, port: &str, to: Option<&str>) -> Vec<u8> {
     let source: IpAddr = source.parse().unwrap();
     let other = if source.is_ipv4() {
@@ -951,7 +951,7 @@ fn frame(source: &str, port: &str, to: Option<&str>) -> Vec<u8> {
     frame.bytes()
 }
 
-/// The content of all maps as one text.
+/// Returns the content of all maps as one text.
 fn state(sim: &Sim) -> String {
     let mut lines: Vec<String> = Vec::new();
     lines.extend(

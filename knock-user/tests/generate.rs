@@ -303,7 +303,7 @@ fn generated(words: &str, seed: u64) -> Result<GeneratedDoor, Unsuitable> {
     generate::generate(&options(words), &mut StdRng::seed_from_u64(seed))
 }
 
-/// A line of a one-time file.
+/// Returns a line of a one-time file.
 fn one_time(line: &str) -> Vec<Knock> {
     let line = line
         .strip_prefix(' ')

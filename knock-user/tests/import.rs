@@ -123,7 +123,7 @@ proptest! {
     }
 }
 
-/// The configuration, if there is one, and the notes.
+/// Returns the configuration, if there is one, and the notes.
 fn imported(text: &str, file: &str) -> (String, String) {
     match import::import(text, file) {
         Ok(ImportedConf { toml, notes }) => {
@@ -189,7 +189,7 @@ fn line() -> impl Strategy<Value = String> {
     ]
 }
 
-/// A valid door with further lines, so that most files have some.
+/// Returns a valid door with further lines, so that most files have some.
 fn door() -> impl Strategy<Value = Vec<String>> {
     let sequence = "sequence = [0-9]{4}(:udp)?(,[0-9]{4}(:udp)?){1,3}";
     ("\\[[a-c]\\]", sequence, prop::collection::vec(line(), 0..5)).prop_map(

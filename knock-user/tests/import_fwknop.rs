@@ -367,7 +367,7 @@ fn stanza(lines: &str) -> String {
     )
 }
 
-/// The configuration with its key files in a directory.
+/// Returns the configuration with its key files in a directory.
 fn read(imported: &ImportedAccess) -> Result<config::Checked, String> {
     let directory = tempfile::tempdir().unwrap();
     for (name, text) in &imported.keys {

@@ -502,7 +502,7 @@ impl Host {
     }
 }
 
-/// What the kernel side does with a door.
+/// Returns what the kernel side does with a door.
 fn use_door(
     map: &mut BTreeMap<(Address, u16), Grant>,
     who: Address,
@@ -605,7 +605,7 @@ fn valid(map: &BTreeMap<(Address, u16), Grant>, now_ms: u64) -> BTreeMap<(Addres
     valid.map(|(&key, grant)| (key, grant.until_ms)).collect()
 }
 
-/// Opening and closing alternate, and a door closes by time only after its latest end.
+/// Checks that opening and closing alternate, and that a door closes by time only after its latest end.
 fn check(
     open: &mut HashMap<(Address, u16), u64>,
     map: &BTreeMap<(Address, u16), Grant>,

@@ -338,7 +338,7 @@ struct Intent {
     last: Option<Knock>,
 }
 
-/// The port that a touch is at, and the flags if it is TCP.
+/// Returns the port that a touch is at, and the flags if it is TCP.
 fn aim(touch: Touch, doors: &[Door], intent: &mut Intent) -> (Knock, u8) {
     let flags = |knock: Knock| match knock.port {
         13 | 14 => flag::FIN,
@@ -401,7 +401,7 @@ fn at(sim: &Sim, tick: u64) {
     sim.set_now(Moment::from_nanos(tick * TICK_NS));
 }
 
-/// Who can connect where, some ticks later, must be the same on both sides.
+/// Checks that both sides admit the same sources some ticks later.
 fn compare_access(
     sim: &Sim,
     model: &Horrible<'_>,
@@ -433,7 +433,7 @@ fn compare_access(
     Ok(())
 }
 
-/// More cases than by default, or as many as `PROPTEST_CASES` sets.
+/// Returns the settings: more cases than by default, or as many as `PROPTEST_CASES` sets.
 fn config() -> ProptestConfig {
     let default = ProptestConfig::default();
     ProptestConfig {

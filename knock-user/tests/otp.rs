@@ -303,7 +303,7 @@ fn door(otp: &str) -> String {
     format!("[[door]]\nname = \"ssh\"\nopen = [\"tcp/22\"]\notp = {{ {otp} }}\n")
 }
 
-/// The errors of a door; empty if there are none.
+/// Returns the errors of a door; empty if there are none.
 fn wrong(otp: &str) -> String {
     match config::parse(&door(otp), "seq.toml") {
         Ok(_) => String::new(),
@@ -323,7 +323,7 @@ fn check(config: &Path, variable: Option<&str>) -> (bool, String) {
     (output.status.success(), String::from_utf8(said).unwrap())
 }
 
-/// A door with periods of 10 s, on which knocking may take 25 s.
+/// Returns a door with periods of 10 s, on which knocking may take 25 s.
 fn timed(skew: u16) -> TimeBasedDoor {
     let otp = format!("secret = \"when\", period = \"10s\", skew = {skew}");
     let checked = config::parse(&door(&otp), "seq.toml").unwrap();

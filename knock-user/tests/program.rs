@@ -117,7 +117,7 @@ fn knock_user() -> Command {
     Command::new(env!("CARGO_BIN_EXE_knock-user"))
 }
 
-/// A file in a directory that lives as long as the test.
+/// Returns a file in a directory that lives as long as the test.
 fn file(directory: &TempDir, name: &str, text: &str) -> String {
     let path: PathBuf = directory.path().join(name);
     match fs::write(&path, text) {
@@ -141,7 +141,7 @@ fn output(command: &mut Command) -> Output {
     }
 }
 
-/// A pipe whose reader has ended, as after `| head -1`.
+/// Returns a pipe whose reader has ended, as after `| head -1`.
 fn unread() -> Stdio {
     match io::pipe() {
         Ok((_, writer)) => writer.into(),

@@ -171,7 +171,7 @@ fn files(room: &str) -> Vec<PathBuf> {
     files
 }
 
-/// The rooms that the code of a module names; `*` if it may be any.
+/// Returns the rooms that the code of a module names; `*` if it may be any.
 fn rooms_used(module: &Module, code: &str) -> BTreeSet<String> {
     let paths = paths(code);
     let named = paths.iter().filter_map(|path| resolve(module, path));
@@ -187,7 +187,7 @@ fn rooms_used(module: &Module, code: &str) -> BTreeSet<String> {
 /// The path of a module, without `crate`.
 type Module = Vec<String>;
 
-/// The modules of all rooms, with their files.
+/// Returns the modules of all rooms, with their files.
 fn modules() -> BTreeMap<Module, PathBuf> {
     let files = FLOORS.iter().flat_map(|room| files(room));
     let module = |file: &PathBuf| -> Module {
@@ -198,7 +198,7 @@ fn modules() -> BTreeMap<Module, PathBuf> {
     files.map(|file| (module(&file), file)).collect()
 }
 
-/// The code of a file, without comments and tests.
+/// Returns the code of a file, without comments and tests.
 fn code(file: &Path) -> String {
     if file.file_stem().is_some_and(|name| name == "tests") {
         return String::new();
@@ -209,7 +209,7 @@ fn code(file: &Path) -> String {
     lines.collect::<Vec<_>>().join("\n")
 }
 
-/// The module in which a path of another module ends; none if it belongs to another crate.
+/// Returns the module in which a path of another module ends; none if it belongs to another crate.
 fn module_of(
     from: &Module,
     path: &[String],
@@ -232,7 +232,7 @@ fn module_of(
     ((is_relative || is_child) && modules.contains_key(&module)).then_some(module)
 }
 
-/// The module in front of a path's names; `None` if the path begins with none of `crate`, `self` and `super`.
+/// Returns the module in front of a path's names; `None` if the path begins with none of `crate`, `self` and `super`.
 fn resolve<'p>(from: &Module, path: &'p [String]) -> Option<(Module, &'p [String])> {
     let mut module = from.clone();
     let mut names = path;
@@ -248,7 +248,7 @@ fn resolve<'p>(from: &Module, path: &'p [String]) -> Option<(Module, &'p [String
     (names.len() < path.len()).then_some((module, names))
 }
 
-/// The paths in a code, one for each member of a group.
+/// Returns the paths in a code, one for each member of a group.
 fn paths(code: &str) -> Vec<Vec<String>> {
     let mut paths = Vec::new();
     let mut rest = code;
@@ -299,7 +299,7 @@ fn name_at(text: &str) -> String {
     text.chars().take_while(|letter| is_part(*letter)).collect()
 }
 
-/// Whether a letter is part of a name.
+/// Returns whether a letter is part of a name.
 const fn is_part(letter: char) -> bool {
     letter.is_ascii_alphanumeric() || letter == '_'
 }

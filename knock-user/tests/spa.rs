@@ -495,7 +495,7 @@ impl Files {
         fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
     }
 
-    /// The problems of the configuration, without the names of directories.
+    /// Returns the problems of the configuration, without the names of directories.
     fn problems(&self) -> String {
         let problems = config::read(&self.path("seq.toml")).err();
         let text = problems.map_or_else(String::new, |problems| problems.to_string());
@@ -503,7 +503,7 @@ impl Files {
     }
 }
 
-/// The warnings at a time, without the names of directories.
+/// Returns the warnings at a time, without the names of directories.
 fn warnings(files: &Files, now: &str) -> Vec<String> {
     let checked = config::read(&files.path("seq.toml")).unwrap();
     let now: jiff::Timestamp = now.parse().unwrap();
@@ -534,7 +534,7 @@ fn keygen(path: &Path, json: bool) -> Result<String, String> {
     }
 }
 
-/// The tables of a configuration with the keys of the format's test vector: host 0x11, client 0x22.
+/// Returns the tables of a configuration with the keys of the format's test vector: host 0x11, client 0x22.
 fn tables(text: &str, known: &StableIds) -> Tables {
     let checked = config::parse(text, "seq.toml").unwrap();
     let checked = checked

@@ -53,7 +53,7 @@ pub fn binaries() -> &'static Binaries {
     })
 }
 
-/// `target/debug` of `target/debug/deps/this-0123` or of `target/debug/this`.
+/// Returns `target/debug` of `target/debug/deps/this-0123` or of `target/debug/this`.
 fn build_directory() -> PathBuf {
     let this = match env::current_exe() {
         Ok(this) => this,

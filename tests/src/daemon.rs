@@ -30,7 +30,7 @@ pub struct Daemon {
     programs: Vec<u32>,
 }
 
-/// A configuration as a file.
+/// Returns a configuration as a file.
 ///
 /// # Panics
 /// It can't be written.
@@ -47,7 +47,7 @@ pub fn config_file(config: &[u8]) -> NamedTempFile {
     }
 }
 
-/// The command that runs knock-user with this configuration and no further arguments.
+/// Returns the command that runs knock-user with this configuration and no further arguments.
 pub fn command(config: &NamedTempFile) -> Command {
     let mut command = Command::new(&binaries().user);
     command.arg("--config").arg(config.path());
@@ -92,17 +92,17 @@ impl Daemon {
         }
     }
 
-    /// The process.
+    /// Returns the process.
     pub fn process(&self) -> &Process {
         &self.process
     }
 
-    /// The process, to be signalled.
+    /// Returns the process, to be signalled.
     pub fn process_mut(&mut self) -> &mut Process {
         &mut self.process
     }
 
-    /// The programs that were attached when it started.
+    /// Returns the programs that were attached when it started.
     pub fn programs(&self) -> &[u32] {
         &self.programs
     }
@@ -184,12 +184,12 @@ impl Daemon {
         self.process.wait()
     }
 
-    /// The lines that it has printed so far.
+    /// Returns the lines that it has printed so far.
     pub fn events(&self) -> Vec<Value> {
         events(&self.process.stdout())
     }
 
-    /// The events so far that have all these fields.
+    /// Returns the events so far that have all these fields.
     pub fn events_like(&self, pattern: &Value) -> Vec<Value> {
         let matching = |event: &Value| has(event, pattern);
         self.events().into_iter().filter(matching).collect()
@@ -296,7 +296,7 @@ pub fn events(lines: &[String]) -> Vec<Value> {
     lines.iter().map(parse).collect()
 }
 
-/// Whether an event has all the fields of a pattern.
+/// Returns whether an event has all the fields of a pattern.
 pub fn has(event: &Value, pattern: &Value) -> bool {
     let Some(fields) = pattern.as_object() else {
         return false;

@@ -34,14 +34,14 @@ fn md5(parts: &[&[u8]]) -> [u8; 16] {
     md5.finalize().into()
 }
 
-/// The HMAC of a whole base64, as the packet has it.
+/// Returns the HMAC of a whole base64, as the packet has it.
 pub fn tag(hmac_key: &[u8], whole: &str) -> String {
     let mut hmac = Hmac::<Sha256>::new_from_slice(hmac_key).unwrap();
     hmac.update(whole.as_bytes());
     base64(&hmac.finalize().into_bytes())
 }
 
-/// The base64 of an encrypted text, with its prefix.
+/// Returns the base64 of an encrypted text, with its prefix.
 pub fn encrypt(passphrase: &[u8], salt: [u8; 8], text: &[u8]) -> String {
     let first = md5(&[passphrase, &salt]);
     let second = md5(&[&first, passphrase, &salt]);
@@ -52,23 +52,23 @@ pub fn encrypt(passphrase: &[u8], salt: [u8; 8], text: &[u8]) -> String {
     base64(&[b"Salted__", &salt[..], &encrypted].concat())
 }
 
-/// A packet as the client sends it.
+/// Returns a packet as the client sends it.
 pub fn seal(passphrase: &[u8], hmac_key: &[u8], salt: [u8; 8], text: &[u8]) -> String {
     let whole = encrypt(passphrase, salt, text);
     whole[PREFIX.len()..].to_owned() + &tag(hmac_key, &whole)
 }
 
-/// A text with the digest behind it that the client appends.
+/// Returns a text with the digest behind it that the client appends.
 pub fn with_digest(text: &str) -> String {
     format!("{text}:{}", base64(&Sha256::digest(text)))
 }
 
-/// A text that asks for access, as of the time of the test vectors.
+/// Returns a text that asks for access, as of the time of the test vectors.
 pub fn access(user: &str, message: &str) -> String {
     access_at(user, 1_700_000_000, message)
 }
 
-/// A text that asks for access, made at a time in seconds since 1970.
+/// Returns a text that asks for access, made at a time in seconds since 1970.
 pub fn access_at(user: &str, timestamp: u64, message: &str) -> String {
     let (user, message) = (base64(user.as_bytes()), base64(message.as_bytes()));
     with_digest(&format!(

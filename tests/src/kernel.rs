@@ -46,7 +46,7 @@ const XDP_TX: u32 = 3;
 /// The kernel refuses shorter frames: an Ethernet header is the least (`bpf_prog_test_run_xdp`).
 pub const FRAME_LEAST: usize = 14;
 
-/// The first two numbers of this kernel's version.
+/// Returns the first two numbers of this kernel's version.
 ///
 /// # Panics
 /// The kernel does not report it.
@@ -88,7 +88,7 @@ pub fn compile(text: &str) -> Result<Tables> {
         .map_err(|conflicts| anyhow!("{}", checked.problems(conflicts)))
 }
 
-/// The time as the kernel side counts it.
+/// Returns the time as the kernel side counts it.
 pub fn now() -> Result<Moment> {
     let time = clock_gettime(ClockId::CLOCK_BOOTTIME).context("reading CLOCK_BOOTTIME")?;
     let nanos = time.tv_sec() * 1_000_000_000 + time.tv_nsec();
@@ -159,7 +159,7 @@ impl Kernel {
         })
     }
 
-    /// The program itself.
+    /// Returns the program itself.
     pub fn program(&mut self) -> &mut XdpProgram {
         &mut self.program
     }
@@ -332,17 +332,17 @@ impl Kernel {
         self.entries("PROGRESS")
     }
 
-    /// Grants, as words.
+    /// Returns grants, as words.
     pub fn allow(&mut self) -> Result<Vec<(GrantKey, u64)>> {
         self.entries("ALLOW")
     }
 
-    /// Flows, as words.
+    /// Returns flows, as words.
     pub fn flows(&mut self) -> Result<Vec<(FlowKey, u64)>> {
         self.entries("FLOWS")
     }
 
-    /// Failed attempts by source, as words.
+    /// Returns failed attempts by source, as words.
     pub fn lockouts(&mut self) -> Result<Vec<[u64; WAYS]>> {
         let map = maps::map(self.program.ebpf(), "LOCKOUTS")?;
         let map = Array::<_, [u64; WAYS]>::try_from(map)?;
@@ -357,7 +357,7 @@ impl Kernel {
         maps::set(self.program.ebpf(), "LOCKOUTS", elements)
     }
 
-    /// The words of a table.
+    /// Returns the words of a table.
     pub fn entries<K: Pod>(&mut self, name: &str) -> Result<Vec<(K, u64)>> {
         let map = maps::map_mut(self.program.ebpf(), name)?;
         Ok(maps::entries(&Table::<_, K, u64>::try_from(map)?, u32::MAX))
@@ -387,7 +387,7 @@ impl Kernel {
         )
     }
 
-    /// The kernel memory of each map in bytes, without the constants of the program.
+    /// Returns the kernel memory of each map in bytes, without the constants of the program.
     pub fn memory(&mut self) -> Result<Vec<(String, u64)>> {
         let ebpf = self.program.ebpf();
         let mut memory = Vec::new();
@@ -441,7 +441,7 @@ pub fn attach_nowhere(program: &mut Xdp) -> Result<File> {
         .map_err(|_| anyhow!("the thread that attaches panicked"))?
 }
 
-/// The kernel memory of a map, in bytes.
+/// Returns the kernel memory of a map, in bytes.
 fn memlock(map: BorrowedFd<'_>) -> Result<u64> {
     let path = format!("/proc/self/fdinfo/{}", map.as_raw_fd());
     let info = fs::read_to_string(&path).with_context(|| format!("reading {path}"))?;

@@ -7,7 +7,7 @@ use clap::{Command, CommandFactory as _};
 use clap_complete::Shell;
 use clap_mangen::Man;
 
-/// The programs and the sections of the manual that they belong to.
+/// Returns the programs and the sections of the manual that they belong to.
 pub fn programs() -> [(Command, &'static str); 2] {
     [
         // Administrators run it, as root.
@@ -46,7 +46,7 @@ pub fn write(prefix: &Path) -> io::Result<()> {
     fs::write(pages.join("seq.toml.5"), config_page())
 }
 
-/// The page of docs/config.md as `man 5 seq.toml` shows it.
+/// Returns the page of docs/config.md as `man 5 seq.toml` shows it.
 pub fn config_page() -> String {
     let text = include_str!("../../docs/config.md");
     let lines: Vec<_> = text
@@ -76,7 +76,7 @@ pub fn config_page() -> String {
     mandown::convert(&with_plain_powers(&page), "seq.toml", 5)
 }
 
-/// `2⁵¹` as `2^51`: a page has only what ASCII has, where it would become 251.
+/// Writes `2⁵¹` as `2^51`: a page has only what ASCII has, where it would become 251.
 fn with_plain_powers(text: &str) -> String {
     const DIGITS: &str = "⁰¹²³⁴⁵⁶⁷⁸⁹";
     let mut plain = String::new();
@@ -97,13 +97,13 @@ fn with_plain_powers(text: &str) -> String {
     plain
 }
 
-/// The cells of a row of a table.
+/// Returns the cells of a row of a table.
 fn cells(line: &str) -> Option<Vec<&str>> {
     let row = line.strip_prefix('|')?.strip_suffix('|')?;
     Some(row.split('|').map(str::trim).collect())
 }
 
-/// A row of a table as an item of a list; a column without a name needs none.
+/// Returns a row of a table as an item of a list; a column without a name needs none.
 fn item(columns: &[&str], row: &[&str]) -> String {
     let mut cells = columns.iter().zip(row).filter(|(_, cell)| !cell.is_empty());
     let first = cells.next().map_or("", |(_, cell)| cell);
@@ -116,7 +116,7 @@ fn item(columns: &[&str], row: &[&str]) -> String {
     without_links(&format!("* {first}: {}\n", rest.join(" ")))
 }
 
-/// A line with the texts of its links only: a man page can't follow them.
+/// Returns a line with the texts of its links only: a man page can't follow them.
 fn without_links(line: &str) -> String {
     let mut text = String::new();
     let mut rest = line;
@@ -133,7 +133,7 @@ fn without_links(line: &str) -> String {
     text + rest
 }
 
-/// A page for a command and for each of its subcommands: `knock-user.8`, `knock-user-check.8`.
+/// Writes a page for a command and for each of its subcommands: `knock-user.8`, `knock-user-check.8`.
 fn write_pages(command: &Command, section: &str, directory: &Path) -> io::Result<()> {
     let man = Man::new(command.clone()).section(section);
     man.generate_to(directory)?;

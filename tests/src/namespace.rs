@@ -50,7 +50,7 @@ impl Namespace {
         Self { name, file }
     }
 
-    /// Its name.
+    /// Returns its name.
     pub fn name(&self) -> &str {
         &self.name
     }
@@ -108,7 +108,7 @@ impl Namespace {
         check(&command, output)
     }
 
-    /// The directory where a knock-user of this namespace keeps which sequences were used: at first
+    /// Returns the directory where a knock-user of this namespace keeps which sequences were used: at first
     /// it says that none was.
     ///
     /// # Panics
@@ -142,7 +142,7 @@ impl Namespace {
         }
     }
 
-    /// As if no sequence had been used: for the next knock-user with the same secret.
+    /// Forgets which sequences were used, for the next knock-user with the same secret.
     pub fn forget_used(&self) {
         let _removed = std::fs::remove_dir_all(state(&self.name));
     }
@@ -231,7 +231,7 @@ fn maker(name: &str) -> Option<Pid> {
     pid.parse().ok().map(Pid::from_raw)
 }
 
-/// Where it is without its namespace, too.
+/// Returns where it is without its namespace, too.
 fn state(name: &str) -> PathBuf {
     Path::new("/run").join(format!("{name}.state"))
 }
@@ -299,7 +299,7 @@ fn check(command: &Command, output: io::Result<Output>) -> String {
     }
 }
 
-/// Why a command could not be started, and what to do about it.
+/// Returns why a command could not be started, and what to do about it.
 pub fn not_started(command: &Command, error: &io::Error) -> String {
     if error.kind() == io::ErrorKind::NotFound {
         let program = command.get_program().to_string_lossy();
@@ -325,14 +325,14 @@ pub fn panic_in_plain_words() {
     }));
 }
 
-/// What a program printed: standard output, then standard error.
+/// Returns what a program printed: standard output, then standard error.
 pub fn text(output: &Output) -> String {
     let mut text = String::from_utf8_lossy(&output.stdout).into_owned();
     text += &String::from_utf8_lossy(&output.stderr);
     text
 }
 
-/// A command as one would type it.
+/// Returns a command as one would type it.
 pub fn line(command: &Command) -> String {
     let words = std::iter::once(command.get_program()).chain(command.get_args());
     let words: Vec<_> = words.map(|word| word.to_string_lossy()).collect();

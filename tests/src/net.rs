@@ -68,27 +68,27 @@ impl Family {
         self.pick(Ipv4Addr::from(v4).into(), Ipv6Addr::from(v6).into())
     }
 
-    /// The server's address.
+    /// Returns the server's address.
     pub fn server(self) -> IpAddr {
         self.address([192, 0, 2, 2], [0x2001, 0xdb8, 0, 0, 0, 0, 0, 2])
     }
 
-    /// The server's other address.
+    /// Returns the server's other address.
     pub fn other_server(self) -> IpAddr {
         self.address([192, 0, 2, 3], [0x2001, 0xdb8, 0, 0, 0, 0, 0, 3])
     }
 
-    /// The server's address on its second interface.
+    /// Returns the server's address on its second interface.
     pub fn second_server(self) -> IpAddr {
         self.address([192, 0, 2, 130], [0x2001, 0xdb8, 1, 0, 0, 0, 0, 2])
     }
 
-    /// The client's own address, for programs that can't be given another.
+    /// Returns the client's own address, for programs that can't be given another.
     pub fn client(self) -> IpAddr {
         self.address([192, 0, 2, 1], [0x2001, 0xdb8, 0, 0, 0, 0, 0, 1])
     }
 
-    /// One of the client's many addresses.
+    /// Returns one of the client's many addresses.
     pub fn source(self, number: u8) -> IpAddr {
         let low = u16::from(number);
         self.address(
@@ -244,7 +244,7 @@ impl Net {
         self.client.run("ethtool", &arguments);
     }
 
-    /// How many TCP segments the server's stack has taken, and how many datagrams its sockets, over
+    /// Returns how many TCP segments the server's stack has taken, and how many datagrams its sockets, over
     /// both families: what the program drops is not among them.
     ///
     /// # Panics
@@ -257,7 +257,7 @@ impl Net {
         )
     }
 
-    /// A source that was never used before in this network.
+    /// Returns a source that was never used before in this network.
     ///
     /// # Panics
     /// No address is left.
@@ -268,7 +268,7 @@ impl Net {
         self.source(family.source(number), family.server())
     }
 
-    /// How many packets of the client the link had no room for: where the other end is too busy to
+    /// Returns how many packets of the client the link had no room for: where the other end is too busy to
     /// receive them, they are dropped before any program sees them.
     ///
     /// # Panics
@@ -289,12 +289,12 @@ impl Net {
         dropped.unwrap_or_else(|| panic!("{CLIENT_LINK} is not in\n{counters}"))
     }
 
-    /// The client's own address.
+    /// Returns the client's own address.
     pub fn native(&self, family: Family) -> Source<'_> {
         self.source(family.client(), family.server())
     }
 
-    /// A source with these addresses.
+    /// Returns a source with these addresses.
     pub fn source(&self, from: IpAddr, to: IpAddr) -> Source<'_> {
         Source {
             namespace: &self.client,
@@ -324,7 +324,7 @@ pub fn test(test: impl FnOnce(&Net)) {
     assert!(leftovers.is_empty(), "left behind: {leftovers:?}");
 }
 
-/// The MAC addresses of client and server.
+/// Returns the MAC addresses of client and server.
 pub const fn macs() -> ([u8; 6], [u8; 6]) {
     (CLIENT_MAC, SERVER_MAC)
 }
@@ -347,7 +347,7 @@ fn neighbours(
     lines
 }
 
-/// A MAC address as text.
+/// Returns a MAC address as text.
 pub fn mac(octets: [u8; 6]) -> String {
     octets.map(|octet| format!("{octet:02x}")).join(":")
 }

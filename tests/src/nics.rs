@@ -46,7 +46,7 @@ pub fn second_link(net: &Net, driver: &str) {
     });
 }
 
-/// The interfaces of this thread's network namespace that have this driver, in the order of their names.
+/// Returns the interfaces of this thread's network namespace that have this driver, in the order of their names.
 fn of_driver(driver: &str) -> Vec<String> {
     let is_its = |path: &PathBuf| {
         let link = fs::read_link(path.join("device/driver"));

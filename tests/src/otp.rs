@@ -36,7 +36,7 @@ impl Otp {
         }
     }
 
-    /// A sequence that changes every this many seconds.
+    /// Returns a sequence that changes every this many seconds.
     pub fn every(period: u64, secret: &str) -> Self {
         Self {
             secret: secret.to_owned(),
@@ -48,7 +48,7 @@ impl Otp {
         }
     }
 
-    /// The door's key in a configuration.
+    /// Returns the door's key in a configuration.
     pub fn key(&self) -> String {
         let protocols: Vec<&str> = self.protocols.iter().map(|p| p.name()).collect();
         format!(
@@ -58,12 +58,12 @@ impl Otp {
         )
     }
 
-    /// The number of the current period.
+    /// Returns the number of the current period.
     pub fn now(&self) -> u64 {
         unix() / self.period
     }
 
-    /// The knocks of a source in a period.
+    /// Returns the knocks of a source in a period.
     ///
     /// # Panics
     /// The secret is not valid.
@@ -83,7 +83,7 @@ impl Otp {
         halves.flat_map(half).collect()
     }
 
-    /// The same in words, as [`crate::source::Source::knock`] has them.
+    /// Returns the same in words, as [`crate::source::Source::knock`] has them.
     #[track_caller]
     pub fn words(&self, period: u64, source: IpAddr) -> String {
         words(&self.knocks(period, source))

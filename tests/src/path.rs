@@ -12,7 +12,7 @@ pub struct Path {
 }
 
 impl Path {
-    /// The addresses of the opposite direction.
+    /// Returns the addresses of the opposite direction.
     #[must_use]
     pub fn back(self) -> Self {
         Self {

@@ -22,7 +22,7 @@ use serde_json::Value;
 
 use crate::{namespace::Namespace, wait};
 
-/// The instances of a namespace, of all map layouts.
+/// Returns the instances of a namespace, of all map layouts.
 ///
 /// # Panics
 /// The pins can't be read.
@@ -34,7 +34,7 @@ pub fn instances(namespace: &Namespace) -> Vec<Instance> {
     }
 }
 
-/// The one instance of a namespace.
+/// Returns the one instance of a namespace.
 ///
 /// # Panics
 /// There is none, or more than one.
@@ -47,7 +47,7 @@ pub fn instance(namespace: &Namespace) -> Instance {
     }
 }
 
-/// The allow map, whether or not a process runs: grants as words.
+/// Returns the allow map, whether or not a process runs: grants as words.
 ///
 /// # Panics
 /// It does not exist.
@@ -64,7 +64,7 @@ pub fn allow(instance: &Instance) -> Table<MapData, GrantKey, u64> {
     }
 }
 
-/// How often a reason was counted, whether or not a process runs.
+/// Returns how often a reason was counted, whether or not a process runs.
 ///
 /// # Panics
 /// The pinned counters can't be read.
@@ -82,7 +82,7 @@ pub fn counted(instance: &Instance, reason: Reason) -> u64 {
     }
 }
 
-/// The content of the attached program's map `CONFIG`, which is not pinned.
+/// Returns the content of the attached program's map `CONFIG`, which is not pinned.
 ///
 /// # Panics
 /// It can't be read.
@@ -121,7 +121,7 @@ pub fn nothing_is_left(namespace: &Namespace, programs: &[u32]) {
     are_unloaded(programs);
 }
 
-/// The files and directories below a directory.
+/// Returns the files and directories below a directory.
 fn tree(directory: &Path) -> Vec<PathBuf> {
     let entries = fs::read_dir(directory).into_iter().flatten().flatten();
     let paths = entries.map(|entry| entry.path());

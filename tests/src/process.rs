@@ -68,22 +68,22 @@ impl Process {
         }
     }
 
-    /// Its id.
+    /// Returns its id.
     pub fn id(&self) -> u32 {
         self.child.id()
     }
 
-    /// The lines of its standard output so far.
+    /// Returns the lines of its standard output so far.
     pub fn stdout(&self) -> Vec<String> {
         self.stdout.until_now()
     }
 
-    /// Its standard error so far.
+    /// Returns its standard error so far.
     pub fn stderr(&self) -> String {
         self.stderr.until_now().join("\n")
     }
 
-    /// Whether it has not ended.
+    /// Returns whether it has not ended.
     ///
     /// # Panics
     /// The kernel has no such process.
@@ -144,7 +144,7 @@ impl Process {
         Pid::from_raw(self.child.id().cast_signed())
     }
 
-    /// Everything it printed, for the message of a failure.
+    /// Returns everything it printed, for the message of a failure.
     pub fn printed(&self) -> String {
         let stdout = self.stdout.until_now().join("\n");
         format!("{}\n{stdout}\n{}", self.name, self.stderr())

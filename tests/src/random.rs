@@ -6,7 +6,7 @@ use std::env;
 #[derive(Clone, Debug)]
 pub struct Random(u64);
 
-/// A number in the environment, such as a seed or how often to do something.
+/// Returns a number in the environment, such as a seed or how often to do something.
 ///
 /// # Panics
 /// It is not a number.
@@ -25,7 +25,7 @@ impl Random {
         Self(seed)
     }
 
-    /// The next one.
+    /// Returns the next one.
     #[expect(clippy::should_implement_trait, reason = "there is always another one")]
     pub fn next(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
@@ -34,7 +34,7 @@ impl Random {
         z ^ z >> 31
     }
 
-    /// A number below `end`, or 0.
+    /// Returns a number below `end`, or 0.
     pub fn below(&mut self, end: usize) -> usize {
         // What is below a usize is one.
         (self.next() % end.max(1) as u64) as usize
@@ -45,7 +45,7 @@ impl Random {
         self.below(times) == 0
     }
 
-    /// One of a list.
+    /// Returns one of a list.
     ///
     /// # Panics
     /// The list is empty.

@@ -23,7 +23,7 @@ impl Record {
         }
     }
 
-    /// The keys of a door that record its commands as `open DOOR SOURCE` and `close DOOR SOURCE`.
+    /// Returns the keys of a door that record its commands as `open DOOR SOURCE` and `close DOOR SOURCE`.
     pub fn keys(&self) -> String {
         let command = |occasion: &str| {
             // In one write, so that lines stay whole.
@@ -36,7 +36,7 @@ impl Record {
         command("open") + &command("close")
     }
 
-    /// How often a command was run.
+    /// Returns how often a command was run.
     ///
     /// # Panics
     /// The file can't be read.

@@ -71,13 +71,13 @@ impl Server {
         });
     }
 
-    /// Whether a connection or datagram of this source has ever reached this port.
+    /// Returns whether a connection or datagram of this source has ever reached this port.
     pub fn met(&self, source: IpAddr, port: u16) -> bool {
         let peers = self.peers.lock().unwrap_or_else(PoisonError::into_inner);
         peers.contains(&(source, port))
     }
 
-    /// How many sources and ports were recorded.
+    /// Returns how many sources and ports were recorded.
     pub fn peers(&self) -> usize {
         self.peers
             .lock()

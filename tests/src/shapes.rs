@@ -39,22 +39,22 @@ fn v6() -> Frame {
     eth().ip6(A6, B6)
 }
 
-/// A TCP header to the protected port.
+/// Returns a TCP header to the protected port.
 fn syn(frame: Frame) -> Frame {
     frame.tcp(40_000, 22, SYN)
 }
 
-/// A UDP header to the protected port.
+/// Returns a UDP header to the protected port.
 fn datagram(frame: Frame) -> Frame {
     frame.udp(40_000, 22)
 }
 
-/// This many destination-options headers.
+/// Returns this many destination-options headers.
 fn chain(headers: usize) -> Frame {
     (0..headers).fold(v6(), |frame, _| frame.dest_opts(0))
 }
 
-/// All shapes.
+/// Returns all shapes.
 pub fn all() -> Vec<Shape> {
     let mut shapes = Vec::new();
     let mut add = |name, frame, read| shapes.push(Shape { name, frame, read });

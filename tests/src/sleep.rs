@@ -10,7 +10,7 @@ use nix::{
 /// Long enough for everything to go to sleep, however slow the machine is.
 const ASLEEP: Duration = Duration::from_secs(8);
 
-/// The time of a clock.
+/// Returns the time of a clock.
 ///
 /// # Panics
 /// The kernel has no such clock.

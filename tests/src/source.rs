@@ -34,12 +34,12 @@ pub struct Source<'n> {
 }
 
 impl Source<'_> {
-    /// Its address as text.
+    /// Returns its address as text.
     pub fn name(&self) -> String {
         self.from.to_string()
     }
 
-    /// Its address and the server's.
+    /// Returns its address and the server's.
     pub fn path(&self) -> Path {
         Path {
             from: self.from,
@@ -47,7 +47,7 @@ impl Source<'_> {
         }
     }
 
-    /// The same source, to another address of the server.
+    /// Returns the same source, to another address of the server.
     pub fn to(self, to: IpAddr) -> Self {
         Self { to, ..self }
     }
@@ -125,7 +125,7 @@ impl Source<'_> {
         }
     }
 
-    /// Whether a datagram comes back from a UDP port within a short time.
+    /// Returns whether a datagram comes back from a UDP port within a short time.
     ///
     /// # Panics
     /// It can't be sent.
@@ -227,7 +227,7 @@ impl KnockSender {
         }
     }
 
-    /// One SYN: a socket that is closed before there is an answer sends nothing more.
+    /// Sends one SYN: a socket that is closed before there is an answer sends nothing more.
     fn syn(&self, port: u16) -> io::Result<()> {
         let to = SocketAddr::new(self.to, port);
         let socket = Socket::new(Domain::for_address(to), Type::STREAM, None)?;
@@ -253,12 +253,12 @@ impl KnockSender {
     }
 }
 
-/// Whether a connection echoes what is sent.
+/// Returns whether a connection echoes what is sent.
 pub fn echoes(stream: &mut TcpStream) -> bool {
     answer(stream, ECHO).is_ok_and(|answer| &answer == b"echo")
 }
 
-/// Whether nothing answers on a connection.
+/// Returns whether nothing answers on a connection.
 pub fn is_cut(stream: &mut TcpStream) -> bool {
     answer(stream, CLOSED).is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock)
 }

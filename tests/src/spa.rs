@@ -31,7 +31,7 @@ const GATE: Gate = Gate {
     is_used: 1,
 };
 
-/// A port that accepts the format `knock`.
+/// Returns a port that accepts the format `knock`.
 pub const fn port(otherwise: Otherwise) -> PortRule {
     PortRule::spa(SpaPort {
         formats: SpaFormats::KNOCK,

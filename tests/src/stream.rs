@@ -42,7 +42,7 @@ impl Stream {
         }
     }
 
-    /// The number of round trips so far.
+    /// Returns the number of round trips so far.
     pub fn round_trips(&self) -> u64 {
         self.counts.round_trips.load(Ordering::Relaxed)
     }
@@ -115,7 +115,7 @@ pub fn repeat_only_what_is_lost(net: &Net) {
         .ip("route replace 198.51.100.0/24 via 192.0.2.1 quickack 1 rto_min 10s");
 }
 
-/// How many segments a namespace has sent twice.
+/// Returns how many segments a namespace has sent twice.
 ///
 /// # Panics
 /// `nstat` prints something else.

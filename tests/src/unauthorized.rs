@@ -98,12 +98,12 @@ impl<'n> UnauthorizedSources<'n> {
         wait::until("unauthorized sources send", || self.sent() > BURST);
     }
 
-    /// The number of packets sent so far.
+    /// Returns the number of packets sent so far.
     pub fn sent(&self) -> u64 {
         self.counts.sent.load(Ordering::Relaxed)
     }
 
-    /// How many packets got through.
+    /// Returns how many packets got through.
     ///
     /// # Panics
     /// `nft` prints something else.
@@ -165,7 +165,7 @@ impl Drop for UnauthorizedSources<'_> {
     }
 }
 
-/// The frames that the unauthorized sources send, in turn.
+/// Returns the frames that the unauthorized sources send, in turn.
 fn frames(port: u16) -> Vec<Vec<u8>> {
     let mut frames = Vec::new();
     for host in 1..255 {

@@ -48,17 +48,17 @@ pub struct Piece<'b> {
     pub bytes: &'b [u8],
 }
 
-/// A SYN, whole.
+/// Returns a SYN, whole.
 pub fn syn(path: Path, source_port: u16, port: u16) -> Payload {
     segment(path, source_port, port, SYN)
 }
 
-/// A TCP segment without data, with these flags.
+/// Returns a TCP segment without data, with these flags.
 pub fn segment(path: Path, source_port: u16, port: u16, flags: u8) -> Payload {
     numbered(path, source_port, port, flags, [1, 0])
 }
 
-/// A TCP segment without data, with these flags, and its sequence number and acknowledgement.
+/// Returns a TCP segment without data, with these flags, and its sequence number and acknowledgement.
 pub fn numbered(path: Path, source_port: u16, port: u16, flags: u8, numbers: [u32; 2]) -> Payload {
     let mut bytes = Vec::new();
     bytes.extend(source_port.to_be_bytes());
@@ -68,7 +68,7 @@ pub fn numbered(path: Path, source_port: u16, port: u16, flags: u8, numbers: [u3
     with_checksum(path, TCP, bytes, 16)
 }
 
-/// A datagram, whole.
+/// Returns a datagram, whole.
 pub fn datagram(path: Path, source_port: u16, port: u16, data: &[u8]) -> Payload {
     let mut bytes = Vec::new();
     bytes.extend(source_port.to_be_bytes());
@@ -79,7 +79,7 @@ pub fn datagram(path: Path, source_port: u16, port: u16, data: &[u8]) -> Payload
     with_checksum(path, UDP, bytes, 6)
 }
 
-/// An Ethernet frame around an IPv4 packet; `options` are whole words.
+/// Returns an Ethernet frame around an IPv4 packet; `options` are whole words.
 pub fn v4(path: Path, protocol: u8, options: &[u8], id: u16, piece: Piece<'_>) -> Vec<u8> {
     let Piece {
         offset,
@@ -102,7 +102,7 @@ pub fn v4(path: Path, protocol: u8, options: &[u8], id: u16, piece: Piece<'_>) -
     ethernet(0x0800, &ip)
 }
 
-/// An Ethernet frame around a whole packet without options.
+/// Returns an Ethernet frame around a whole packet without options.
 pub fn whole(path: Path, payload: &Payload) -> Vec<u8> {
     let Payload { protocol, bytes } = payload;
     let piece = Piece {
@@ -116,7 +116,7 @@ pub fn whole(path: Path, payload: &Payload) -> Vec<u8> {
     }
 }
 
-/// An Ethernet frame around an IPv6 packet. Each extension header is its number and its octets, of
+/// Returns an Ethernet frame around an IPv6 packet. Each extension header is its number and its octets, of
 /// which the first names the next header.
 pub fn v6(path: Path, extensions: &[(u8, Vec<u8>)], protocol: u8, bytes: &[u8]) -> Vec<u8> {
     let mut body = Vec::new();
@@ -138,14 +138,14 @@ pub fn v6(path: Path, extensions: &[(u8, Vec<u8>)], protocol: u8, bytes: &[u8]) 
     ethernet(0x86dd, &ip)
 }
 
-/// An IPv6 fragment header for [`v6`].
+/// Returns an IPv6 fragment header for [`v6`].
 pub fn fragment(id: u16, offset: u16, more: bool) -> (u8, Vec<u8>) {
     let [high, low] = (offset << 3 | u16::from(more)).to_be_bytes();
     let [id_high, id_low] = id.to_be_bytes();
     (FRAGMENT, vec![0, 0, high, low, 0, 0, id_high, id_low])
 }
 
-/// An IPv6 extension header of eight octets without a meaning: padding.
+/// Returns an IPv6 extension header of eight octets without a meaning: padding.
 pub fn padding(number: u8) -> (u8, Vec<u8>) {
     // PadN of four octets; in a routing header: type 1, no segments left... which is ignored.
     (number, vec![0, 0, 1, 4, 0, 0, 0, 0])
@@ -224,7 +224,7 @@ impl Wire {
         sendto(socket, frame, &self.link, MsgFlags::empty()).map(drop)
     }
 
-    /// The frames that were received or sent so far.
+    /// Returns the frames that were received or sent so far.
     pub fn seen(&self) -> Vec<Vec<u8>> {
         let mut frames = Vec::new();
         let mut buffer = [0; 2048];
@@ -250,7 +250,7 @@ fn octets(address: IpAddr) -> Vec<u8> {
     }
 }
 
-/// Test packets are far from 65 536 octets.
+/// Returns the length as a header has it; test packets are far from 65 536 octets.
 fn length(octets: usize) -> [u8; 2] {
     (octets as u16).to_be_bytes()
 }
@@ -265,7 +265,7 @@ fn with_checksum(path: Path, protocol: u8, mut bytes: Vec<u8>, at: usize) -> Pay
     Payload { protocol, bytes }
 }
 
-/// The Internet checksum (RFC 1071) of parts that have even lengths, but for the last.
+/// Returns the Internet checksum (RFC 1071) of parts that have even lengths, but for the last.
 fn checksum(parts: &[&[u8]]) -> u16 {
     let words = parts.iter().flat_map(|part| part.chunks(2));
     let mut sum: u32 = words

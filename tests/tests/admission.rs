@@ -414,12 +414,12 @@ fn exchanged_names_are_followed() {
     });
 }
 
-/// A source that has not knocked, on the second link.
+/// Returns a source that has not knocked, on the second link.
 fn elsewhere(net: &Net) -> Source<'_> {
     net.new_source(Family::V4).to(Family::V4.second_server())
 }
 
-/// The entry of an interface in `status --json`.
+/// Returns the entry of an interface in `status --json`.
 #[track_caller]
 fn status(namespace: &Namespace, name: &str) -> Value {
     let (_, output) = daemon::ask(namespace, &["status", "--json"]);
@@ -441,7 +441,7 @@ fn wait_for_events(daemon: &Daemon, pattern: &Value, times: usize) {
     });
 }
 
-/// A foreign XDP program, attached until this is dropped.
+/// Returns a foreign XDP program, attached until this is dropped.
 fn foreign(namespace: &Namespace, link: &str, mode: XdpMode) -> XdpProgram {
     let tables = kernel::compile(DOOR).unwrap();
     namespace.enter(|| {

@@ -189,7 +189,7 @@ fn lost_knocks_are_retried() {
     });
 }
 
-/// The client with these arguments, and without the profiles of the user who runs the tests.
+/// Returns the client with these arguments, and without the profiles of the user who runs the tests.
 fn client(words: &[&str]) -> Command {
     let mut command = Command::new(&binaries().client);
     command.args(words).env("XDG_CONFIG_HOME", "/nonexistent");

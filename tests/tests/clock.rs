@@ -201,7 +201,7 @@ fn used_packets_stay_used_when_the_wall_clock_is_set() {
     });
 }
 
-/// A packet of a client whose clock says this.
+/// Returns a packet of a client whose clock says this.
 fn packet(channel: &Channel, now: Duration) -> Vec<u8> {
     let request = Request {
         stamp: now.as_nanos().try_into().unwrap(),
@@ -233,7 +233,7 @@ fn turn_the_clock(hours: i64) {
     clock_settime(ClockId::CLOCK_REALTIME, now + TimeSpec::hours(hours)).unwrap();
 }
 
-/// The console prints the current time.
+/// Checks that the console prints the current time.
 #[track_caller]
 fn times_are_right(daemon: &Daemon, unauthorized: &Source<'_>, row: &str) {
     wait::until(&format!("{row}: right times"), || {

@@ -399,7 +399,7 @@ fn was_not_confirmed(ended: &Ended) -> Vec<Value> {
     daemon::events(&ended.stdout)
 }
 
-/// A new source knocks, and is admitted or not.
+/// Lets a new source knock; it is admitted or not.
 #[track_caller]
 fn knocks_lead_in(net: &Net, knocks: &str, leads_in: bool, row: &str) {
     let source = net.new_source(Family::V4);

@@ -675,7 +675,7 @@ struct Asked {
 }
 
 impl Asked {
-    /// Its answer, if it has one.
+    /// Returns its answer, if it has one.
     #[track_caller]
     fn answer(&self) -> Value {
         assert_eq!(self.code, Some(0), "{self:?}");
@@ -714,7 +714,7 @@ fn answer(namespace: &Namespace, words: &str) -> Value {
     ask(namespace, &format!("{words} --json")).answer()
 }
 
-/// The control sockets.
+/// Returns the control sockets.
 fn sockets(namespace: &Namespace) -> Vec<PathBuf> {
     let all = namespace.enter(Instance::all_here).unwrap();
     all.iter().map(Instance::socket).collect()

@@ -324,7 +324,7 @@ fn scan_upwards(scanner: Source<'_>) {
     }
 }
 
-/// One round: from a time without a process to the next.
+/// Runs one round: from a time without a process to the next.
 fn round(host: &mut Host<'_>, holder: Source<'_>, stream: &Stream) {
     host.rounds += 1;
     let row = format!("round {}, {:?}", host.rounds, host.kills);

@@ -364,7 +364,7 @@ impl Shape {
     }
 }
 
-/// A frame with VLAN tags. Number 0 is no VLAN: a host takes such a frame like one without a tag.
+/// Returns a frame with VLAN tags. Number 0 is no VLAN: a host takes such a frame like one without a tag.
 fn tags(whole: &[u8]) -> [Row; 6] {
     const Q: u16 = 0x8100;
     const AD: u16 = 0x88a8;
@@ -387,7 +387,7 @@ fn tags(whole: &[u8]) -> [Row; 6] {
     ]
 }
 
-/// All rows of a source, for both protocols.
+/// Returns all rows of a source, for both protocols.
 fn rows(source: &Source<'_>, first_number: u16) -> Vec<(Shape, Row)> {
     let mut rows = Vec::new();
     let mut number = first_number;
@@ -406,7 +406,7 @@ fn rows(source: &Source<'_>, first_number: u16) -> Vec<(Shape, Row)> {
     rows
 }
 
-/// Whether the server has answered: whether a frame to this port of the client has arrived.
+/// Returns whether the server has answered: whether a frame to this port of the client has arrived.
 fn is_answered(wire: &Wire, port: u16) -> bool {
     let to = port.to_be_bytes();
     wire.seen().iter().any(|frame| {

@@ -201,12 +201,12 @@ impl Packet {
     }
 }
 
-/// The knocks of the door "three".
+/// Returns the knocks of the door "three".
 fn three() -> [Packet; 3] {
     [Packet::tcp(7000), Packet::udp(8000), Packet::tcp(9000)]
 }
 
-/// A permutation of the numbers (the finalizer of `MurmurHash3`: Appleby, 2011).
+/// Returns a permutation of the numbers (the finalizer of `MurmurHash3`: Appleby, 2011).
 fn shuffle(number: u32) -> u32 {
     let number = (number ^ number >> 16).wrapping_mul(0x85eb_ca6b);
     let number = (number ^ number >> 13).wrapping_mul(0xc2b2_ae35);
@@ -228,7 +228,7 @@ fn random_v6(number: u32) -> Option<IpAddr> {
     host(Ipv6Addr::from(bits).into())
 }
 
-/// An address, if a host can have it: packets from others are bad headers.
+/// Returns an address, if a host can have it: packets from others are bad headers.
 fn host(address: IpAddr) -> Option<IpAddr> {
     Address::from(address).is_host().then_some(address)
 }
@@ -241,12 +241,12 @@ fn networks_v6(number: u32) -> Option<IpAddr> {
     Some(Ipv6Addr::from(0xfd01 << 112 | u128::from(number) << 64).into())
 }
 
-/// The `count` unauthorized sources from number `first` on.
+/// Returns the `count` unauthorized sources from number `first` on.
 fn unauthorized_sources(sources: Sources, first: u32, count: u32) -> impl Iterator<Item = IpAddr> {
     (first..).filter_map(sources).take(count as usize)
 }
 
-/// Honest clients; groups share none.
+/// Returns honest clients; groups share none.
 fn clients(group: u32) -> impl Iterator<Item = IpAddr> {
     let first = u32::from_be_bytes(CLIENTS_FIRST) + group * CLIENTS;
     (first..first + CLIENTS).map(|bits| Ipv4Addr::from(bits).into())

@@ -345,7 +345,7 @@ impl Keys {
         self.directory.path().join("rc").display().to_string()
     }
 
-    /// A configuration with two doors that nobody knocks at.
+    /// Returns a configuration with two doors that nobody knocks at.
     fn config(&self, user: &str) -> String {
         let file = self.file();
         format!(
@@ -356,7 +356,7 @@ impl Keys {
     }
 }
 
-/// The stock client, without the files of the user who runs the tests.
+/// Returns the stock client, without the files of the user who runs the tests.
 fn fwknop(keys: &Keys, arguments: &[&str]) -> Command {
     let mut command = Command::new("fwknop");
     let home = keys.directory.path();
@@ -375,14 +375,15 @@ fn send(net: &Net, keys: &Keys, arguments: &[&str]) -> Output {
     output
 }
 
-/// After a boot without a record of used packets, packets that may have been used are refused.
+/// Waits until packets are accepted: after a boot without a record of used packets, those that may have been used are
+/// refused.
 fn wait_since_boot(seconds: u64) {
     let is_long_ago = || now().unwrap().millis() > seconds * 1_000;
     wait::poll(Duration::from_secs(seconds), || is_long_ago().then_some(()));
     assert!(is_long_ago(), "{seconds} s since the boot");
 }
 
-/// The packet that the client would send.
+/// Returns the packet that the client would send.
 fn packet(keys: &Keys, arguments: &[&str]) -> Vec<u8> {
     let file = keys.directory.path().join("packet");
     let _result = fs::remove_file(&file);

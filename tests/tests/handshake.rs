@@ -606,7 +606,7 @@ fn knocks(source: &Source<'_>, row: &str) {
     }
 }
 
-/// The names of the events that the daemon reported of a source.
+/// Returns the names of the events that the daemon reported of a source.
 fn event_names(daemon: &Daemon, source: &Source<'_>) -> Vec<String> {
     let events = daemon.events_like(&json!({"source": source.name()}));
     let names = events.iter().map(|event| event["event"].as_str().unwrap());
@@ -619,7 +619,7 @@ fn catch_up(net: &Net, daemon: &Daemon, family: Family) {
     daemon.catches_up(&net.new_source(family), SSH);
 }
 
-/// The state of each port by `nmap`.
+/// Returns the state of each port by `nmap`.
 fn scanned(net: &Net, family: Family, kind: &str, ports: &str) -> BTreeMap<u16, String> {
     let to = family.server().to_string();
     // In the order of the ports: by chance some other order would be the sequence's.
@@ -687,7 +687,7 @@ fn gets(wire: &Wire, port: u16, flags: u8, row: &str) -> Vec<u8> {
     got.unwrap()
 }
 
-/// The sequence number and the acknowledgement of a frame that ends with its TCP header.
+/// Returns the sequence number and the acknowledgement of a frame that ends with its TCP header.
 fn numbers(frame: &[u8]) -> [u32; 2] {
     let header = &frame[frame.len() - 20..];
     [4, 8].map(|at| u32::from_be_bytes(*header[at..].first_chunk().unwrap()))
@@ -715,7 +715,7 @@ impl ByHand {
         numbers(&gets(&self.wire, port, flags, "by hand"))
     }
 
-    /// The ACK that proves the address.
+    /// Returns the ACK that proves the address.
     #[track_caller]
     fn asks(&self, port: u16) -> u32 {
         self.wire.seen();

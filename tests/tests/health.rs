@@ -368,7 +368,7 @@ fn an_instance_without_a_registry_hides_no_other() {
     });
 }
 
-/// The answer of `status --json`, and whether its exit code is 0.
+/// Returns the answer of `status --json`, and whether its exit code is 0.
 #[track_caller]
 fn status(net: &Net) -> (bool, Value) {
     let user = binaries().user.display().to_string();
@@ -380,7 +380,7 @@ fn status(net: &Net) -> (bool, Value) {
     (code == Some(0), answer)
 }
 
-/// The shortfalls: their kinds and interfaces.
+/// Returns the shortfalls: their kinds and interfaces.
 #[track_caller]
 fn shortfalls(net: &Net) -> Vec<String> {
     let (is_good, answer) = status(net);

@@ -252,7 +252,7 @@ fn links(namespace: &Namespace) -> Vec<Link> {
     }
 }
 
-/// A command in a time namespace whose clocks differ from the host's by this many seconds.
+/// Returns a command in a time namespace whose clocks differ from the host's by this many seconds.
 fn in_time_namespace(monotonic: &str, boottime: &str, arguments: &[&str]) -> Command {
     let mut command = Command::new("unshare");
     command

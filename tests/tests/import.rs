@@ -325,7 +325,7 @@ const fn neither(name: &'static str, conf: &'static str) -> Row {
     }
 }
 
-/// A file that knockd alone accepts, with another meaning than was intended.
+/// Returns a file that knockd alone accepts, with another meaning than was intended.
 const fn only_knockd(name: &'static str, conf: &'static str) -> Row {
     Row {
         name,
@@ -335,7 +335,7 @@ const fn only_knockd(name: &'static str, conf: &'static str) -> Row {
     }
 }
 
-/// Whether Debian's knockd starts with a file.
+/// Returns whether Debian's knockd starts with a file.
 fn knockd_starts(namespace: &Namespace, conf: &Path, directory: &Path) -> bool {
     let mut command = Command::new("knockd");
     command.args(["-D", "-i", "lo", "-c"]).arg(conf);
@@ -356,7 +356,7 @@ fn knockd_starts(namespace: &Namespace, conf: &Path, directory: &Path) -> bool {
     started.unwrap_or_else(|| panic!("knockd neither starts nor ends"))
 }
 
-/// The lines of a log about these sources, without times and with a name for each source.
+/// Returns the lines of a log about these sources, without times and with a name for each source.
 fn said(lines: &str, source: &Source<'_>) -> Vec<String> {
     // knockd begins its file with an empty line.
     let lines = lines.lines().filter(|line| !line.is_empty());

@@ -329,7 +329,7 @@ fn an_interface_that_returns_from_another_namespace_is_protected_again() {
     });
 }
 
-/// A source that has not knocked, on the second link. Answers take the first link, and the client accepts them
+/// Returns a source that has not knocked, on the second link. Answers take the first link, and the client accepts them
 /// there.
 fn elsewhere(net: &Net) -> Source<'_> {
     net.new_source(Family::V4).to(Family::V4.second_server())
@@ -345,7 +345,7 @@ fn carries_packets(source: Source<'_>) {
     });
 }
 
-/// A source with a grant through the first link, and its connection.
+/// Returns a source with a grant through the first link, and its connection.
 #[track_caller]
 fn connected_client(net: &Net) -> (Source<'_>, Stream) {
     let client = net.new_source(Family::V4);

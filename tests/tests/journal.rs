@@ -78,7 +78,7 @@ impl Journaled {
         }
     }
 
-    /// The entries with these fields.
+    /// Returns the entries with these fields.
     fn entries(&self, fields: &[&str]) -> Vec<Value> {
         let mut journalctl = Command::new("journalctl");
         journalctl.args(["--output", "json", "--no-pager", "--directory"]);

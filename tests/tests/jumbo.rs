@@ -170,7 +170,7 @@ fn knocks_and_transfers(source: &Source<'_>, row: &str) {
     transfers(stream, row);
 }
 
-/// veth wants a receive queue for each queue into which the other end sends.
+/// Makes a veth with too few queues: it wants a receive queue for each queue into which the other end sends.
 fn with_too_few_queues(net: &Net) {
     net.client.ip(&format!(
         "link add a2 numtxqueues 4 numrxqueues 1 type veth \

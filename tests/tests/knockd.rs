@@ -116,7 +116,7 @@ fn knockd_ends_with_its_last_one_time_sequence() {
     });
 }
 
-/// The doors in the format of knock-user.
+/// Returns the doors in the format of knock-user.
 fn config() -> String {
     let door = |((name, port), knocks): ((&str, u16), &str)| {
         let knocks: Vec<_> = knocks.split(' ').collect();
@@ -128,7 +128,7 @@ fn config() -> String {
     DOORS.map(door).concat()
 }
 
-/// The doors in the format of knockd.
+/// Returns the doors in the format of knockd.
 fn knockds_config() -> String {
     let door = |((name, _), knocks): ((&str, u16), &str)| {
         let knock = |knock: &str| {
@@ -169,7 +169,7 @@ fn table() -> Vec<Row> {
     .collect()
 }
 
-/// `opens A` → 22; `opens nothing` → nothing.
+/// Parses `opens A` as 22, and `opens nothing` as nothing.
 fn opened(cell: &str) -> Option<(&'static str, u16)> {
     match cell
         .strip_prefix("opens ")
@@ -280,14 +280,14 @@ impl Knockd {
         knockd
     }
 
-    /// How often it has printed a text.
+    /// Returns how often it has printed a text.
     fn says(&self, text: &str) -> usize {
         let log = fs::read_to_string(self.directory.path().join("log")).unwrap_or_default();
         log.lines().filter(|line| line.contains(text)).count()
     }
 }
 
-/// `opens C three times` → 3.
+/// Parses `opens C three times` as 3.
 fn times(cell: &str) -> usize {
     match (opened(cell), cell.contains("three times")) {
         (None, _) => 0,

@@ -469,7 +469,7 @@ fn check_touches_nothing() {
     });
 }
 
-/// A script that writes its arguments and variables to a new file, and the directory of these files.
+/// Returns a script that writes its arguments and variables to a new file, and the directory of these files.
 fn recorder(directory: &TempDir, name: &str) -> (String, PathBuf) {
     let script = directory.path().join(name);
     let records = directory.path().join(format!("{name}.d"));
@@ -484,7 +484,7 @@ fn recorder(directory: &TempDir, name: &str) -> (String, PathBuf) {
     (script.display().to_string(), records)
 }
 
-/// The records of the script: the variables of each run, and its arguments as `args`.
+/// Returns the records of the script: the variables of each run, and its arguments as `args`.
 fn records(directory: &Path) -> Vec<HashMap<String, String>> {
     let files = fs::read_dir(directory)
         .unwrap()

@@ -118,8 +118,8 @@ fn each_map_stays_within_its_memory_bound() {
     }
 }
 
-/// The same configuration with users whose packets have these formats: one with a key, and as many of fwknop as there
-/// may be.
+/// Returns the same configuration with users whose packets have these formats: one with a key, and as many of fwknop as
+/// there may be.
 fn with_users(tables: &Tables, formats: SpaFormats) -> Tables {
     let mut tables = tables.clone();
     let otherwise = Otherwise::Drop;
@@ -140,7 +140,7 @@ fn with_users(tables: &Tables, formats: SpaFormats) -> Tables {
     tables
 }
 
-/// As many doors, targets, trusted prefixes and flag classes as there may be; one door whose knocks
+/// Returns as many doors, targets, trusted prefixes and flag classes as there may be; one door whose knocks
 /// depend on the source; one whose grants cover prefixes.
 fn largest() -> Tables {
     let mut text = String::from(

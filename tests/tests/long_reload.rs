@@ -138,7 +138,7 @@ fn a_long_restart_delays_no_interface() {
     });
 }
 
-/// A time-based door, whose first start reads which sequences were used.
+/// Returns a time-based door, whose first start reads which sequences were used.
 fn config() -> String {
     format!(
         "{DOOR}\n[[door]]\nname = \"timed\"\nopen = [\"tcp/8080\"]\n\
@@ -159,7 +159,7 @@ fn is_under_way(net: &Net) {
     });
 }
 
-/// A source without a grant, behind the second link.
+/// Returns a source without a grant, behind the second link.
 fn elsewhere(net: &Net) -> Source<'_> {
     net.new_source(Family::V4).to(Family::V4.second_server())
 }

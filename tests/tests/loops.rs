@@ -129,7 +129,7 @@ impl Host {
         Self { world, services }
     }
 
-    /// The frames that a host sends when it has received a frame.
+    /// Returns the frames that a host sends when it has received a frame.
     fn receive(&self, frame: &[u8], now: Moment) -> Option<Vec<u8>> {
         if let Some(world) = &self.world {
             world.set_now(now);
@@ -142,7 +142,7 @@ impl Host {
         self.stack(frame)
     }
 
-    /// The frames that it sends when the program has passed a frame.
+    /// Returns the frames that it sends when the program has passed a frame.
     fn stack(&self, frame: &[u8]) -> Option<Vec<u8>> {
         let segment = parse(frame).unwrap();
         let is_open = self.services == Services::All;
@@ -164,7 +164,7 @@ fn turned(frame: &[u8], answer: answer::Answer) -> Option<Vec<u8>> {
     Some(memory.0.to_vec())
 }
 
-/// The frame with both ends exchanged, and other TCP flags.
+/// Returns the frame with both ends exchanged, and other TCP flags.
 fn back(frame: &[u8], flags: u8) -> Vec<u8> {
     let mut back = frame.to_vec();
     let v4 = frame.be16(12) == Some(0x0800);
@@ -179,7 +179,7 @@ fn back(frame: &[u8], flags: u8) -> Vec<u8> {
     back
 }
 
-/// The number of frames of an exchange that a frame to the first host causes, up to a bound.
+/// Returns the number of frames of an exchange that a frame to the first host causes, up to a bound.
 fn exchanged(hosts: &[Host; 2], first: Vec<u8>, now: Moment) -> usize {
     let mut count = 0;
     let mut waiting = VecDeque::from([(0, first)]);

@@ -136,7 +136,7 @@ fn bash_completes_names() {
     }
 }
 
-/// The option as it is typed on the command line.
+/// Returns the option as it is typed on the command line.
 fn names(arg: &Arg) -> Vec<String> {
     let long = arg.get_long().map(|long| format!("--{long}"));
     let short = arg.get_short().map(|short| format!("-{short}"));
@@ -151,7 +151,7 @@ fn read(path: &Path) -> String {
     fs::read_to_string(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
 }
 
-/// A page of a command, and those of its subcommands.
+/// Checks the page of a command, and those of its subcommands.
 fn check_pages(command: &Command, section: &str, prefix: &Path) {
     let name = command.get_display_name().unwrap_or(command.get_name());
     let file = format!("share/man/man{section}/{name}.{section}");

@@ -349,7 +349,7 @@ fn value(text: &str, series: &str) -> Option<f64> {
         .find_map(|line| line.strip_prefix(series)?.strip_prefix(' ')?.parse().ok())
 }
 
-/// The names of families.
+/// Returns the names of families.
 fn names(text: &str) -> Vec<&str> {
     let types = text.lines().filter_map(|line| line.strip_prefix("# TYPE "));
     types.collect()

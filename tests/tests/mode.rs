@@ -91,7 +91,8 @@ fn a_restart_changes_the_mode_and_lets_nobody_in() {
     }
 }
 
-/// veth wants a receive queue for each queue into which the other end sends, in the driver.
+/// Checks a veth with too few queues: it wants a receive queue for each queue into which the other end sends, in the
+/// driver.
 #[test]
 fn a_driver_that_refuses_leaves_the_mode_unchanged() {
     net::test(|net| {
@@ -177,12 +178,12 @@ fn a_barrier_that_was_left_shut_is_opened_by_the_next_start_and_by_detach() {
     }
 }
 
-/// A configuration with this mode.
+/// Returns a configuration with this mode.
 fn with_mode(mode: &str) -> String {
     format!("interfaces = [\"b0\"]\nmode = \"{mode}\"\n{DOOR}")
 }
 
-/// The mode in which the program is attached, by the kernel: `native` or `skb`.
+/// Returns the mode in which the program is attached, by the kernel: `native` or `skb`.
 #[track_caller]
 fn place(namespace: &Namespace) -> &'static str {
     let all = namespace.enter(interface::list).unwrap();
@@ -191,7 +192,7 @@ fn place(namespace: &Namespace) -> &'static str {
     if found.native { "native" } else { "skb" }
 }
 
-/// The entry of the interface in `status --json`.
+/// Returns the entry of the interface in `status --json`.
 #[track_caller]
 fn status(namespace: &Namespace) -> Value {
     let (_, output) = daemon::ask(namespace, &["status", "--json"]);

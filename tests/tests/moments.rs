@@ -327,7 +327,7 @@ impl Drop for SmallDisk {
     }
 }
 
-/// A pinned map of the only instance in a namespace.
+/// Returns a pinned map of the only instance in a namespace.
 fn pinned(server: &Namespace, name: &str) -> MapData {
     server.enter(|| {
         let instance = Instance::all_here().unwrap().pop().unwrap();
@@ -339,7 +339,7 @@ fn allow(server: &Namespace) -> Table<MapData, GrantKey, u64> {
     Table::try_from(Map::HashMap(pinned(server, "ALLOW"))).unwrap()
 }
 
-/// How many events the ring buffer had no room for.
+/// Returns how many events the ring buffer had no room for.
 fn events_lost(server: &Namespace) -> u64 {
     let counters = pinned(server, "COUNTERS");
     let counters = PerCpuArray::<_, u64>::try_from(Map::PerCpuArray(counters)).unwrap();

@@ -171,7 +171,7 @@ fn an_interface_that_was_moved_here_is_found() {
     assert_eq!(files(&instance), [] as [PathBuf; 0]);
 }
 
-/// A namespace with an interface that can be protected.
+/// Returns a namespace with an interface that can be protected.
 fn namespace(role: &str) -> Namespace {
     let namespace = Namespace::new(role);
     namespace.ip(&format!("link add {LINK} type veth peer name v1"));
@@ -192,13 +192,13 @@ fn protect(namespace: &Namespace) -> (Instance, Vec<u32>) {
     (pins::instance(namespace), programs)
 }
 
-/// The files of an instance on bpffs and in /run.
+/// Returns the files of an instance on bpffs and in /run.
 fn files(instance: &Instance) -> Vec<PathBuf> {
     let files = [instance.pins(), instance.registry(), instance.socket()];
     files.into_iter().filter(|path| path.exists()).collect()
 }
 
-/// The kernel ends a namespace a moment after the last one has left it.
+/// Waits for the end of a namespace, which the kernel ends a moment after the last one has left it.
 fn loses_its_interface(instance: &Instance) {
     wait::until("the interface is gone", || {
         let links = knock_user::kernel::pins::links(instance).unwrap();

@@ -714,7 +714,7 @@ impl OneTimeText {
         Self { directory, path }
     }
 
-    /// A file with this many of the sequences.
+    /// Returns a file with this many of the sequences.
     fn of(count: usize) -> Self {
         Self::new(&unused(0..count))
     }
@@ -772,7 +772,7 @@ fn is_dead(source: &Source<'_>, line: usize, row: &str) {
     source.finds_closed(SSH, &format!("{row}: line {line}"));
 }
 
-/// The client with these arguments, and without the profiles of the user who runs the tests.
+/// Returns the client with these arguments, and without the profiles of the user who runs the tests.
 fn client(net: &Net, words: &[&str]) -> Output {
     let mut command = Command::new(&binaries().client);
     command.args(words).env("XDG_CONFIG_HOME", "/nonexistent");

@@ -842,7 +842,7 @@ fn frame(source: IpAddr, (protocol, port): (Protocol, u16)) -> Vec<u8> {
     }
 }
 
-/// An address whose text may be short or long.
+/// Returns an address whose text may be short or long.
 fn address(random: &mut Random) -> IpAddr {
     if random.one_in(3) {
         return IpAddr::from((random.next() as u32 & 0x1fff_ffff | 0x4000_0000).to_be_bytes());
@@ -859,7 +859,7 @@ fn address(random: &mut Random) -> IpAddr {
     Ipv6Addr::from(groups).into()
 }
 
-/// The client with these words, and no profiles of whoever runs this.
+/// Returns the client with these words, and no profiles of whoever runs this.
 fn client(words: &[&str]) -> Command {
     let mut command = Command::new(&binaries().client);
     command.args(words).env("XDG_CONFIG_HOME", "/nonexistent");

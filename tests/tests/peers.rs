@@ -174,7 +174,7 @@ fn run(net: &Net, command: &str) -> String {
     printed
 }
 
-/// The state of a port by nmap.
+/// Returns the state of a port by nmap.
 #[track_caller]
 fn state(net: &Net, family: Family, port: u16) -> String {
     let flag = family.pick("", "-6");

@@ -200,21 +200,21 @@ fn a_command_that_does_not_see_the_pins_reports_it() {
     });
 }
 
-/// A new /sys and what is mounted there, as in `ip netns exec`.
+/// Returns a new /sys and what is mounted there, as in `ip netns exec`.
 fn ip_netns_exec(net: &Net) -> Command {
     let mut command = Command::new("ip");
     command.args(["netns", "exec", net.server.name()]);
     command
 }
 
-/// Another mount namespace with the same file systems.
+/// Returns another mount namespace with the same file systems.
 fn unshare(propagation: &str) -> Command {
     let mut command = Command::new("unshare");
     command.args(["--mount", &format!("--propagation={propagation}")]);
     command
 }
 
-/// Another bpffs over the existing one.
+/// Returns another bpffs over the existing one.
 fn another_bpffs(_: &Net) -> Command {
     let mut command = unshare("private");
     command.args([

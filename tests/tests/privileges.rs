@@ -217,7 +217,7 @@ impl Place {
         self.0.path().join(name)
     }
 
-    /// The command that runs it with a bpffs and a `/run` of its own, after `preparing`.
+    /// Returns the command that runs it with a bpffs and a `/run` of its own, after `preparing`.
     fn command(&self, who: Who, preparing: &str) -> Command {
         const CAPABILITIES: &str = "-all,+bpf,+net_admin,+perfmon";
         let becoming = match who {
@@ -259,7 +259,7 @@ fn has(process: &Process, pattern: &serde_json::Value) -> bool {
     events.iter().any(|event| daemon::has(event, pattern))
 }
 
-/// The lines of a `/proc/PID/status`.
+/// Returns the lines of a `/proc/PID/status`.
 fn status(text: &str) -> HashMap<&str, &str> {
     text.lines()
         .filter_map(|line| line.split_once(":\t"))

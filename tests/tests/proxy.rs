@@ -121,7 +121,7 @@ impl Drop for Files {
     }
 }
 
-/// An sshd that accepts only the key of this test.
+/// Returns an sshd that accepts only the key of this test.
 fn sshd(net: &Net, files: &Files) -> Process {
     let config = format!(
         "Port {SSH}

@@ -488,7 +488,7 @@ fn a_reload_of_a_thousand_doors_succeeds() {
     });
 }
 
-/// A door; its knocks are `tcp/FIRST udp/FIRST+10 tcp/FIRST+5`.
+/// Returns a door; its knocks are `tcp/FIRST udp/FIRST+10 tcp/FIRST+5`.
 fn door(name: &str, first: u16, open: &str, more: &str) -> String {
     format!(
         "[[door]]\nname = \"{name}\"\nknock = [\"tcp/{first}\", \"udp/{}\", \"tcp/{}\"]\n\
@@ -502,7 +502,7 @@ fn knocks(first: u16) -> String {
     format!("tcp/{first} udp/{} tcp/{}", first + 10, first + 5)
 }
 
-/// The changes that a reload reports.
+/// Returns the changes that a reload reports.
 fn changes(reloaded: &Value) -> String {
     reloaded["changes"].to_string()
 }

@@ -163,7 +163,7 @@ fn test(test: impl FnOnce(&Net, &Daemon)) {
     });
 }
 
-/// The client with these arguments, and without the profiles of the user who runs the tests.
+/// Returns the client with these arguments, and without the profiles of the user who runs the tests.
 fn client(net: &Net, words: &str) -> (bool, String) {
     let mut command = Command::new(&binaries().client);
     command.args(words.split_whitespace());

@@ -79,7 +79,7 @@ fn an_ended_ssh_connection_is_not_mentioned() {
     });
 }
 
-/// The warnings on standard error before it protects.
+/// Returns the warnings on standard error before it protects.
 #[track_caller]
 fn warnings(net: &net::Net, config: &str, connection: &str) -> String {
     let config = config_file(config.as_bytes());

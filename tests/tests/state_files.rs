@@ -141,7 +141,7 @@ fn mode(path: &Path) -> u32 {
     fs::symlink_metadata(path).unwrap().mode() & 0o7777
 }
 
-/// A start with a umask of 0.
+/// Returns a start with a umask of 0.
 fn careless(config: &Path) -> Command {
     let mut command = Command::new("sh");
     command.args(["-ec", "umask 0; exec \"$@\"", "sh"]);

@@ -266,7 +266,7 @@ impl By {
     }
 }
 
-/// The output of `check` about translations, after `prepared` in a mount namespace of its own.
+/// Returns the output of `check` about translations, after `prepared` in a mount namespace of its own.
 fn said(namespace: &Namespace, prepared: &str) -> Vec<String> {
     let file = config_file(format!("interfaces = [\"b0\"]\n{DOOR}").as_bytes());
     let script = format!("{prepared}; exec \"$@\"");

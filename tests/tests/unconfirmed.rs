@@ -434,7 +434,7 @@ impl<'n> Host<'n> {
         process
     }
 
-    /// The configuration in force, by the knocks that open its door.
+    /// Returns the configuration in force, by the knocks that open its door.
     #[track_caller]
     fn is_in_force(&self, knocks: &str, row: &str) {
         for known in [KNOCKS, OTHER_KNOCKS] {
@@ -461,7 +461,7 @@ impl<'n> Host<'n> {
         serde_json::from_slice(&output.stdout).unwrap_or_else(|error| panic!("{error}: {output:?}"))
     }
 
-    /// The kinds of shortfalls in the status.
+    /// Returns the kinds of shortfalls in the status.
     #[track_caller]
     fn shortfalls(&self) -> Vec<String> {
         let status = self.status();
@@ -470,7 +470,7 @@ impl<'n> Host<'n> {
             .collect()
     }
 
-    /// A process that runs with `DOOR` and has put `OTHER` on trial for a time.
+    /// Returns a process that runs with `DOOR` and has put `OTHER` on trial for a time.
     #[track_caller]
     fn on_trial(&self, lasts: &str) -> Process {
         self.write(DOOR);

@@ -254,7 +254,7 @@ fn unit() -> String {
     fs::read_to_string(path).unwrap()
 }
 
-/// The values of a key in the unit.
+/// Returns the values of a key in the unit.
 fn values<'a>(unit: &'a str, key: &str) -> Vec<&'a str> {
     let lines = unit.lines().filter_map(|line| line.split_once('='));
     lines
@@ -262,7 +262,7 @@ fn values<'a>(unit: &'a str, key: &str) -> Vec<&'a str> {
         .collect()
 }
 
-/// The unit with the path of the built program, since systemd checks that it exists.
+/// Returns the unit with the path of the built program, since systemd checks that it exists.
 fn installed() -> (TempDir, PathBuf) {
     let directory = TempDir::new().unwrap();
     let path = directory.path().join("knock-user.service");
@@ -322,7 +322,7 @@ impl Messages {
         self.0.recv_timeout(PATIENCE).unwrap()
     }
 
-    /// The next message that is more than a keep-alive.
+    /// Returns the next message that is more than a keep-alive.
     fn next_message(&self) -> Vec<String> {
         loop {
             let message = self.next();
@@ -333,7 +333,7 @@ impl Messages {
     }
 }
 
-/// The time since a `MONOTONIC_USEC`.
+/// Returns the time since a `MONOTONIC_USEC`.
 fn clock(text: &str) -> Duration {
     let micros = text.strip_prefix("MONOTONIC_USEC=").unwrap();
     let then = Duration::from_micros(micros.parse().unwrap());

@@ -85,7 +85,7 @@ pub(crate) fn get(sh: &Shell, base: &Path, system: System) -> Result<PathBuf> {
     Ok(root)
 }
 
-/// Whether it was made by this recipe and nothing in it has changed since.
+/// Returns whether it was made by this recipe and nothing in it has changed since.
 fn is_pristine(sh: &Shell, root: &Path, mark: &Path, recipe: &Recipe) -> bool {
     if fs::read_to_string(mark).ok() != Some(recipe.text()) {
         return false;
@@ -144,7 +144,7 @@ fn recipe(sh: &Shell, packages: &'static str) -> Recipe {
     }
 }
 
-/// The sources of the host's packages.
+/// Returns the sources of the host's packages.
 fn host_addresses() -> Vec<String> {
     let directory = fs::read_dir("/etc/apt/sources.list.d")
         .into_iter()
@@ -163,7 +163,7 @@ fn host_addresses() -> Vec<String> {
         .collect()
 }
 
-/// The addresses in `deb http://deb.debian.org/debian bookworm main` and in `URIs: http://…`.
+/// Returns the addresses in `deb http://deb.debian.org/debian bookworm main` and in `URIs: http://…`.
 fn addresses(text: &str) -> Vec<String> {
     text.lines()
         .filter(|line| line.starts_with("deb ") || line.starts_with("URIs:"))

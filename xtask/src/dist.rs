@@ -229,7 +229,7 @@ fn tarballs(
     Ok(())
 }
 
-/// All files below a directory.
+/// Returns all files below a directory.
 fn files(directory: &Path) -> Result<Vec<PathBuf>> {
     let mut files = Vec::new();
     let mut left = vec![directory.to_owned()];

@@ -72,8 +72,8 @@ pub struct Built {
     pub facts: ObjectFacts,
 }
 
-/// The directory in which `cargo xtask` builds the object: one of its own below the workspace's target directory, since
-/// two cargos that share a directory wait for each other.
+/// Returns the directory in which `cargo xtask` builds the object: one of its own below the workspace's target
+/// directory, since two cargos that share a directory wait for each other.
 pub fn target_dir() -> PathBuf {
     shell::target_dir().join("ebpf")
 }
@@ -202,7 +202,7 @@ pub fn embed(package: &Package) -> Result<()> {
     Ok(())
 }
 
-/// [`embed`] as the whole of a build script.
+/// Runs [`embed`] as the whole of a build script.
 pub fn embed_or_exit(package: &Package) {
     if let Err(error) = embed(package) {
         for line in format!("{error:#}").lines() {
@@ -232,8 +232,8 @@ fn rerun_if_changed(path: &Path) {
     println!("cargo::rerun-if-changed={}", path.display());
 }
 
-/// OUT_DIR is `target/PROFILE/build/PACKAGE-HASH/out`. All profiles share one directory next to
-/// theirs: the object is the same for each, and `core` takes long to build.
+/// Finds the directory from OUT_DIR, which is `target/PROFILE/build/PACKAGE-HASH/out`. All profiles share one directory
+/// next to theirs: the object is the same for each, and `core` takes long to build.
 fn script_target_dir() -> Result<PathBuf> {
     let out = PathBuf::from(env::var_os("OUT_DIR").context("OUT_DIR is not set")?);
     let outer = out.ancestors().nth(4).unwrap_or(&out);

@@ -105,12 +105,12 @@ pub fn run(sh: &Shell, apt: &Apt<'_>, verbs: &[String]) -> Result<bool> {
     Ok(all.iter().all(|ran| ran.passed))
 }
 
-/// The directory of the pristine system.
+/// Returns the directory of the pristine system.
 pub(crate) fn directory() -> PathBuf {
     shell::target_dir().join("fresh")
 }
 
-/// The commands of README's paragraph, without their comments.
+/// Returns the commands of README's paragraph, without their comments.
 fn commands(readme: &str) -> Vec<String> {
     let paragraph = readme.split(README_HEADING).nth(1).unwrap_or_default();
     let block = paragraph.split("```sh").nth(1).unwrap_or_default();
@@ -123,7 +123,7 @@ fn commands(readme: &str) -> Vec<String> {
         .collect()
 }
 
-/// Those with these verbs, or all of them.
+/// Returns those with these verbs, or all of them.
 fn chosen(commands: &[String], verbs: &[String]) -> Result<Vec<String>> {
     ensure!(
         !commands.is_empty(),
@@ -208,7 +208,7 @@ fn clone(sh: &Shell, upper: &Path) -> Result<()> {
     shell::run_quietly("cloning", clone)
 }
 
-/// The command that runs a line in the system. Its mounts end with its processes.
+/// Returns the command that runs a line in the system. Its mounts end with its processes.
 fn inside<'a>(sh: &'a Shell, place: &WritableRoot, line: &str) -> Cmd<'a> {
     sh.cmd("unshare")
         .args(["--mount", "--pid", "--ipc", "--uts", "--fork"])
@@ -255,7 +255,7 @@ fn write_script(sh: &Shell, root: &Path, place: &WritableRoot) -> Result<()> {
     fs::write(&path, script).with_context(|| format!("writing {}", path.display()))
 }
 
-/// A word as a shell reads it.
+/// Returns a word as a shell reads it.
 fn quoted(word: &str) -> String {
     format!("'{}'", word.replace('\'', r"'\''"))
 }

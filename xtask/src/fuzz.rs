@@ -45,7 +45,7 @@ pub fn run(sh: &Shell, apt: &Apt<'_>, target: Option<&str>, length: Duration) ->
     Ok(failed.is_empty())
 }
 
-/// The names of the targets, sorted.
+/// Returns the names of the targets, sorted.
 fn targets() -> Result<Vec<String>> {
     let directory = shell::workspace().join("fuzz/fuzz_targets");
     let reading = || format!("reading {}", directory.display());

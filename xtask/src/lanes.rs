@@ -176,7 +176,7 @@ fn held<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// The command that runs a program; the end of the first process is that of all others.
+/// Returns the command that runs a program; the end of the first process is that of all others.
 fn command(program: &TestProgram, setting: &Setting) -> Command {
     let mut command = Command::new("timeout");
     command
@@ -239,7 +239,7 @@ fn show(ran: ProgramRun, limit: Duration, report: &mut RunReport) -> Result<Opti
     Ok(any.then_some(program))
 }
 
-/// `tests/scan.rs` of `scan (tests/scan.rs)`.
+/// Returns `tests/scan.rs` of `scan (tests/scan.rs)`.
 fn source(suite: &str) -> &str {
     let inner = suite.split_once(" (").map(|(_target, rest)| rest);
     inner.unwrap_or(suite).trim_end_matches(')')

@@ -17,7 +17,7 @@ pub enum CargoProfile {
 }
 
 impl CargoProfile {
-    /// The directory of the built programs.
+    /// Returns the directory of the built programs.
     pub fn directory(self) -> PathBuf {
         shell::target_dir().join(match self {
             Self::Dev => "debug",

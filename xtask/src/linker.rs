@@ -140,7 +140,7 @@ fn llvm_major(path: &Path) -> Result<Option<u32>> {
     Ok(None)
 }
 
-/// The major version in `libLLVM.so.22.1` or, as LLVM 17 and older were called, `libLLVM-17.so.1`.
+/// Returns the major version in `libLLVM.so.22.1` or, as LLVM 17 and older were called, `libLLVM-17.so.1`.
 fn parse_library(name: &str) -> Option<u32> {
     let rest = name
         .strip_prefix("libLLVM.so.")
@@ -148,7 +148,7 @@ fn parse_library(name: &str) -> Option<u32> {
     rest.split('.').next()?.parse().ok()
 }
 
-/// The directory of this major version of LLVM, if it has what linking against it needs.
+/// Returns the directory of this major version of LLVM, if it has what linking against it needs.
 fn llvm_prefix(sh: &Shell, major: u32) -> Option<PathBuf> {
     let debian = PathBuf::from(format!("/usr/lib/llvm-{major}"));
     if debian.join("lib/libLLVM.so").exists() {

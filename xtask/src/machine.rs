@@ -71,7 +71,7 @@ pub enum Rows<'a> {
 }
 
 impl Rows<'_> {
-    /// The arguments of libtest.
+    /// Returns the arguments of libtest.
     fn arguments(self) -> Vec<String> {
         match self {
             Self::Named(name) => name.into_iter().map(str::to_owned).collect(),
@@ -170,12 +170,12 @@ pub fn test(sh: &Shell, parts: &Parts, rows: Rows<'_>, report: &mut RunReport) -
     Ok(())
 }
 
-/// The directory of everything that the machine is made of.
+/// Returns the directory of everything that the machine is made of.
 pub(crate) fn directory() -> PathBuf {
     shell::target_dir().join("machine")
 }
 
-/// The Debian packages in a directory.
+/// Returns the Debian packages in a directory.
 fn debs(directory: &Path) -> Result<Vec<PathBuf>> {
     let reading = || format!("reading {}", directory.display());
     let entries = fs::read_dir(directory).with_context(reading)?;

@@ -152,7 +152,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// Whether everything succeeded; a test that failed is already reported.
+/// Returns whether everything succeeded; a test that failed is already reported.
 fn run(verb: CliCommand) -> Result<bool> {
     let sh = shell::at_root()?;
     let apt = Apt::new(&sh);

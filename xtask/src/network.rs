@@ -28,12 +28,12 @@ const SIGNS: [&str; 22] = [
     "certificate verification failed",
 ];
 
-/// The first line that reports an unreachable server.
+/// Returns the first line that reports an unreachable server.
 pub fn sign(said: &str) -> Option<&str> {
     said.lines().map(str::trim).find(|line| is_sign(line))
 }
 
-/// Whether a line reports an unreachable server.
+/// Returns whether a line reports an unreachable server.
 pub fn is_sign(line: &str) -> bool {
     let line = line.to_lowercase();
     SIGNS.iter().any(|sign| line.contains(sign))
@@ -42,12 +42,12 @@ pub fn is_sign(line: &str) -> bool {
 /// The beginning of the error for a command that failed with such a line.
 const UNREACHABLE: &str = "could not reach ";
 
-/// The error for a command that failed with such a line; `command` is its whole command line.
+/// Returns the error for a command that failed with such a line; `command` is its whole command line.
 pub fn unreachable(command: &str, sign: &str) -> String {
     format!("{UNREACHABLE}{}: {sign}", server(command))
 }
 
-/// Whether an error is one of [`unreachable`].
+/// Returns whether an error is one of [`unreachable`].
 pub fn is_unreachable(error: &Error) -> bool {
     format!("{error:#}").contains(UNREACHABLE)
 }

@@ -92,7 +92,7 @@ impl ObjectFacts {
         Ok(facts)
     }
 
-    /// All complaints at once: one broken build often breaks several rules.
+    /// Returns all complaints at once: one broken build often breaks several rules.
     pub fn check(&self, programs: &[(&str, &str)], maps: &[&str]) -> Result<()> {
         let mut wrong = Vec::new();
         if !self.panics.is_empty() {

@@ -25,7 +25,7 @@ impl<'a> Apt<'a> {
         }
     }
 
-    /// Whether this system has apt-get at all.
+    /// Returns whether this system has apt-get at all.
     pub fn is_here() -> bool {
         shell::find_program("apt-get").is_some()
     }
@@ -46,12 +46,12 @@ impl<'a> Apt<'a> {
         }
     }
 
-    /// Why the package lists are not fresh, if refreshing them failed.
+    /// Returns why the package lists are not fresh, if refreshing them failed.
     pub fn stale(&self) -> Option<String> {
         self.stale.borrow().clone()
     }
 
-    /// Whether apt's lists, refreshed, have a package.
+    /// Returns whether apt's lists, refreshed, have a package.
     pub fn has_package(&self, sh: &Shell, package: &str) -> bool {
         if !Self::is_here() {
             return false;
@@ -97,7 +97,7 @@ impl<'a> Apt<'a> {
         shell::run_quietly("apt-get download", download).map_err(|error| self.with_stale(error))
     }
 
-    /// A failure after the lists could not be refreshed has that as its reason.
+    /// Adds to an error that the package lists could not be refreshed, which may have caused it.
     fn with_stale(&self, error: Error) -> Error {
         match self.stale() {
             Some(stale) if network::is_unreachable(&error) => anyhow!(stale),
@@ -128,7 +128,7 @@ fn by_hand(names: &str) -> String {
     format!("sudo apt-get install -y {names}")
 }
 
-/// The error on a system without apt-get.
+/// Returns the error on a system without apt-get.
 fn missing(names: &str, why: &str) -> String {
     format!(
         "missing: {names} ({why}); this system has no apt-get: install what your distribution calls \

@@ -42,7 +42,7 @@ pub(crate) fn build(
     Ok(Some(TestProgram { suite, path }))
 }
 
-/// The environment of such a program: its own variables, those of all root tests, and arguments of libtest.
+/// Returns the environment of such a program: its own variables, those of all root tests, and arguments of libtest.
 pub(crate) fn setting(
     own: Vec<(&'static str, OsString)>,
     more: Vec<String>,

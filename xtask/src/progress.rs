@@ -66,7 +66,7 @@ impl Progress {
         }
     }
 
-    /// The elapsed time.
+    /// Returns the elapsed time.
     pub fn elapsed(&self) -> Duration {
         self.began.elapsed()
     }
@@ -89,7 +89,7 @@ fn line(what: &str, passed: Duration, detail: &str) -> String {
     }
 }
 
-/// A line without the sequences that colour it.
+/// Returns a line without the sequences that colour it.
 pub fn without_colour(line: &str) -> String {
     let mut plain = String::new();
     let mut chars = line.chars();
@@ -104,7 +104,7 @@ pub fn without_colour(line: &str) -> String {
     plain
 }
 
-/// A duration as in `45 s` or `3 min 20 s`.
+/// Returns a duration as in `45 s` or `3 min 20 s`.
 pub fn time(passed: Duration) -> String {
     let seconds = passed.as_secs();
     match seconds / 60 {

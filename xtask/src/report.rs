@@ -149,7 +149,7 @@ impl RunReport {
         }
     }
 
-    /// The names of the suites of which tests ran.
+    /// Returns the names of the suites of which tests ran.
     pub fn suites(&self) -> impl Iterator<Item = &str> {
         self.rows.iter().filter_map(|row| match row {
             Row::Suite(suite) => Some(suite.name.as_str()),
@@ -157,7 +157,7 @@ impl RunReport {
         })
     }
 
-    /// A step that failed counts as one failure: "0 failed" means that everything succeeded.
+    /// Returns the totals. A step that failed counts as one failure: "0 failed" means that everything succeeded.
     fn totals(&self) -> (u32, u32, u32) {
         self.rows
             .iter()
@@ -173,18 +173,18 @@ impl RunReport {
             })
     }
 
-    /// Whether any test ran.
+    /// Returns whether any test ran.
     pub fn has_tests(&self) -> bool {
         let (passed, failed, skipped) = self.totals();
         passed + failed + skipped > 0
     }
 
-    /// Whether nothing failed.
+    /// Returns whether nothing failed.
     pub fn is_good(&self) -> bool {
         self.totals().1 == 0
     }
 
-    /// The line that sums the rows up, and names what was left out.
+    /// Returns the line that sums the rows up, and names what was left out.
     pub fn last_line(&self) -> String {
         let (passed, failed, skipped) = self.totals();
         let counts = format!("{passed} passed, {failed} failed, {skipped} skipped");
@@ -253,7 +253,7 @@ impl RunReport {
     }
 }
 
-/// The name of a step, with the reason if that was the network.
+/// Returns the name of a step, with the reason if that was the network.
 fn named(name: &str, outcome: &Outcome) -> String {
     match &outcome.unreachable {
         Some(why) => format!("{name}: {why}"),

@@ -17,19 +17,19 @@ pub use self::running::{Outcome, in_short, run_quietly, watch};
 /// The directories of programs for root, which a user's path often lacks.
 const FOR_ROOT: [&str; 3] = ["/usr/local/sbin", "/usr/sbin", "/sbin"];
 
-/// The root of the workspace.
+/// Returns the root of the workspace.
 pub fn workspace() -> &'static Path {
     let here = Path::new(env!("CARGO_MANIFEST_DIR"));
     here.parent().unwrap_or(here)
 }
 
-/// The directory of cargo's builds.
+/// Returns the directory of cargo's builds.
 pub fn target_dir() -> PathBuf {
     let outer = env::var_os("CARGO_TARGET_DIR").unwrap_or_else(|| "target".into());
     workspace().join(outer)
 }
 
-/// A shell whose current directory is the root of the workspace.
+/// Returns a shell whose current directory is the root of the workspace.
 pub fn at_root() -> Result<Shell> {
     let sh = Shell::new().context("starting a shell")?;
     sh.change_dir(workspace());
@@ -37,7 +37,7 @@ pub fn at_root() -> Result<Shell> {
     Ok(sh)
 }
 
-/// The directories of `PATH`, and those of programs for root.
+/// Returns the directories of `PATH`, and those of programs for root.
 fn path() -> impl Iterator<Item = PathBuf> {
     let given = env::var_os("PATH").unwrap_or_default();
     let given: Vec<_> = env::split_paths(&given).collect();
@@ -49,7 +49,7 @@ fn path() -> impl Iterator<Item = PathBuf> {
     given.into_iter().chain(more)
 }
 
-/// The cargo that runs us, else the one on the path.
+/// Returns the cargo that runs us, else the one on the path.
 pub fn cargo(sh: &Shell) -> Cmd<'_> {
     let cmd = sh.cmd(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     if env::var_os("CARGO_TERM_COLOR").is_none() && io::stdout().is_terminal() {
@@ -60,14 +60,14 @@ pub fn cargo(sh: &Shell) -> Cmd<'_> {
     }
 }
 
-/// Cargo's directory of the user.
+/// Returns cargo's directory of the user.
 pub fn cargo_home() -> PathBuf {
     let home = env::var_os("CARGO_HOME").map(PathBuf::from);
     let home = home.or_else(|| env::home_dir().map(|home| home.join(".cargo")));
     home.unwrap_or_default()
 }
 
-/// The directories with the sources of crates, one for each registry.
+/// Returns the directories with the sources of crates, one for each registry.
 pub fn registries() -> Vec<PathBuf> {
     let entries = std::fs::read_dir(cargo_home().join("registry/src"));
     let paths = entries.into_iter().flatten().flatten();
@@ -76,7 +76,7 @@ pub fn registries() -> Vec<PathBuf> {
     paths
 }
 
-/// The directory of `cargo install`.
+/// Returns the directory of `cargo install`.
 pub fn cargo_bin() -> PathBuf {
     cargo_home().join("bin")
 }
@@ -88,7 +88,7 @@ pub fn find_program(name: &str) -> Option<PathBuf> {
         .find(|program| program.is_file())
 }
 
-/// Whether this process has root's rights.
+/// Returns whether this process has root's rights.
 pub fn is_root() -> bool {
     // Second number of "Uid:", the effective one.
     std::fs::read_to_string("/proc/self/status").is_ok_and(|status| {

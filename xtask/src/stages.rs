@@ -66,7 +66,7 @@ impl Stage {
         }
     }
 
-    /// How many tests count as skipped where it can't run.
+    /// Returns how many tests count as skipped where it can't run.
     fn count(self) -> u32 {
         match self {
             Self::Kernels => vm::suites(),
@@ -79,7 +79,7 @@ impl Stage {
         }
     }
 
-    /// Whether it takes too long for each change.
+    /// Returns whether it takes too long for each change.
     fn is_long(self) -> bool {
         match self {
             Self::Kernels => false,
@@ -99,7 +99,7 @@ impl Stage {
         }
     }
 
-    /// The reason why it is not part of a run, if there is one.
+    /// Returns the reason why it is not part of a run, if there is one.
     fn left_out(self, chosen: Chosen<'_>) -> Option<String> {
         if !chosen.vm && self.is_virtual() {
             return Some("--no-vm".to_owned());

@@ -80,13 +80,13 @@ impl Suites {
     }
 }
 
-/// `unittests src/lib.rs (target/debug/deps/knock_common-0f3a)` → `knock_common (src/lib.rs)`.
+/// Parses `unittests src/lib.rs (target/debug/deps/knock_common-0f3a)` as `knock_common (src/lib.rs)`.
 fn running(rest: &str) -> Option<String> {
     let (source, program) = rest.trim_end_matches(')').rsplit_once(" (")?;
     named(source, program)
 }
 
-/// The name of a suite by its source, such as `unittests src/lib.rs`, and its program.
+/// Returns the name of a suite by its source, such as `unittests src/lib.rs`, and its program.
 fn named(source: &str, program: &str) -> Option<String> {
     let source = source.strip_prefix("unittests ").unwrap_or(source);
     let program = program.rsplit('/').next()?;
@@ -94,7 +94,7 @@ fn named(source: &str, program: &str) -> Option<String> {
     Some(format!("{name} ({source})"))
 }
 
-/// The suite and its program in a line of `cargo test --no-run`, as in
+/// Returns the suite and its program in a line of `cargo test --no-run`, as in
 /// `Executable tests/a.rs (target/debug/deps/a-0f3a)`.
 pub fn executable(line: &str) -> Option<(String, PathBuf)> {
     let line = without_colour(line);
@@ -103,7 +103,7 @@ pub fn executable(line: &str) -> Option<(String, PathBuf)> {
     Some((named(source, path)?, path.into()))
 }
 
-/// `test result: ok. 3 passed; 0 failed; 1 ignored; 0 measured; 0 filtered out; finished in 0.02s`
+/// Parses `test result: ok. 3 passed; 0 failed; 1 ignored; 0 measured; 0 filtered out; finished in 0.02s`.
 fn result(line: &str) -> Option<Suite> {
     let (_verdict, counts) = line.strip_prefix("test result: ")?.split_once(". ")?;
     let mut suite = Suite::default();

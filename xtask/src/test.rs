@@ -30,7 +30,7 @@ pub struct Chosen<'a> {
 }
 
 impl<'a> Chosen<'a> {
-    /// What is chosen of the stages after the tests of the host.
+    /// Returns what is chosen of the stages after the tests of the host.
     fn stages(self) -> stages::Chosen<'a> {
         let Self {
             root,
@@ -182,7 +182,7 @@ fn build_root_tests(
     Ok(built && report.build("programs of the root tests", started, |_| {})?)
 }
 
-/// The environment of the tests on real packets.
+/// Returns the environment of the tests on real packets.
 fn setting(filter: Option<&str>) -> Setting {
     let programs = CargoProfile::Dev.directory();
     Setting {
@@ -203,7 +203,7 @@ fn setting(filter: Option<&str>) -> Setting {
     }
 }
 
-/// The cargo command that runs the tests of a suite whose name contains `filter`.
+/// Returns the cargo command that runs the tests of a suite whose name contains `filter`.
 fn direct(suite: &str, filter: &str) -> Option<String> {
     let (target, source) = suite.strip_suffix(')')?.split_once(" (")?;
     let is_root = shell::workspace().join("tests").join(source).exists();

@@ -30,7 +30,7 @@ pub enum Origin {
 }
 
 impl Origin {
-    /// The origins to look at, best first. A distribution's compiler is a release that does not
+    /// Returns the origins to look at, best first. A distribution's compiler is a release that does not
     /// change from one day to the next, so it wins when both are complete.
     pub fn candidates() -> Result<Vec<Self>> {
         let wanted = env::var(ORIGIN_VARIABLE).unwrap_or_default();
@@ -98,12 +98,12 @@ impl Toolchain {
         })
     }
 
-    /// This toolchain's cargo, without the environment of an outer cargo.
+    /// Returns this toolchain's cargo, without the environment of an outer cargo.
     pub fn cargo<'a>(&self, sh: &'a Shell) -> Cmd<'a> {
         self.command(sh, &self.bin.join("cargo"))
     }
 
-    /// This toolchain's clippy, if it has one.
+    /// Returns this toolchain's clippy, if it has one.
     pub fn clippy<'a>(&self, sh: &'a Shell) -> Option<Cmd<'a>> {
         let program = self.bin.join("cargo-clippy");
         // Called directly: `cargo clippy` would take the first one on the path, another compiler's.
@@ -114,12 +114,12 @@ impl Toolchain {
         })
     }
 
-    /// The compiler itself.
+    /// Returns the compiler itself.
     pub fn rustc(&self) -> PathBuf {
         self.bin.join("rustc")
     }
 
-    /// The directory of the library's sources.
+    /// Returns the directory of the library's sources.
     pub fn sources(&self) -> &Path {
         &self.sources
     }
@@ -178,7 +178,7 @@ fn nightly_sysroot(sh: &Shell) -> Result<PathBuf> {
     nightly.context("rustup has no toolchain `nightly`")
 }
 
-/// `nightly-x86_64-unknown-linux-gnu` is; `nightly-2026-01-31-…`, pinned for something else, is not.
+/// Accepts `nightly-x86_64-unknown-linux-gnu`, but not `nightly-2026-01-31-…`, pinned for something else.
 fn is_nightly(toolchain: &Path) -> bool {
     toolchain
         .file_name()

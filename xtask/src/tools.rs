@@ -52,7 +52,7 @@ impl Verb {
         Self::Fuzz,
     ];
 
-    /// Its name on the command line.
+    /// Returns its name on the command line.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Demo => "demo",
@@ -285,7 +285,7 @@ mod tests {
     /// Calls that start a program; all but the first may run it in another system.
     const CALLS: [&str; 3] = ["Command::new(\"", "try_run(\"", ".run(\""];
 
-    /// The literal names in calls that start a program, such as `Command::new("ip")`, in a file or a directory.
+    /// Returns the literal names in calls that start a program, such as `Command::new("ip")`, in a file or a directory.
     fn started(path: &Path, calls: &[&str], is_read: &dyn Fn(&Path) -> bool) -> BTreeSet<String> {
         let mut found = BTreeSet::new();
         if !is_read(path) {

@@ -92,7 +92,7 @@ fn git(sh: &Shell) -> xshell::Cmd<'_> {
     sh.cmd("git").args(["-c", "safe.directory=*"])
 }
 
-/// The sums of all files of a directory, by their names.
+/// Returns the sums of all files of a directory, by their names.
 fn sums(directory: &Path) -> Result<BTreeMap<String, String>> {
     let reading = || format!("reading {}", directory.display());
     let entries = fs::read_dir(directory).with_context(reading)?;
@@ -106,7 +106,7 @@ fn sums(directory: &Path) -> Result<BTreeMap<String, String>> {
         .collect()
 }
 
-/// A line for each file that is in one list only, or has another sum.
+/// Returns a line for each file that is in one list only, or has another sum.
 fn differences(first: &BTreeMap<String, String>, second: &BTreeMap<String, String>) -> Vec<String> {
     let names: std::collections::BTreeSet<_> = first.keys().chain(second.keys()).collect();
     names

@@ -131,13 +131,13 @@ pub fn get_arm64(sh: &Shell, apt: &Apt<'_>) -> Result<Machines> {
     })
 }
 
-/// How many suites run on all kernels of [`SERIES`].
+/// Returns how many suites run on all kernels of [`SERIES`].
 pub fn suites() -> u32 {
     let suites = suites::suites(Processor::Amd64).len() * SERIES.len();
     u32::try_from(suites).unwrap_or(u32::MAX)
 }
 
-/// How many suites run on aarch64.
+/// Returns how many suites run on aarch64.
 pub fn arm64_suites() -> u32 {
     u32::try_from(suites::suites(Processor::Arm64).len()).unwrap_or(u32::MAX)
 }

@@ -190,7 +190,7 @@ fn every_select_is_on_the_page() {
     assert!(count > 0, "no select!");
 }
 
-/// The relative links of a text, and its anchors.
+/// Returns the relative links of a text, and its anchors.
 fn links_and_anchors(text: &str) -> (Vec<String>, BTreeSet<String>) {
     let (mut links, mut anchors) = (Vec::new(), BTreeSet::new());
     let mut heading = None;
@@ -216,7 +216,7 @@ fn links_and_anchors(text: &str) -> (Vec<String>, BTreeSet<String>) {
     (links, anchors)
 }
 
-/// The anchor of a heading, as GitHub makes it.
+/// Returns the anchor of a heading, as GitHub makes it.
 fn anchor(heading: &str) -> String {
     let kept = |c: &char| c.is_alphanumeric() || " -_".contains(*c);
     let kept = heading
@@ -227,7 +227,7 @@ fn anchor(heading: &str) -> String {
     kept.replace(' ', "-")
 }
 
-/// A path without `.` and `..`.
+/// Returns a path without `.` and `..`.
 fn normal(path: &Path) -> PathBuf {
     let mut normal = PathBuf::new();
     for part in path.components() {
@@ -242,7 +242,8 @@ fn normal(path: &Path) -> PathBuf {
     normal
 }
 
-/// The links of pages that lead nowhere; each page lies at its path, and `exists` knows other files and directories.
+/// Returns the links of pages that lead nowhere; each page lies at its path, and `exists` knows other files and
+/// directories.
 fn dead_links(pages: &BTreeMap<PathBuf, String>, exists: impl Fn(&Path) -> bool) -> Vec<String> {
     let anchors: BTreeMap<_, _> = pages
         .iter()
@@ -272,7 +273,7 @@ fn text(path: &str) -> String {
     fs::read_to_string(root().join(path)).unwrap()
 }
 
-/// The dependencies of a crate, on any operating system; not those of its tests and build script.
+/// Returns the dependencies of a crate, on any operating system; not those of its tests and build script.
 fn dependencies(manifest: &Table) -> BTreeSet<String> {
     let targets = manifest
         .get("target")
@@ -286,7 +287,7 @@ fn dependencies(manifest: &Table) -> BTreeSet<String> {
         .collect()
 }
 
-/// The entries of tests/tests: files of tests, and directories of tests with several files.
+/// Returns the entries of tests/tests: files of tests, and directories of tests with several files.
 fn test_files() -> BTreeSet<String> {
     let entries = fs::read_dir(root().join("tests/tests")).unwrap();
     let names = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap());

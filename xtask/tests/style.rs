@@ -2,6 +2,8 @@
 
 #![expect(clippy::unwrap_used, reason = "a helper of a test fails with the test")]
 
+#[path = "prose/doc_comments.rs"]
+mod doc_comments;
 #[path = "../../knock-common/tests/pages/mod.rs"]
 mod pages;
 #[path = "prose/mod.rs"]
@@ -88,6 +90,53 @@ fn no_code_has_another_word_for_a_client() {
         "see the terms of docs/style.md\n{}",
         faults.join("\n")
     );
+}
+
+#[test]
+fn doc_comments_of_functions_begin_with_a_verb() {
+    let mut faults = Vec::new();
+    for path in sources() {
+        if path.extension().is_some_and(|extension| extension == "rs") {
+            let text = fs::read_to_string(root().join(&path)).unwrap();
+            for (line, first) in doc_comments::without_verb(&text) {
+                faults.push(format!("{}:{line}: {first}", path.display()));
+            }
+        }
+    }
+    assert!(
+        faults.is_empty(),
+        "see the form of doc comments in docs/style.md\n{}",
+        faults.join("\n")
+    );
+}
+
+#[test]
+fn the_rule_for_doc_comments_finds_functions_without_a_verb() {
+    for (name, text, expected) in [
+        ("a verb", "/// Returns it.\nfn f() {}\n", vec![]),
+        (
+            "a reference",
+            "/// See [`f`].\npub(crate) fn f() {}\n",
+            vec![],
+        ),
+        (
+            "a comma",
+            "/// Binds, and listens.\nasync fn f() {}\n",
+            vec![],
+        ),
+        ("a noun", "/// The port.\npub const fn f() {}\n", vec![1]),
+        (
+            "behind attributes",
+            "\n/// Whether.\n/// More.\n#[inline]\n\n    pub(super) fn f() {}\n",
+            vec![2],
+        ),
+        ("a test", "/// The port.\n#[test]\nfn f() {}\n", vec![]),
+        ("a type", "/// The port.\npub struct S;\n", vec![]),
+    ] {
+        let found = doc_comments::without_verb(text);
+        let lines: Vec<_> = found.iter().map(|(line, _)| *line).collect();
+        assert_eq!(lines, expected, "{name}");
+    }
 }
 
 #[test]
@@ -217,7 +266,7 @@ fn prose_is_what_people_read() {
     );
 }
 
-/// The faults of the subject of a commit.
+/// Returns the faults of the subject of a commit.
 fn fault(subject: &str, scopes: &BTreeSet<String>) -> Option<&'static str> {
     /// Words that a subject in the imperative does not begin with.
     const NO_VERBS: [&str; 22] = [
@@ -266,7 +315,7 @@ fn fault(subject: &str, scopes: &BTreeSet<String>) -> Option<&'static str> {
     (NO_VERBS.contains(&verb) || is_other_form).then_some("has no imperative verb")
 }
 
-/// The allowed prefixes of a subject: the packages of the workspace, and names for what is in none.
+/// Returns the allowed prefixes of a subject: the packages of the workspace, and names for what is in none.
 fn scopes() -> BTreeSet<String> {
     let manifest: Table = fs::read_to_string(root().join("Cargo.toml"))
         .unwrap()
@@ -280,14 +329,14 @@ fn scopes() -> BTreeSet<String> {
         .collect()
 }
 
-/// Source files: all but pages.
+/// Returns the source files: all but pages.
 fn sources() -> Vec<PathBuf> {
     let mut sources = files();
     sources.retain(|path| path.extension().is_none_or(|extension| extension != "md"));
     sources
 }
 
-/// All files that people write, without what is generated.
+/// Returns all files that people write, without what is generated.
 fn files() -> Vec<PathBuf> {
     const ENDINGS: [&str; 6] = ["rs", "toml", "sh", "md", "service", "sysusers"];
     let mut found = Vec::new();

@@ -64,7 +64,7 @@ fn plain(_context: XdpContext) -> u32 {
     xdp_action::XDP_PASS
 }
 
-/// The least that a packet filter reads: headers up to the ports, to compare one of them. No maps,
+/// Returns the least that a packet filter reads: headers up to the ports, to compare one of them. No maps,
 /// no state, no extension headers.
 #[xdp(frags)]
 #[inline(always)]
@@ -75,7 +75,7 @@ fn deny(context: XdpContext) -> u32 {
     }
 }
 
-/// The destination port, behind as many as two VLAN tags.
+/// Returns the destination port, behind as many as two VLAN tags.
 #[inline(always)]
 fn port(frame: &Frame) -> Option<u16> {
     let mut at = 12;
@@ -173,7 +173,7 @@ fn flood(context: XdpContext) -> u32 {
     unsafe { bpf_redirect(link, 0) as u32 }
 }
 
-/// Whether the plan's next frame is not due.
+/// Returns whether the plan's next frame is not due.
 #[inline(always)]
 fn is_early() -> bool {
     let Some(plan) = PLAN.get_ptr_mut(0) else {
@@ -265,7 +265,7 @@ fn pointer<const N: usize>(context: &XdpContext, at: u32) -> Option<*mut [u8; N]
     Some(place.cast())
 }
 
-/// The sum of the 16-bit words.
+/// Returns the sum of the 16-bit words.
 #[inline(always)]
 fn sum<const N: usize>(octets: [u8; N]) -> u32 {
     let mut sum = 0_u32;
@@ -284,7 +284,7 @@ fn folded(sum: u32) -> u16 {
     (sum & 0xffff).wrapping_add(sum >> 16) as u16
 }
 
-/// Never reached: a panic path that survives is rejected by the verifier.
+/// Loops, and is never reached: the verifier rejects a panic path that survives.
 #[panic_handler]
 fn panic(_info: &core::panic::PanicInfo<'_>) -> ! {
     loop {}

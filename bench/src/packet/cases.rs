@@ -42,7 +42,7 @@ impl Wrap {
         }
     }
 
-    /// Offset behind the source address.
+    /// Returns the offset behind the source address.
     pub(super) const fn source_ends_at(self) -> u32 {
         match self {
             Self::V4 => 14 + 16,
@@ -252,7 +252,7 @@ impl PacketCase {
         self.before.is_empty()
     }
 
-    /// Whether a source can be in the case once only.
+    /// Returns whether a source can be in the case once only.
     pub(super) fn needs_new_sources(&self) -> bool {
         self.reasons == [Reason::Opened]
     }

@@ -93,19 +93,19 @@ enum Bound {
 }
 
 impl Goal {
-    /// The value must not be greater.
+    /// Requires a value that is not greater.
     pub const fn at_most(value: f64, most: f64, unit: Unit) -> Self {
         let bound = Bound::AtMost(most);
         Self { value, unit, bound }
     }
 
-    /// The value must not be less.
+    /// Requires a value that is not less.
     pub const fn at_least(value: f64, least: f64, unit: Unit) -> Self {
         let bound = Bound::AtLeast(least);
         Self { value, unit, bound }
     }
 
-    /// Whether the figure meets the goal.
+    /// Returns whether the figure meets the goal.
     pub fn is_met(&self) -> bool {
         match self.bound {
             Bound::AtMost(most) => self.value <= most,

@@ -12,7 +12,7 @@ use knock_user::model::{
     value,
 };
 
-/// The text of settings.
+/// Returns the text of settings.
 pub(super) fn settings(settings: &Settings) -> String {
     let mode = match settings.mode {
         Mode::Auto => "auto",
@@ -160,7 +160,7 @@ fn door(text: &mut Text, door: &Door) {
     }
 }
 
-/// The keys that only doors with a sequence have.
+/// Writes the keys that only doors with a sequence have.
 fn knocks(text: &mut Text, door: &Door) {
     text.duration("sequence_timeout", door.sequence_timeout);
     if let Some(step) = door.step_timeout {
@@ -203,7 +203,7 @@ fn otp(otp: &Otp) -> String {
     )
 }
 
-/// The text of a secret that was written in the file, so it is a text.
+/// Returns the text of a secret that was written in the file, so it is a text.
 fn secret(otp: &Otp) -> String {
     let bytes = bytemuck::bytes_of(&otp.sequences.secret);
     let bytes = &bytes[..otp.sequences.secret.length()];
@@ -240,7 +240,7 @@ fn list<T: Display>(items: &[T]) -> String {
     format!("[{}]", items.join(", "))
 }
 
-/// A basic string, as JSON has it: TOML takes the same escapes.
+/// Returns a basic string, as JSON has it: TOML takes the same escapes.
 fn quoted(text: &str) -> String {
     let quoted = serde_json::Value::from(text).to_string();
     // The one control character that JSON does not escape.

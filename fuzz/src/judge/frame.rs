@@ -45,7 +45,7 @@ const fn v6(last: u16) -> IpAddr {
     IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, last))
 }
 
-/// The next frame of a script: to one of `ports`, or to any.
+/// Returns the next frame of a script: to one of `ports`, or to any.
 pub(super) fn drawn(input: &mut Input<'_>, ports: &[(Protocol, u16)], cookie: u32) -> Vec<u8> {
     let source = input.choice(&SOURCES);
     let choices = input.u8();
@@ -115,7 +115,7 @@ fn transport(
     frame
 }
 
-/// The sequence number of a TCP segment.
+/// Returns the sequence number of a TCP segment.
 pub(super) fn sequence(frame: &[u8]) -> Option<u32> {
     let packet = LaxSlicedPacket::from_ethernet(frame).ok()?;
     let Some(TransportSlice::Tcp(tcp)) = packet.transport else {

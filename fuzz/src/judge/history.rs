@@ -21,7 +21,7 @@ pub(super) struct PastPacket {
 }
 
 impl PastPacket {
-    /// A packet of a host.
+    /// Returns a packet of a host.
     ///
     /// # Errors
     /// No host has its source address.
@@ -46,7 +46,7 @@ impl PastPacket {
         })
     }
 
-    /// Whether it asks for a new TCP connection.
+    /// Returns whether it asks for a new TCP connection.
     pub(super) fn opens_tcp(&self) -> bool {
         let is_syn = self.flags & (flag::SYN | flag::ACK) == flag::SYN;
         self.to.protocol == Protocol::Tcp && is_syn
@@ -62,7 +62,7 @@ impl History {
         self.0.push((tick, packet));
     }
 
-    /// Whether the source of `last` has sent these knocks of a door in their order within its time, the
+    /// Returns whether the source of `last` has sent these knocks of a door in their order within its time, the
     /// last one just now. It does not matter here that others may have come between them.
     pub(super) fn has_knocked(
         &self,
@@ -96,7 +96,7 @@ impl History {
     }
 }
 
-/// Whether a packet has what makes one a knock of a door.
+/// Returns whether a packet has what makes one a knock of a door.
 fn is_knock(packet: &PastPacket, door: &Door) -> bool {
     match (packet.to.protocol, door.verify) {
         (Protocol::Udp, _) => true,

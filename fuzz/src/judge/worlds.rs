@@ -35,7 +35,7 @@ pub(super) struct Compiled {
     pub(super) changing: Vec<Ports>,
 }
 
-/// All worlds, compiled once.
+/// Returns all worlds, compiled once.
 pub(super) fn all() -> &'static [Compiled] {
     static ALL: OnceLock<Vec<Compiled>> = OnceLock::new();
     ALL.get_or_init(|| TEXTS.iter().map(|text| compiled(text)).collect())
@@ -73,7 +73,7 @@ fn compiled(text: &str) -> Compiled {
     }
 }
 
-/// Two sequences for each one-time door, and one for each time-based door, which ends some time after the
+/// Returns two sequences for each one-time door, and one for each time-based door, which ends some time after the
 /// script begins.
 fn sequences(settings: &Settings) -> Sequences {
     let mut sequences = Sequences::new();

@@ -90,7 +90,8 @@ impl Rest<'_> {
     }
 }
 
-/// RFC 791. Half of the header is enough to see that a packet has no ports, so a frame may end behind it.
+/// Reads an IPv4 header (RFC 791). Half of it is enough to see that a packet has no ports, so a frame may end behind
+/// it.
 fn v4(rest: &mut Rest<'_>) -> Result<IpPacket, Reason> {
     let whole = rest.bytes;
     let first: [u8; 10] = rest.header()?;
@@ -123,7 +124,7 @@ fn v4(rest: &mut Rest<'_>) -> Result<IpPacket, Reason> {
     })
 }
 
-/// RFC 8200, and RFC 4302 for the length of the authentication header.
+/// Reads IPv6 headers (RFC 8200, and RFC 4302 for the length of the authentication header).
 fn v6(rest: &mut Rest<'_>) -> Result<IpPacket, Reason> {
     let header: [u8; 40] = rest.header()?;
     if header[0] >> 4 != 6 {

@@ -178,7 +178,7 @@ pub(super) fn of(stanza: &RcStanza, name: &str, key: Option<PublicKey>) -> Strin
     text
 }
 
-/// Whether no later directive has the same name.
+/// Returns whether no later directive has the same name.
 fn is_last(stanza: &RcStanza, directive: &Directive) -> bool {
     stanza
         .last(&directive.name)

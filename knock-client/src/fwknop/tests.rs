@@ -68,7 +68,7 @@ fn converted(text: &str, keys: &[&str]) -> Result<ConvertedRc, String> {
     convert(text, Path::new("rc"), &keys).map_err(|error| error.to_string())
 }
 
-/// The profile with a name, as a run reads it.
+/// Returns the profile with a name, as a run reads it.
 fn read(toml: &str, name: &str) -> Option<profiles::Profile> {
     let directory = tempfile::tempdir().expect("a directory");
     let path = directory.path().join("config.toml");

@@ -79,7 +79,7 @@ impl Schedule {
         }
     }
 
-    /// Each period has one sequence, and each sequence opens once.
+    /// Checks that a renewal is due no sooner than the next sequence: that of a period opens once.
     fn check_otp(self, otp: &CheckedOtp) -> Result<(), KeepError> {
         let period = otp.period();
         match self.next(None) < period {

@@ -32,7 +32,7 @@ pub(super) fn timeout<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Durat
     parse_timeout(&word).map(Some).map_err(D::Error::custom)
 }
 
-/// `7001` or `"example.org:7001/ssh"`.
+/// Reads `7001` or `"example.org:7001/ssh"`.
 pub(super) fn next_line<'de, D: Deserializer<'de>>(
     from: D,
 ) -> Result<Option<NextLineAddress>, D::Error> {
@@ -40,13 +40,13 @@ pub(super) fn next_line<'de, D: Deserializer<'de>>(
     word.parse().map(Some).map_err(D::Error::custom)
 }
 
-/// `62201` or `"udp/62201"`.
+/// Reads `62201` or `"udp/62201"`.
 pub(super) fn spa_port<'de, D: Deserializer<'de>>(from: D) -> Result<Option<PacketPort>, D::Error> {
     let word = number_or_word(from)?;
     word.parse().map(Some).map_err(D::Error::custom)
 }
 
-/// `22`, `"tcp/22"` or `"reply"`.
+/// Reads `22`, `"tcp/22"` or `"reply"`.
 pub(super) fn goal<'de, D: Deserializer<'de>>(from: D) -> Result<Option<ConnectTo>, D::Error> {
     let word = number_or_word(from)?;
     parse_connect_to(&word).map(Some).map_err(D::Error::custom)

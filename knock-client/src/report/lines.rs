@@ -224,7 +224,7 @@ mod tests {
 
     const PAGE: &str = include_str!("../../../docs/client-json.md");
 
-    /// The words in backquotes of each cell but the last, in the table whose first column has this name.
+    /// Returns the words in backquotes of each cell but the last, in the table whose first column has this name.
     fn table(column: &str) -> Vec<Vec<Vec<&'static str>>> {
         let (_, table) = PAGE.split_once(&format!("| `{column}` |")).unwrap();
         let rows = table

@@ -93,7 +93,7 @@ impl<W: Write> Reporter<W> {
         });
     }
 
-    /// The wait has ended.
+    /// Reports that the wait has ended.
     pub(crate) fn has_waited(&self) {
         if let Some(waiting) = &self.waiting {
             waiting.set(None);

@@ -365,7 +365,7 @@ impl SentPacket {
     }
 }
 
-/// Whether the error reports that nothing receives at the port; Windows has the second one for it.
+/// Returns whether the error reports that nothing receives at the port; Windows has the second one for it.
 fn is_unreachable(kind: ErrorKind) -> bool {
     matches!(
         kind,

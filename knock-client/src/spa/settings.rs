@@ -291,7 +291,7 @@ impl CheckedSpa {
     }
 }
 
-/// Whether other hosts most likely see this address.
+/// Returns whether other hosts most likely see this address.
 fn is_global(address: &IpAddr) -> bool {
     match address {
         IpAddr::V6(_) => true,

@@ -95,7 +95,7 @@ pub(crate) fn ended(child: Child) -> Outcome {
     }
 }
 
-/// An answer with this outcome, for the source as the host sees it and the time of the packet plus `time`.
+/// Returns an answer with this outcome, for the source as the host sees it and the time of the packet plus `time`.
 pub(crate) fn content_of(opened: &OpenedPacket, content: Content) -> Content {
     Content {
         source: opened.from.ip(),

@@ -69,7 +69,7 @@ impl Host {
         }
     }
 
-    /// The public key, as it is written.
+    /// Returns the public key, as it is written.
     pub(crate) fn key(&self) -> String {
         self.private.public().to_string()
     }

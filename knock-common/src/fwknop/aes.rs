@@ -108,7 +108,7 @@ static S_BOX: [u8; 256] = SUBSTITUTE;
 static INVERSE_S_BOX: [u8; 256] = RESTORE;
 static COLUMNS: [[u32; 256]; 4] = [columns(0), columns(1), columns(2), columns(3)];
 
-/// The byte of a word at a place; 0 is the first in memory.
+/// Returns the byte of a word at a place; 0 is the first in memory.
 #[inline(always)]
 fn byte(word: u32, place: u32) -> usize {
     (word >> (24_u32.wrapping_sub(place.wrapping_mul(8)) & 31)) as usize & 0xff

@@ -122,7 +122,7 @@ pub fn refuse_unknown<E: Subprograms>(env: &E, scratch: &mut FwknopScratch) -> S
     SpaStep::Judged(reason)
 }
 
-/// Whether the key of a user decrypts a packet that none authenticates.
+/// Returns whether the key of a user decrypts a packet that none authenticates.
 #[inline(always)]
 fn is_unsigned<E: Subprograms>(env: &E, scratch: &mut FwknopScratch) -> bool {
     // How long the encrypted text is depends on the HMAC behind it; its first blocks do not.
@@ -311,8 +311,8 @@ pub fn find_door<E: Subprograms>(
     true
 }
 
-/// Whether a packet may ask for an address; 0 is its source. If it is another one, the grant is for it, and events have
-/// both.
+/// Returns whether a packet may ask for an address; 0 is its source. If it is another one, the grant is for it, and
+/// events have both.
 #[inline(always)]
 fn is_for_source<E: Subprograms>(env: &E, key: &FwknopKey, scratch: &mut FwknopScratch) -> bool {
     let FwknopScratch { info, request, .. } = scratch;
@@ -332,7 +332,7 @@ fn is_for_source<E: Subprograms>(env: &E, key: &FwknopKey, scratch: &mut FwknopS
     false
 }
 
-/// How far a time in seconds is ahead of the wall clock, in milliseconds, to the second.
+/// Returns how far a time in seconds is ahead of the wall clock, in milliseconds, to the second.
 #[inline(always)]
 const fn ahead_ms(timestamp: u64, wall_ns: u64) -> i64 {
     // The text has at most twelve digits, so this does not overflow.

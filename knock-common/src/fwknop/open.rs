@@ -32,7 +32,7 @@ pub fn open(
 }
 
 impl FwknopScratch {
-    /// Whether the packet has the HMAC that a key gives.
+    /// Returns whether the packet has the HMAC that a key gives.
     #[inline(always)]
     pub fn is_authentic(&mut self, steps: &impl Steps, key: &HmacKey) -> bool {
         let Self {
@@ -181,7 +181,7 @@ impl FwknopScratch {
         bytes
     }
 
-    /// Whether the key that was derived decrypts the packet: then its text begins with 16 digits.
+    /// Returns whether the key that was derived decrypts the packet: then its text begins with 16 digits.
     #[inline(always)]
     pub fn begins_with_digits(&mut self, steps: &impl Steps) -> bool {
         let Self {
@@ -277,7 +277,7 @@ impl FwknopScratch {
     }
 }
 
-/// The second block of a text of `bytes` bytes that leaves room for nothing but its length.
+/// Returns the second block of a text of `bytes` bytes that leaves room for nothing but its length.
 #[inline(always)]
 const fn length_block(bytes: u32) -> [u32; md5::BLOCK_WORDS] {
     let mut block = [0; md5::BLOCK_WORDS];

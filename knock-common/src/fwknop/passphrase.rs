@@ -27,7 +27,7 @@ impl Passphrase {
         (length > 0).then_some(Self { words, length })
     }
 
-    /// Whether there is one.
+    /// Returns whether there is one.
     #[inline(always)]
     pub const fn is_set(&self) -> bool {
         self.length != 0

@@ -150,13 +150,13 @@ impl FwknopScratch {
         is_base64
     }
 
-    /// Whether the packet may end with an HMAC-SHA256.
+    /// Returns whether the packet may end with an HMAC-SHA256.
     #[inline(always)]
     pub const fn may_have_tag(&self) -> bool {
         self.spare == 0
     }
 
-    /// The first half of the HMAC, by which the packet is remembered.
+    /// Returns the first half of the HMAC, by which the packet is remembered.
     #[inline(always)]
     pub const fn tag(&self) -> [u32; 4] {
         let [a, b, c, d, ..] = self.tag;
@@ -192,7 +192,7 @@ fn decode_tag(
     digits < 64
 }
 
-/// A byte of a text, whose index is kept within it by a mask.
+/// Returns a byte of a text, whose index is kept within it by a mask.
 #[inline(always)]
 pub(super) fn byte(text: &[u8], at: usize) -> u8 {
     text.get(at & (TEXT - 1)).copied().unwrap_or(0)

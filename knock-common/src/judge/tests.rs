@@ -184,7 +184,7 @@ fn env() -> impl Strategy<Value = Sim> {
     )
 }
 
-/// A packet of the one source to one of the ports 0 to 3.
+/// Returns a packet of the one source to one of the ports 0 to 3.
 fn frame(protocol: Protocol, port: u8, flags: u8) -> Vec<u8> {
     let frame = knock_frame::eth().ip4("198.51.100.1", "192.0.2.1");
     match protocol {

@@ -50,7 +50,7 @@ impl<K> Default for WordMap<K> {
 }
 
 impl<K: Copy + Eq + Hash> WordMap<K> {
-    /// The value under a key.
+    /// Returns the value under a key.
     pub fn value(&self, key: &K) -> Option<u64> {
         self.entries.borrow().get(key).map(|word| word.get())
     }
@@ -84,7 +84,7 @@ impl Bucket for Cells {
     }
 }
 
-/// A bucket, read when it is first used.
+/// Returns a bucket, read when it is first used.
 pub(super) fn cells(
     buckets: &RefCell<HashMap<u32, Cells>>,
     index: u32,
@@ -116,7 +116,7 @@ impl<K, T> Default for Chain<K, T> {
 }
 
 impl<K: Copy + Eq, T> Chain<K, T> {
-    /// The value under a key, which `read` reads if it is not there yet.
+    /// Returns the value under a key, which `read` reads if it is not there yet.
     pub(super) fn get(&self, key: K, read: impl Fn() -> Option<T>) -> Option<&T> {
         let mut chain = self;
         loop {

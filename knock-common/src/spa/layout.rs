@@ -65,7 +65,7 @@ pub struct SpaKeyName {
 }
 
 impl SpaKeyName {
-    /// The key of a client, for the host key of a gate.
+    /// Returns the key of a client, for the host key of a gate.
     #[inline(always)]
     pub const fn new(id: SpaKeyId, gate: u32) -> Self {
         Self {
@@ -119,7 +119,7 @@ impl SpaMayKey {
     /// Under this user each door has an entry, so that an event can name a door that the user may not open.
     pub const ANYBODY: u16 = 0;
 
-    /// A user, and a door by its id. Each user also has an entry for [`SpaDoorId::FIRST`].
+    /// Returns a user, and a door by its id. Each user also has an entry for [`SpaDoorId::FIRST`].
     #[inline(always)]
     pub const fn door(user: u16, SpaDoorId(number): SpaDoorId) -> Self {
         Self {
@@ -130,7 +130,7 @@ impl SpaMayKey {
         }
     }
 
-    /// A user, and the door that opens a port; see [`crate::layout::port_index`]. Packets of fwknop name ports.
+    /// Returns a user, and the door that opens a port; see [`crate::layout::port_index`]. Packets of fwknop name ports.
     #[inline(always)]
     pub const fn port(user: u16, port_index: u32) -> Self {
         Self {
@@ -198,14 +198,14 @@ pub struct FwknopKey {
 }
 
 impl SourcePrefix {
-    /// The prefix of an address with this length in bits, of the mapped form for IPv4: 96 to 128.
+    /// Returns the prefix of an address with this length in bits, of the mapped form for IPv4: 96 to 128.
     pub fn new(address: Address, bits: u32) -> Self {
         let mask = u128::MAX.checked_shl(u128::BITS.saturating_sub(bits));
         let mask = Address::from_v6(mask.unwrap_or(0).to_be_bytes());
         Self { address, mask }
     }
 
-    /// Whether an address is in it.
+    /// Returns whether an address is in it.
     #[inline(always)]
     pub fn contains(&self, address: Address) -> bool {
         let mut difference = 0;
@@ -223,7 +223,7 @@ impl SourcePrefix {
 }
 
 impl FwknopKey {
-    /// Whether a packet may come from an address.
+    /// Returns whether a packet may come from an address.
     #[inline(always)]
     pub fn admits(&self, source: Address) -> bool {
         let count = self.source_count as usize;

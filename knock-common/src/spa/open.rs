@@ -11,7 +11,7 @@ const HEADER_WORDS: usize = 4;
 /// Words of the tag.
 const TAG_WORDS: usize = 4;
 
-/// Whether a packet has the right tag.
+/// Returns whether a packet has the right tag.
 #[inline(always)]
 pub fn is_authentic(
     scratch: &mut OpenScratch,
@@ -52,7 +52,7 @@ pub fn reveal(scratch: &mut OpenScratch, key: &SpaKey, compress: impl Fn(&mut Sh
     }
 }
 
-/// Two big-endian words of eight octets.
+/// Returns two big-endian words of eight octets.
 #[inline(always)]
 pub(super) const fn halves(word: u64) -> [u32; 2] {
     let word = word.to_be();
@@ -74,7 +74,7 @@ fn fill(block: &mut [u32; BLOCK_WORDS], text: &[u32; MESSAGE_WORDS], words: usiz
 }
 
 impl OpenScratch {
-    /// The words of the revealed body.
+    /// Returns the words of the revealed body.
     #[inline(always)]
     pub(super) const fn body(&self) -> [u32; MESSAGE_WORDS - HEADER_WORDS] {
         let [_, _, _, _, body @ ..] = self.message;

@@ -13,13 +13,13 @@ impl SpaFormats {
 
     const ALL: u8 = Self::KNOCK.0 | Self::FWKNOP.0;
 
-    /// Whether all of `formats` are accepted.
+    /// Returns whether all of `formats` are accepted.
     #[inline(always)]
     pub const fn has(self, formats: Self) -> bool {
         self.0 & formats.0 == formats.0
     }
 
-    /// These and others.
+    /// Returns these together with others.
     #[must_use]
     pub const fn with(self, others: Self) -> Self {
         Self(self.0 | others.0)

@@ -42,13 +42,13 @@ impl Request {
         }
     }
 
-    /// Whether each field has a value of this version of the format.
+    /// Returns whether each field has a value of this version of the format.
     #[inline(always)]
     pub const fn is_readable(&self) -> bool {
         self.action <= Self::CLOSE && self.reserved == 0
     }
 
-    /// Whether it asks to close the door.
+    /// Returns whether it asks to close the door.
     #[inline(always)]
     pub const fn closes(&self) -> bool {
         self.action == Self::CLOSE

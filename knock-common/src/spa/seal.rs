@@ -107,7 +107,7 @@ impl Sealer {
     }
 }
 
-/// The masked header of a packet.
+/// Returns the masked header of a packet.
 fn mask(key: SipKey, tag: &[u8], header: [u64; 2]) -> [u8; 16] {
     let (words, _) = tag.as_chunks::<8>();
     let [low, high] = *words else {
@@ -119,7 +119,7 @@ fn mask(key: SipKey, tag: &[u8], header: [u64; 2]) -> [u8; 16] {
     masked.to_le_bytes()
 }
 
-/// The HMAC of a text that takes one block.
+/// Returns the HMAC of a text that takes one block.
 pub fn hmac(key: &hmac_sha256::HmacKey, text: &[u8]) -> [u8; 32] {
     let mut block = [0; BLOCK_BYTES];
     for (place, octet) in block.iter_mut().zip(text.iter().chain(&[0x80])) {

@@ -6,13 +6,13 @@ use crate::{Reason, env::Word};
 /// How often a CPU tries to record a stamp while other CPUs record smaller ones of the same key.
 const TRIES: usize = 8;
 
-/// Whether a stamp lies within the window around the wall clock; all in nanoseconds.
+/// Returns whether a stamp lies within the window around the wall clock; all in nanoseconds.
 #[inline(always)]
 pub const fn is_fresh(stamp: u64, wall_ns: u64, window_ns: u64) -> bool {
     stamp.wrapping_sub(wall_ns).wrapping_add(window_ns) <= window_ns.wrapping_mul(2)
 }
 
-/// How far a stamp is ahead of the wall clock, as a signed number of milliseconds.
+/// Returns how far a stamp is ahead of the wall clock, as a signed number of milliseconds.
 #[inline(always)]
 pub const fn offset_ms(stamp: u64, wall_ns: u64) -> u64 {
     // BPF has no signed division.

@@ -51,7 +51,7 @@ pub(crate) fn check_arguments(command: &Command, page: &str, heading: &str) {
     assert_eq!(found, expected, "{heading}");
 }
 
-/// Code in backquotes, and lines of code blocks.
+/// Returns the code in backquotes, and lines of code blocks.
 fn code(text: &str) -> Vec<&str> {
     let mut is_block = false;
     let mut code = Vec::new();
@@ -67,7 +67,7 @@ fn code(text: &str) -> Vec<&str> {
     code
 }
 
-/// The words of a command line, if it is one of this program.
+/// Returns the words of a command line, if it is one of this program.
 fn words_of(program: &str, line: &str) -> Option<Vec<String>> {
     let line = line.trim_start_matches(['$', ' ']);
     let line = line.strip_prefix("sudo ").unwrap_or(line);
@@ -86,7 +86,7 @@ fn words_of(program: &str, line: &str) -> Option<Vec<String>> {
     Some([program.to_owned()].into_iter().chain(words).collect())
 }
 
-/// How an argument is written: `-i, --iface IF`.
+/// Returns how an argument is written: `-i, --iface IF`.
 fn spelling(arg: &Arg) -> String {
     let short = arg.get_short().map(|short| format!("-{short}"));
     let long = arg.get_long().map(|long| format!("--{long}"));
@@ -98,7 +98,7 @@ fn spelling(arg: &Arg) -> String {
     parts.into_iter().chain(value).collect::<Vec<_>>().join(" ")
 }
 
-/// The default as `--help` has it; nothing if there is none.
+/// Returns the default as `--help` has it; nothing if there is none.
 fn default(arg: &Arg) -> String {
     let help = arg.get_help().map(ToString::to_string).unwrap_or_default();
     let default = help.split_once("[default: ").map(|(_, default)| default);

@@ -13,12 +13,12 @@ pub(crate) struct Page {
     pub(crate) text: String,
 }
 
-/// The root of the repository.
+/// Returns the root of the repository.
 pub(crate) fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
 }
 
-/// All pages of the repository, in the order of their paths.
+/// Returns all pages of the repository, in the order of their paths.
 pub(crate) fn pages() -> Vec<Page> {
     let mut found = Vec::new();
     let mut directories = vec![PathBuf::new()];
@@ -41,7 +41,7 @@ pub(crate) fn pages() -> Vec<Page> {
     found
 }
 
-/// The cells of each row of the tables below a heading, up to the next heading.
+/// Returns the cells of each row of the tables below a heading, up to the next heading.
 ///
 /// The first row of a table, with the names of its columns, is left out.
 pub(crate) fn rows<'p>(text: &'p str, heading: &str) -> Vec<Vec<&'p str>> {

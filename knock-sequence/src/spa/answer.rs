@@ -101,7 +101,7 @@ mod tests {
     use super::*;
     use crate::spa::{DoorAction, DoorId, PairKeys, PrivateKey, Request};
 
-    /// As the host makes it.
+    /// Returns an answer as the host makes it.
     fn answer(pair: &PairKeys, packet: &[u8; PACKET_LENGTH], body: [u8; 32]) -> Vec<u8> {
         let mac = hmac(&pair.mac, &[LABEL, &packet[..16], &body]);
         let tag = &mac[..16];

@@ -240,7 +240,7 @@ pub enum KeyError {
 )]
 pub struct NoRandomness;
 
-/// Whether octets are the little-endian number of a public key: it is below 2^255 - 19, the prime of X25519.
+/// Returns whether octets are the little-endian number of a public key: it is below 2^255 - 19, the prime of X25519.
 fn is_canonical(octets: &[u8; 32]) -> bool {
     let mut prime = [0xff; 32];
     let [first, .., last] = &mut prime;

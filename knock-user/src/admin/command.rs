@@ -90,7 +90,7 @@ pub struct Caller<A> {
 }
 
 impl<A: Serialize> Caller<A> {
-    /// The process at the other end.
+    /// Returns the process at the other end.
     pub fn peer(&self) -> Peer {
         self.call.peer
     }
@@ -232,7 +232,7 @@ pub(super) fn written(text: &str, out: &mut impl Write) -> Result<()> {
     }
 }
 
-/// A reader that stops reading, as with `| head`, is no error.
+/// Accepts the error of a reader that stops reading, as with `| head`.
 pub(super) fn ended_by_reader(error: io::Error) -> Result<()> {
     if error.kind() == io::ErrorKind::BrokenPipe {
         return Ok(());

@@ -61,7 +61,7 @@ impl Command for Args {
         answer.interfaces.iter().map(line).collect()
     }
 
-    /// The caller is answered when the program is detached, or can't be.
+    /// Answers the caller when the program is detached, or can't be.
     fn answer<W: Write>(_: NoFields, daemon: &mut Daemon<W>, caller: Caller<Answer>) {
         tracing::warn!("asked to detach by uid {}", caller.peer().uid);
         let answer = Answer {

@@ -82,7 +82,7 @@ pub(crate) fn only(which: &Which) -> Result<Instance> {
     }
 }
 
-/// Where pins are not seen, interfaces may still have the program: then it is not true that nothing
+/// Returns whether all pins are seen. If not, interfaces may still have the program: then it is not true that nothing
 /// is protected.
 fn are_none_hidden(asked: Option<&str>) -> Result<()> {
     // The name of the program in the kernel object.
@@ -172,7 +172,7 @@ fn protects(instance: &Instance, interface: &str) -> bool {
             .any(|name| name == interface)
 }
 
-/// What an instance protects, for people.
+/// Returns what an instance protects, for people.
 pub(super) fn interfaces(instance: &Instance) -> String {
     let mut names = instance.interfaces();
     if names.is_empty() {
@@ -200,7 +200,7 @@ struct InterfaceName {
     name: String,
 }
 
-/// The interfaces of an instance as its process reports them, for users who may not see pins.
+/// Returns the interfaces of an instance as its process reports them, for users who may not see pins.
 fn asked_interfaces(instance: &Instance) -> Vec<String> {
     let Ok(Some(stream)) = connection::open(&instance.socket()) else {
         return Vec::new();

@@ -70,7 +70,7 @@ impl Command for Args {
         lines
     }
 
-    /// The caller is answered when the configuration is in force, or can't be.
+    /// Answers the caller when the configuration is in force, or can't be.
     fn answer<W: Write>(request: Request, daemon: &mut Daemon<W>, caller: Caller<Answer>) {
         let confirm = request.confirm_ms.map(Duration::from_millis);
         daemon.begin_to_reload(

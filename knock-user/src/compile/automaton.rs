@@ -55,12 +55,12 @@ impl Automaton {
         find(firsts, symbol(knock)).unwrap_or(ROOT)
     }
 
-    /// The parent of each node, by number; the root has none.
+    /// Returns the parent of each node, by number; the root has none.
     pub(super) fn ways(&self) -> &[(EdgeFrom, Symbol)] {
         &self.ways
     }
 
-    /// The number of nodes that a first knock leads to; they have the lowest numbers.
+    /// Returns the number of nodes that a first knock leads to; they have the lowest numbers.
     pub(super) fn first_count(&self) -> usize {
         self.firsts.values().map(Vec::len).sum()
     }

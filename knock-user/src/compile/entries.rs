@@ -12,7 +12,7 @@ use knock_sequence::duration::millis;
 use super::{automaton::Path, flags::Flags, input::Input, ticks::ticks};
 use crate::model::settings::{Door, Dynamic, Lockout, Scope, Sequences, Settings};
 
-/// What a configuration uses.
+/// Returns what a configuration uses.
 pub fn features(settings: &Settings) -> Features {
     let targets = settings.doors.iter().any(|door| door.target.is_some());
     let reply = settings.doors.iter().any(|door| door.reply);

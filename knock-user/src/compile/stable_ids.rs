@@ -49,7 +49,7 @@ pub struct PortGroup {
     pub number: u16,
 }
 
-/// The prefixes of groups in files that have none.
+/// Returns the prefixes of groups in files that have none.
 const fn single() -> [u8; 2] {
     [GrantPrefix::SINGLE.ipv4(), GrantPrefix::SINGLE.ipv6()]
 }

@@ -281,7 +281,7 @@ open = ["tcp/22"]
     assert_eq!(kind(7001), Some(PortKind::Exempt), "the central port");
 }
 
-/// Ten thousand doors of six knocks, each opening a range that ten others open too.
+/// Returns ten thousand doors of six knocks, each opening a range that ten others open too.
 fn ten_thousand_doors(ports: impl Fn(u64) -> u16) -> Settings {
     let mut settings = settings("protect = [\"tcp/1\"]");
     let mut random = 1_u64;

@@ -32,7 +32,7 @@ pub(super) fn find(settings: &Settings, places: &FileLines) -> Vec<Problem> {
     found
 }
 
-/// Whether a packet can be of both.
+/// Returns whether a packet can be of both.
 fn are_alike(one: &Fwknop, other: &Fwknop) -> bool {
     let (Some(own), Some(others)) = (&one.keys, &other.keys) else {
         return false;
@@ -43,7 +43,7 @@ fn are_alike(one: &Fwknop, other: &Fwknop) -> bool {
     own == others && have_common(&one.source, &other.source)
 }
 
-/// Whether an address is in both lists; an empty one has all.
+/// Returns whether an address is in both lists; an empty one has all.
 fn have_common(one: &[Prefix], other: &[Prefix]) -> bool {
     let overlap = |a: &Prefix| other.iter().any(|b| a.has(b.address) || b.has(a.address));
     one.is_empty() || other.is_empty() || one.iter().any(overlap)

@@ -49,7 +49,7 @@ pub enum AttachMode {
 }
 
 impl AttachMode {
-    /// The word on the console and in JSON.
+    /// Returns the word on the console and in JSON.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Native => "native",
@@ -68,7 +68,7 @@ pub struct NamedInterface<'a> {
 }
 
 impl NamedInterface<'_> {
-    /// Both names, for people: `enp6s18 (eth0)`.
+    /// Returns both names, for people: `enp6s18 (eth0)`.
     pub(super) fn shown(&self) -> String {
         let now = self.now.map(|now| format!(" ({now})"));
         format!("{}{}", self.asked_for, now.unwrap_or_default())

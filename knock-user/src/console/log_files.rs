@@ -71,7 +71,7 @@ fn find(fd: BorrowedFd<'_>, link: &str) -> Option<PathBuf> {
     fs::read_link(link).ok()
 }
 
-/// A duplicate for queries.
+/// Returns a duplicate for queries.
 fn file(fd: BorrowedFd<'_>) -> io::Result<File> {
     fd.try_clone_to_owned().map(File::from)
 }

@@ -48,7 +48,7 @@ impl SocketAccess {
         self.group.as_ref().map(|&(_, gid)| gid)
     }
 
-    /// Whether a peer is accepted; `groups_of` returns the groups of a user.
+    /// Returns whether a peer is accepted; `groups_of` returns the groups of a user.
     pub fn admits(&self, peer: &Peer, groups_of: impl FnOnce(u32) -> Vec<u32>) -> bool {
         if peer.uid == 0 || peer.uid == self.own_uid {
             return true;
@@ -69,7 +69,7 @@ impl SocketAccess {
     }
 }
 
-/// The groups of a user, as the host's databases know them; none for a user that they don't know.
+/// Returns the groups of a user, as the host's databases know them; none for a user that they don't know.
 pub fn groups_of(uid: u32) -> Vec<u32> {
     let Ok(Some(user)) = User::from_uid(Uid::from_raw(uid)) else {
         return Vec::new();

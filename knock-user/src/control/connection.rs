@@ -35,12 +35,12 @@ pub(crate) fn open(path: &Path) -> Result<Option<UnixStream>> {
     }
 }
 
-/// Whether a process listens on a socket, even if this user may not connect.
+/// Returns whether a process listens on a socket, even if this user may not connect.
 pub(crate) fn is_listened_to(path: &Path) -> bool {
     !matches!(open(path), Ok(None))
 }
 
-/// Whether the process with this id listens on a socket.
+/// Returns whether the process with this id listens on a socket.
 pub(crate) fn is_of(path: &Path, process: u32) -> bool {
     let Ok(Some(stream)) = open(path) else {
         return false;

@@ -118,7 +118,7 @@ impl Server {
         changed
     }
 
-    /// The next request; never if there is none.
+    /// Returns the next request; never if there is none.
     ///
     /// It can be dropped while it waits: no request is lost by that.
     pub async fn call(&mut self) -> Call {

@@ -11,7 +11,7 @@ use crate::{
 pub(super) struct DoorsByNumber(Vec<Option<usize>>);
 
 impl DoorsByNumber {
-    /// `names` has the doors' names by number; an empty name marks a number without a door.
+    /// Makes the list from the doors' names by number; an empty name marks a number without a door.
     pub(super) fn new(settings: &Settings, names: &[String]) -> Self {
         let doors = settings.doors.iter().enumerate();
         let places: HashMap<_, _> = doors
@@ -21,7 +21,7 @@ impl DoorsByNumber {
         Self(names.iter().map(place).collect())
     }
 
-    /// The door with a number.
+    /// Returns the door with a number.
     pub(super) fn get<'s>(&self, settings: &'s Settings, number: u16) -> Option<&'s Door> {
         let place = *self.0.get(usize::from(number))?;
         settings.doors.get(place?)

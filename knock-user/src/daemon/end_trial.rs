@@ -116,7 +116,7 @@ impl<W: Write> Daemon<W> {
         }
     }
 
-    /// The next deadline of a trial, in milliseconds since boot.
+    /// Returns the next deadline of a trial, in milliseconds since boot.
     pub(super) fn trial_deadline_ms(&self) -> Option<u64> {
         self.trial.as_ref().map(Trial::deadline_ms)
     }

@@ -121,7 +121,7 @@ impl<W: Write> Daemon<W> {
         Ok(())
     }
 
-    /// The interfaces whose end must be reported: those that are linked, and those that should be
+    /// Returns the interfaces whose end must be reported: those that are linked, and those that should be
     /// and exist. A refused interface was never protected, so nothing ends there.
     pub(super) fn protected_interfaces(&self) -> BTreeSet<String> {
         let all = interface::list().unwrap_or_default();
@@ -223,7 +223,7 @@ pub(super) fn after_trial(fates: &[Fate], ports: &[String]) -> String {
     }
 }
 
-/// `is_attached` is `None` where that can't be seen.
+/// Returns what happens to the interface; `is_attached` is `None` where that can't be seen.
 const fn fate(is_attached: Option<bool>, lifetime: Lifetime) -> Fate {
     match (is_attached, lifetime) {
         (Some(true), Lifetime::Host | Lifetime::Container) => Fate::Stays,

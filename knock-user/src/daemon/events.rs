@@ -100,7 +100,7 @@ impl<W: Write> Daemon<W> {
         self.act_on(actions, None, at_ns);
     }
 
-    /// As [`Daemon::act`]; `event` caused the actions.
+    /// Acts as [`Daemon::act`] does; `event` caused the actions.
     fn act_on(&mut self, actions: &[LedgerAction], event: Option<&Event>, at_ns: u64) {
         for action in actions {
             if let Some(number) = action.door()

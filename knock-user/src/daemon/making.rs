@@ -54,7 +54,7 @@ pub(super) struct Making {
 }
 
 impl Making {
-    /// The reason why another request has to wait.
+    /// Returns the reason why another request has to wait.
     pub(super) fn reason_to_wait(&self) -> String {
         let seconds = clock::boot_ms().saturating_sub(self.since_ms) / 1_000;
         let what = match self.purpose {

@@ -80,7 +80,7 @@ impl<W: Write> Daemon<W> {
         );
     }
 
-    /// Whether the file is unchanged since its trial expired. SIGHUP does not put such a file in
+    /// Returns whether the file is unchanged since its trial expired. SIGHUP does not put such a file in
     /// force, since a rotation of log files sends that signal too.
     fn is_file_rejected(&self) -> bool {
         let rejected = self.protection.registry().rejected;

@@ -150,7 +150,7 @@ impl<W: Write> Daemon<W> {
         self.plan.settings()
     }
 
-    /// The door with a number.
+    /// Returns the door with a number.
     pub(super) fn door(&self, number: u16) -> Option<&Door> {
         self.doors.get(self.settings(), number)
     }

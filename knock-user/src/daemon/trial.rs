@@ -39,12 +39,12 @@ impl Trial {
         }
     }
 
-    /// The time of the next deadline, in milliseconds since boot.
+    /// Returns the time of the next deadline, in milliseconds since boot.
     pub(super) fn deadline_ms(&self) -> u64 {
         self.reminds_ms.unwrap_or(self.until_ms)
     }
 
-    /// The reason why another configuration has to wait.
+    /// Returns the reason why another configuration has to wait.
     pub(super) fn reason_to_wait(&self) -> String {
         let left_ms = self.until_ms.saturating_sub(clock::boot_ms());
         format!(

@@ -25,7 +25,7 @@ use crate::{
 const FLOW_GRACE_MS: u64 = 5_000;
 
 impl<W: Write> Daemon<W> {
-    /// The time of the next deadline, at most a minute away.
+    /// Returns the time of the next deadline, at most a minute away.
     pub(super) fn deadline(&self) -> Instant {
         let now_ms = clock::boot_ms();
         let wait_ms = self
@@ -89,7 +89,8 @@ impl<W: Write> Daemon<W> {
         Ok(())
     }
 
-    /// The kernel side counts ticks modulo 9.8 hours: what is long over must not look fresh again.
+    /// Removes attempts that have expired. The kernel side counts ticks modulo 9.8 hours: an old one must not look
+    /// fresh again.
     fn remove_ended_progress(&mut self) -> Result<()> {
         let now = Moment::from_nanos(clock::boot_ns()).tick();
         let mut progress = self.protection.program().progress()?;

@@ -153,7 +153,7 @@ struct About<'a, L> {
 }
 
 impl<L: Live> About<'_, L> {
-    /// Whether packets that are not SPA packets need a grant.
+    /// Returns whether packets that are not SPA packets need a grant.
     fn is_protected(&self) -> bool {
         match self.rule.kind() {
             PortKind::Protected => true,
@@ -264,7 +264,7 @@ impl<L: Live> About<'_, L> {
         Some(format!("{} is blocked {how}{but}", self.query.source))
     }
 
-    /// The doors that open the port, or that it is a knock of, and that the source may not use.
+    /// Returns the doors that open the port, or that it is a knock of, and that the source may not use.
     fn from(&self) -> Option<String> {
         let port = self.query.port;
         let source = self.query.source;
@@ -428,7 +428,7 @@ fn with_target(door: &Door) -> String {
     }
 }
 
-/// `a, b, c and 3 more`.
+/// Returns a list such as `a, b, c and 3 more`.
 fn list(words: impl IntoIterator<Item = String>) -> String {
     let words: Vec<_> = words.into_iter().collect();
     let shown = words.get(..DOORS_SHOWN).unwrap_or(&words).join(", ");

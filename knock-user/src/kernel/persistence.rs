@@ -160,7 +160,7 @@ impl SeenMount {
     }
 }
 
-/// The lines of a mountinfo that are about a file system:
+/// Returns the lines of a mountinfo that are about a file system:
 /// `36 35 0:33 / /sys/fs/bpf rw shared:11 master:2 - bpf bpf rw,mode=700`.
 fn mounts(mountinfo: &str, device: u64) -> impl Iterator<Item = &str> {
     let wanted = format!("{}:{}", major(device), minor(device));

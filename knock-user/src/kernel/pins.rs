@@ -87,7 +87,7 @@ pub const REPLAY: [Shape; 2] = [
     shape("SPA_SEEN", MapType::Hash, size_of::<SpaTag>(), 8, SEEN_MAX),
 ];
 
-/// The directory of [`REPLAY`], beside those of the map layouts.
+/// Returns the directory of [`REPLAY`], beside those of the map layouts.
 pub fn replay_directory() -> PathBuf {
     Path::new(DIRECTORY).join("spa")
 }

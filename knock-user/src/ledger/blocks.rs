@@ -190,7 +190,7 @@ mod tests {
         blocks.apply(change);
     }
 
-    /// What the kernel decides: the longest prefix alone.
+    /// Returns what the kernel decides: the longest prefix alone.
     fn is_blocked(map: &BTreeMap<Key, Blocked>, source: &str, now_ms: u64) -> bool {
         let (address, bits) = key(source.parse::<Prefix>().unwrap().mapped());
         (0..=bits)

@@ -79,7 +79,7 @@ impl From<f64> for Value {
 }
 
 impl Format {
-    /// The value of the header `Content-Type`.
+    /// Returns the value of the header `Content-Type`.
     pub const fn content_type(self) -> &'static str {
         match self {
             Self::Classic => "text/plain; version=0.0.4; charset=utf-8",

@@ -185,7 +185,7 @@ impl Pages {
     }
 }
 
-/// The request of the command `metrics`.
+/// Returns the request of the command `metrics`.
 fn request(format: Format) -> control::Request {
     let format = serde_json::to_value(format).unwrap_or_default();
     control::Request {

@@ -64,7 +64,7 @@ impl CommandOutcome {
         Self::LeftOut,
     ];
 
-    /// The value of the label `outcome`.
+    /// Returns the value of the label `outcome`.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Success => "success",

@@ -121,7 +121,7 @@ fn size(ports: Vec<Ports>) -> usize {
 }
 
 impl Strength {
-    /// The strength of one of a door's sequences.
+    /// Returns the strength of one of a door's sequences.
     pub fn of(door: &Door, knocks: &[Knock], view: &View) -> Self {
         let runs = without_runs(knocks);
         let counted = period(&runs);
@@ -155,7 +155,7 @@ impl Strength {
         }
     }
 
-    /// The strength of a door whose sequences change with the time; `None` for other doors.
+    /// Returns the strength of a door whose sequences change with the time; `None` for other doors.
     pub fn timed(door: &Door) -> Option<Self> {
         let Some(Dynamic::Otp(otp)) = &door.dynamic else {
             return None;
@@ -174,14 +174,14 @@ impl Strength {
         })
     }
 
-    /// After how many tries somebody who knows nothing finds a sequence, on average, as a power of
+    /// Returns after how many tries somebody who knows nothing finds a sequence, on average, as a power of
     /// two.
     pub fn tries_bits(&self) -> f64 {
         self.bits - f64::from(self.good + 1).log2()
     }
 }
 
-/// How many of these knocks an attacker has to find: runs count once, and so does a part that is
+/// Returns how many of these knocks an attacker has to find: runs count once, and so does a part that is
 /// repeated.
 pub(crate) fn counted(knocks: &[Knock]) -> usize {
     period(&without_runs(knocks))
@@ -193,14 +193,14 @@ pub(crate) fn blind_bits(symbols: u32, knocks: usize) -> f64 {
     f64::from(symbols).log2() * count(knocks)
 }
 
-/// How many sequences there are of ports that are used once each, as a power of two; each knock is
+/// Returns how many sequences there are of ports that are used once each, as a power of two; each knock is
 /// over one of `protocols`.
 pub fn arrangements(ports: usize, protocols: usize, knocks: usize) -> f64 {
     let choices = (0..knocks).map(|taken| ports.saturating_sub(taken).max(1) * protocols);
     choices.map(|choices| count(choices).log2()).sum()
 }
 
-/// How many sequences there are in which a port may come again, but not twice in a row.
+/// Returns how many sequences there are in which a port may come again, but not twice in a row.
 fn with_repeats(ports: usize, knocks: usize) -> f64 {
     let further = count(ports.saturating_sub(1).max(1)).log2();
     match knocks {

@@ -11,14 +11,14 @@ use crate::model::settings::{Door, Verify};
 /// `tcp_syn_linear_timeouts` = 4 and `tcp_syn_retries` = 6. Other systems send fewer.
 const SYNS: [u64; 11] = [0, 1, 2, 3, 4, 5, 7, 11, 19, 35, 67];
 
-/// The sequence with each run of one knock as a single knock.
+/// Returns the sequence with each run of one knock as a single knock.
 pub(super) fn without_runs(knocks: &[Knock]) -> Vec<Knock> {
     let mut runs = knocks.to_vec();
     runs.dedup();
     runs
 }
 
-/// The length of the shortest part that, sent again and again, sends the whole sequence.
+/// Returns the length of the shortest part that, sent again and again, sends the whole sequence.
 pub(super) fn period(knocks: &[Knock]) -> usize {
     let repeats = |length: &usize| {
         let shifted = knocks.iter().skip(*length);
@@ -87,7 +87,7 @@ pub(crate) fn repetition(door: &Door, knocks: &[Knock]) -> Repetition {
     }
 }
 
-/// Whether one connection attempt, whose SYN is sent again while nobody answers, is all of a run.
+/// Returns whether one connection attempt, whose SYN is sent again while nobody answers, is all of a run.
 fn is_one_attempt(door: &Door, knock: Knock, times: usize) -> bool {
     let is_syn = knock.protocol == Protocol::Tcp && door.tcp_flags.admits(flag::SYN);
     // With a handshake each connection is one knock.

@@ -74,7 +74,7 @@ fn stand_out(candidates: &Candidates) -> String {
     }
 }
 
-/// `336 orders, less than a second at a thousand tries a second`.
+/// Returns a text such as `336 orders, less than a second at a thousand tries a second`.
 fn orders(candidates: &Candidates) -> String {
     let orders = number(candidates.bits);
     let plural = if orders == "1" { "order" } else { "orders" };

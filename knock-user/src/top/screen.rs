@@ -84,7 +84,7 @@ pub(super) enum InputPurpose {
 }
 
 impl InputPurpose {
-    /// What the line begins with.
+    /// Returns what the line begins with.
     pub(super) const fn prompt(self) -> &'static str {
         match self {
             Self::Filter => "filter: ",

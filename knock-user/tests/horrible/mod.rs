@@ -68,7 +68,7 @@ impl<'s> Horrible<'s> {
         }
     }
 
-    /// What a grant for a source covers: all doors have the same prefixes.
+    /// Returns what a grant for a source covers: all doors have the same prefixes.
     fn network(&self, source: IpAddr) -> IpAddr {
         let is_wide = self
             .settings
@@ -88,7 +88,7 @@ impl<'s> Horrible<'s> {
         }
     }
 
-    /// Whether a new connection gets through.
+    /// Returns whether a new connection gets through.
     pub(crate) fn may_connect(&self, from: IpAddr, to: IpAddr, port: u16, now_ms: u64) -> bool {
         let from = self.network(from);
         [None, Some(to)].into_iter().any(|target| {
@@ -97,7 +97,7 @@ impl<'s> Horrible<'s> {
         })
     }
 
-    /// The reasons that are right for a packet. There are two only where the kernel side may have
+    /// Returns the reasons that are right for a packet. There are two only where the kernel side may have
     /// forgotten an attempt that is over anyway.
     pub(crate) fn judge(&mut self, frame: &Frame, now: u64) -> Vec<Reason> {
         let Frame { source, to, .. } = *frame;
@@ -230,7 +230,7 @@ impl<'s> Horrible<'s> {
         self.go_on(source, target, attempt, now, reason)
     }
 
-    /// Whether an attempt has been over for so long that nobody need look for it any more.
+    /// Returns whether an attempt has been over for so long that nobody need look for it any more.
     fn note_overdue(
         &mut self,
         source: IpAddr,

@@ -335,7 +335,7 @@ impl<'s> Stage<'s> {
     }
 }
 
-/// The colour of a line of knock-user.
+/// Returns the colour of a line of knock-user.
 fn tint(line: &str) -> &'static str {
     let rows = [("opened", "32"), ("closed", "33"), ("denied", "31")];
     let row = rows.iter().find(|(word, _)| line.contains(word));

@@ -228,7 +228,7 @@ impl Packets {
         }
     }
 
-    /// A packet that is right, or wrong in one way.
+    /// Returns a packet that is right, or wrong in one way.
     fn payload(&mut self) -> Vec<u8> {
         let text = self.text();
         let random = &mut self.random;
@@ -272,7 +272,7 @@ impl Packets {
         packet
     }
 
-    /// A text with its digest.
+    /// Returns a text with its digest.
     fn text(&mut self) -> Vec<u8> {
         let random = &mut self.random;
         // The clocks agree to the second.

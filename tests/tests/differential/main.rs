@@ -258,7 +258,7 @@ impl Way {
         }
     }
 
-    /// A frame to a port, with random headers around it.
+    /// Returns a frame to a port, with random headers around it.
     fn frame(self, tcp: bool, port: u16, flags: u8, random: &mut Random) -> Frame {
         let mut frame = match random.below(8) {
             0 => eth().vlan(7),
@@ -348,7 +348,7 @@ impl Stream {
         bytes
     }
 
-    /// A SPA packet that is right, or wrong in one way.
+    /// Returns a SPA packet that is right, or wrong in one way.
     fn spa(&mut self) -> Vec<u8> {
         let random = &mut self.random;
         let way = Way::random(random);
@@ -464,7 +464,7 @@ fn make_time_pass(kernel: &mut Kernel, sim: &Sim, random: &mut Random) {
     }
 }
 
-/// The fields of an event without the times and the interface, which a packet in memory does not have.
+/// Returns the fields of an event without the times and the interface, which a packet in memory does not have.
 fn comparable(events: &[Event]) -> Vec<Event> {
     let timeless = |event: &Event| Event {
         at_ns: 0,
@@ -475,7 +475,7 @@ fn comparable(events: &[Event]) -> Vec<Event> {
     events.iter().map(timeless).collect()
 }
 
-/// The keys of a native table, each with the part of its word that does not depend on the clock.
+/// Returns the keys of a native table, each with the part of its word that does not depend on the clock.
 fn keys<K: Copy + Debug + Eq + Hash>(
     words: &WordMap<K>,
     timeless: fn(u64) -> u64,
@@ -487,7 +487,7 @@ fn keys<K: Copy + Debug + Eq + Hash>(
     texts.collect()
 }
 
-/// The keys of a table in the kernel, each with that part of its word.
+/// Returns the keys of a table in the kernel, each with that part of its word.
 fn kernel_keys<K: Debug>(entries: &[(K, u64)], timeless: fn(u64) -> u64) -> BTreeSet<String> {
     let texts = entries
         .iter()

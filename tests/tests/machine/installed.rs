@@ -36,13 +36,13 @@ pub(crate) struct Installed {
     pub(crate) check: Ran,
 }
 
-/// The other machine, which all rows share.
+/// Returns the other machine, which all rows share.
 pub(crate) fn outside() -> &'static Outside {
     static OUTSIDE: LazyLock<Outside> = LazyLock::new(Outside::new);
     &OUTSIDE
 }
 
-/// One row at a time has the machine: there is one tap.
+/// Locks the machine, which one row at a time has: there is one tap.
 pub(crate) fn turn() -> MutexGuard<'static, ()> {
     static TURN: Mutex<()> = Mutex::new(());
     TURN.lock().unwrap_or_else(PoisonError::into_inner)
@@ -112,12 +112,12 @@ fn configure(machine: &mut Machine, outside: &Outside) {
     ));
 }
 
-/// The file of a version of the package.
+/// Returns the file of a version of the package.
 pub(crate) fn package(version: &str) -> String {
     format!("knock_{version}-1_amd64.deb")
 }
 
-/// A machine with a card that booted from the installed disk, and the disk that has its state.
+/// Returns a machine with a card that booted from the installed disk, and the disk that has its state.
 pub(crate) fn booted(card: Card) -> &'static Path {
     static VIRTIO: LazyLock<PathBuf> = LazyLock::new(|| boot(Card::VirtioNet));
     static E1000E: LazyLock<PathBuf> = LazyLock::new(|| boot(Card::E1000e));
@@ -148,7 +148,7 @@ fn boot(card: Card) -> PathBuf {
     disk
 }
 
-/// A booted machine, in the state right after its boot, with the time of now.
+/// Returns a booted machine, in the state right after its boot, with the time of now.
 pub(crate) fn restored(card: Card) -> Machine {
     let outside = outside();
     let machine = Machine::restore(&outside.namespace, card, booted(card));

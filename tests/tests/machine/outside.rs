@@ -93,22 +93,22 @@ impl Outside {
         }
     }
 
-    /// The public key for ssh.
+    /// Returns the public key for ssh.
     pub(crate) fn ssh_key(&self) -> String {
         fs::read_to_string(self.files.path().join("id.pub")).unwrap()
     }
 
-    /// The private key of the machine.
+    /// Returns the private key of the machine.
     pub(crate) fn host_key(&self) -> String {
         self.host.line().to_string()
     }
 
-    /// The public key of the user alice.
+    /// Returns the public key of the user alice.
     pub(crate) fn alice(&self) -> String {
         self.alice.public().to_string()
     }
 
-    /// A source that has not been used, for each address of the machine.
+    /// Returns a source that has not been used, for each address of the machine.
     pub(crate) fn new_source(&self, to: IpAddr) -> Source<'_> {
         let number = self.used.fetch_add(1, Relaxed) + 1;
         assert!(number <= LAST.into(), "add addresses to the tap");
@@ -125,7 +125,7 @@ impl Outside {
         }
     }
 
-    /// The source that the tools of this machine use.
+    /// Returns the source that the tools of this machine use.
     pub(crate) fn first_source(&self, to: IpAddr) -> Source<'_> {
         let from = match to {
             IpAddr::V4(_) => IpAddr::V4(Ipv4Addr::new(192, 0, 2, FIRST)),
@@ -138,12 +138,12 @@ impl Outside {
         }
     }
 
-    /// New sources for both addresses of the machine.
+    /// Returns new sources for both addresses of the machine.
     pub(crate) fn new_sources(&self) -> [Source<'_>; 2] {
         MACHINE.map(|to| self.new_source(to))
     }
 
-    /// A packet for alice's door, made now.
+    /// Returns a packet for alice's door, made now.
     pub(crate) fn packet(&self) -> Vec<u8> {
         let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
         let request = Request {
@@ -167,7 +167,7 @@ impl Outside {
         assert_eq!(sent.unwrap(), packet.len());
     }
 
-    /// knock-client with alice's key, from the first address; returns what it printed.
+    /// Runs knock-client with alice's key, from the first address; returns what it printed.
     #[track_caller]
     pub(crate) fn client_opens(&self, to: IpAddr, port: u16) -> String {
         let mut client = Command::new(&binaries().client);
@@ -255,7 +255,7 @@ fn is_open(source: &Source<'_>, port: u16, limit: Duration) -> bool {
     source.connect(port, limit).is_ok()
 }
 
-/// Whether the unused port refuses a connection.
+/// Returns whether the unused port refuses a connection.
 fn is_reachable(source: &Source<'_>, limit: Duration) -> bool {
     source
         .connect(FREE, limit)
@@ -346,7 +346,7 @@ impl Drop for Session {
     }
 }
 
-/// What a login printed, which succeeded.
+/// Returns what a login printed, which succeeded.
 #[track_caller]
 pub(crate) fn printed(output: &Output, row: &str) -> String {
     assert!(output.status.success(), "{row}: {}", text(output));

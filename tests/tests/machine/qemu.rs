@@ -63,7 +63,7 @@ pub(crate) enum Card {
 }
 
 impl Card {
-    /// The name of its device in QEMU.
+    /// Returns the name of its device in QEMU.
     const fn device(self) -> &'static str {
         match self {
             Self::VirtioNet => "virtio-net-pci",
@@ -94,7 +94,7 @@ pub(crate) fn disk(name: &str, below: &Path) -> PathBuf {
     path
 }
 
-/// The disk of a Debian without the package.
+/// Returns the disk of a Debian without the package.
 pub(crate) fn pristine() -> &'static Path {
     &parts().disk
 }
@@ -311,7 +311,7 @@ impl Machine {
         assert!(ended.is_some(), "no end: {}", self.console());
     }
 
-    /// A command of QEMU's monitor for people.
+    /// Returns a command of QEMU's monitor for people.
     fn human(&mut self, line: &str) -> String {
         let arguments = json!({"command-line": line});
         let answer = self.ask(&json!({"execute": "human-monitor-command", "arguments": arguments}));
@@ -354,7 +354,7 @@ impl Machine {
         }
     }
 
-    /// What its serial line has said.
+    /// Returns what its serial line has said.
     fn console(&self) -> String {
         fs::read_to_string(&self.serial).unwrap_or_default()
     }

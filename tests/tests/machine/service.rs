@@ -8,7 +8,7 @@ use crate::{
     qemu::{Card, Machine},
 };
 
-/// The boot itself is asserted while it happens; see `installed::booted`.
+/// Checks the protection from the boot on. The boot itself is asserted while it happens; see `installed::booted`.
 pub(crate) fn is_protected_from_its_boot_on(card: Card, mode: &str) {
     let _turn = turn();
     let mut machine = restored(card);
@@ -205,7 +205,7 @@ fn vmxnet3_is_protected_in_native_mode_too() {
     attempts.all_failed("native");
 }
 
-/// The process of the service.
+/// Returns the process of the service.
 pub(crate) fn main_process(machine: &mut Machine) -> u32 {
     let id = machine.succeeds("systemctl show --property MainPID --value knock-user");
     let id = id.parse().unwrap();

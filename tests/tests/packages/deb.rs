@@ -47,7 +47,7 @@ fn install(system: &System, version: &str) -> Vec<String> {
     own_lines(&printed).into_iter().map(str::to_owned).collect()
 }
 
-/// The files of the package, with the names that this format has for them.
+/// Returns the files of the package, with the names that this format has for them.
 fn files_of_the_package() -> BTreeSet<String> {
     let named = |path: String| {
         if path.contains("/share/man/") {
@@ -61,7 +61,7 @@ fn files_of_the_package() -> BTreeSet<String> {
     files
 }
 
-/// The files that are there now and were not before.
+/// Returns the files that are there now and were not before.
 fn added(system: &System, before: &BTreeSet<String>) -> BTreeSet<String> {
     let of_the_user = OF_THE_USER.map(str::to_owned);
     let after = system.files();
@@ -152,7 +152,7 @@ fn an_upgrade_keeps_what_the_administrator_made() {
     assert_same(&after, &earlier, "upgraded");
 }
 
-/// A network in which the installed program protects the server.
+/// Returns a network in which the installed program protects the server.
 fn protect(system: &System, net: &Net) -> Process {
     let config = format!("interfaces = [\"{SERVER_LINK}\"]\n{DOOR}");
     fs::write(system.path("/etc/knock/seq.toml"), config).unwrap();

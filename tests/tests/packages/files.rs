@@ -27,7 +27,7 @@ const DOCUMENTS: [&str; 9] = [
     "examples",
 ];
 
-/// The files that every package has.
+/// Returns the files that every package has.
 pub(crate) fn expected() -> BTreeSet<String> {
     let repository = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
     let prefix = tempfile::tempdir().unwrap();
@@ -46,7 +46,7 @@ pub(crate) fn expected() -> BTreeSet<String> {
     common.into_iter().chain(manual).chain(documents).collect()
 }
 
-/// The files below a directory of `root`, as in `/share/man/man1/knock-client.1`.
+/// Returns the files below a directory of `root`, as in `/share/man/man1/knock-client.1`.
 pub(crate) fn below(root: &Path, directory: &str) -> Vec<String> {
     let (mut files, mut left) = (Vec::new(), vec![directory.to_owned()]);
     while let Some(directory) = left.pop() {

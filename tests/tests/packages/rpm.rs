@@ -26,7 +26,7 @@ fn query(question: &str) -> String {
         .arg(package(VERSION)))
 }
 
-/// rpm on another system: its own database there is made at the first use.
+/// Returns a command of rpm on another system: its own database there is made at the first use.
 fn rpm(system: &System, words: &[&str], file: Option<&Path>) -> Output {
     let mut rpm = Command::new("rpm");
     rpm.arg("--root").arg(system.root()).args(words);

@@ -10,17 +10,17 @@ use std::{
 use knock_tests::namespace::{Namespace, run, text};
 use tempfile::TempDir;
 
-/// The directory with the packages.
+/// Returns the directory with the packages.
 pub(crate) fn packages() -> PathBuf {
     given("KNOCK_PACKAGES")
 }
 
-/// A pristine Debian without systemd.
+/// Returns a pristine Debian without systemd.
 pub(crate) fn minimal() -> PathBuf {
     given("KNOCK_PRISTINE")
 }
 
-/// A pristine Debian with systemd, which does not run.
+/// Returns a pristine Debian with systemd, which does not run.
 pub(crate) fn with_systemd() -> PathBuf {
     given("KNOCK_PRISTINE_SYSTEMD")
 }
@@ -34,7 +34,7 @@ fn given(name: &str) -> PathBuf {
 /// The directories of programs in a Debian.
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
-/// A program below another root directory, with no variable but the path.
+/// Returns a program below another root directory, with no variable but the path.
 pub(crate) fn bare(root: &Path, program: &str, words: &[&str]) -> Output {
     let mut command = Command::new("chroot");
     command.arg(root).arg(program).args(words);
@@ -62,7 +62,7 @@ impl System {
         Self::mounted(pristine, |mount| run(mount))
     }
 
-    /// One whose `/sys` lists the interfaces of a namespace.
+    /// Returns one whose `/sys` lists the interfaces of a namespace.
     pub(crate) fn within(pristine: &Path, namespace: &Namespace) -> Self {
         Self::mounted(pristine, |mount| namespace.enter(|| run(mount)))
     }
@@ -90,17 +90,17 @@ impl System {
         system
     }
 
-    /// Its root directory.
+    /// Returns its root directory.
     pub(crate) fn root(&self) -> PathBuf {
         self.place.path().join("root")
     }
 
-    /// A file in it.
+    /// Returns a file in it.
     pub(crate) fn path(&self, path: &str) -> PathBuf {
         self.root().join(path.trim_start_matches('/'))
     }
 
-    /// A command in it, in a language that does not change.
+    /// Returns a command in it, in a language that does not change.
     pub(crate) fn command(&self, line: &str) -> Command {
         let mut command = Command::new("chroot");
         command.arg(self.root()).args(["/bin/sh", "-c", line]);
@@ -137,7 +137,7 @@ impl System {
         format!("/root/{package}")
     }
 
-    /// All files and links, without those of dpkg, rpm and this test.
+    /// Returns all files and links, without those of dpkg, rpm and this test.
     pub(crate) fn files(&self) -> BTreeSet<String> {
         const OTHERS: [&str; 8] = [
             "/var/lib/dpkg/",
@@ -158,7 +158,7 @@ impl System {
             .collect()
     }
 
-    /// Owner, group and mode of a file.
+    /// Returns the owner, group and mode of a file.
     #[track_caller]
     pub(crate) fn rights(&self, path: &str) -> String {
         self.succeeds(&format!("stat --format '%U:%G %a' {path}"))
@@ -177,7 +177,7 @@ impl Drop for System {
     }
 }
 
-/// What a command printed, without the lines of dpkg itself.
+/// Returns what a command printed, without the lines of dpkg itself.
 pub(crate) fn own_lines(printed: &str) -> Vec<&str> {
     const OF_DPKG: [&str; 8] = [
         "Selecting previously unselected package",

@@ -25,7 +25,7 @@ fn an_independent_client_makes_the_same_packets_and_answers() {
     }
 }
 
-/// The command that runs the client with these words.
+/// Returns the command that runs the client with these words.
 pub(crate) fn oracle(words: &[&str]) -> Command {
     let script = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("oracle/spa.py");
     let mut command = Command::new("python3");

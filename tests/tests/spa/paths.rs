@@ -283,7 +283,7 @@ fn other_datagrams() -> Vec<(&'static str, Vec<u8>)> {
     datagrams
 }
 
-/// This moment: ns since 1970.
+/// Returns this moment: ns since 1970.
 pub(crate) fn now() -> u64 {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
     now.as_nanos().try_into().unwrap()

@@ -100,7 +100,7 @@ fn packets_of_a_client_are_not_alike() {
     });
 }
 
-/// What comes back for datagrams of all kinds, each from a socket of its own.
+/// Returns what comes back for datagrams of all kinds, each from a socket of its own.
 fn datagrams(net: &Net, family: Family, port: u16) -> String {
     let mut random = Random::new(7);
     let mut noise =
@@ -133,7 +133,7 @@ fn answer(from: IpAddr, to: IpAddr, port: u16, payload: &[u8]) -> Result<usize, 
     exchange().map_err(|error| error.kind())
 }
 
-/// The state of a port and the reason for it.
+/// Returns the state of a port and the reason for it.
 fn nmap(net: &Net, family: Family, port: u16, arguments: &[&str]) -> String {
     let host = family.server().to_string();
     let number = port.to_string();
@@ -148,7 +148,7 @@ fn nmap(net: &Net, family: Family, port: u16, arguments: &[&str]) -> String {
     format!("{} {:?}", cells[1], cells.get(3..))
 }
 
-/// What it prints, without the port.
+/// Returns what it prints, without the port.
 fn hping3(net: &Net, family: Family, port: u16) -> String {
     let (host, number) = (family.server().to_string(), port.to_string());
     let arguments = [

@@ -48,12 +48,12 @@ impl Users {
         Self { directory, host }
     }
 
-    /// The file with a private key.
+    /// Returns the file with a private key.
     pub(crate) fn file(&self, name: &str) -> PathBuf {
         self.directory.path().join(name)
     }
 
-    /// The line with a private key.
+    /// Returns the line with a private key.
     #[track_caller]
     pub(crate) fn private(&self, name: &str) -> String {
         fs::read_to_string(self.file(name))

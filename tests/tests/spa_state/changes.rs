@@ -194,12 +194,12 @@ fn used_packets_stay_used_over_upgrades() {
     });
 }
 
-/// The doors that need no user.
+/// Returns the doors that need no user.
 fn without_users() -> &'static str {
     DOORS.split_at(DOORS.rfind("[[door]]").unwrap()).1
 }
 
-/// The kinds of shortfalls in the status.
+/// Returns the kinds of shortfalls in the status.
 #[track_caller]
 fn shortfalls(server: &Namespace) -> Vec<String> {
     let user = binaries().user.display().to_string();

@@ -62,7 +62,7 @@ impl Keys {
         Channel::new(&self.client, self.host.public()).unwrap()
     }
 
-    /// A configuration in which a user with these keys may open the door `ssh`.
+    /// Returns a configuration in which a user with these keys may open the door `ssh`.
     pub(crate) fn config(&self, user: &str, keys: &str) -> String {
         format!(
             "[spa]\nkey = {:?}\nwindow = \"10s\"\n{}{DOORS}",
@@ -85,7 +85,7 @@ pub(crate) fn unix_ns() -> u64 {
     u64::try_from(since.as_nanos()).unwrap()
 }
 
-/// A new packet that opens a door for the source that it comes from.
+/// Returns a new packet that opens a door for the source that it comes from.
 pub(crate) fn packet(channel: &Channel, door: DoorId) -> Vec<u8> {
     let request = Request {
         stamp: unix_ns(),
@@ -115,7 +115,7 @@ pub(crate) fn gets_in(net: &Net, channel: &Channel, row: &str) -> Vec<u8> {
     packet
 }
 
-/// A packet opens nothing, for whoever sends it.
+/// Checks that a packet opens nothing, for any source.
 pub(crate) fn is_refused(net: &Net, packet: &[u8], row: &str) {
     for family in Family::ALL {
         let source = net.new_source(family);

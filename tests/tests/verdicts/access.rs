@@ -433,7 +433,7 @@ fn a_full_allow_map_takes_no_new_grants() {
     );
 }
 
-/// The knocks of a door of [`GRANTS`].
+/// Returns the knocks of a door of [`GRANTS`].
 fn knock(door: &'static str, reason: Reason) -> [Step; 2] {
     let first = match door {
         "ssh" => 7000,
@@ -448,7 +448,7 @@ fn knock(door: &'static str, reason: Reason) -> [Step; 2] {
     ]
 }
 
-/// A row that begins with an open door.
+/// Returns a row that begins with an open door.
 fn opened<const N: usize>(name: &'static str, steps: [Step; N]) -> Row {
     row(name, [&knock("ssh", Opened)[..], &steps[..]].concat())
 }

@@ -425,7 +425,7 @@ impl Bench {
         panic!("{name}: another cookie than the library's");
     }
 
-    /// A whole handshake with this ACK.
+    /// Makes a whole handshake with this ACK.
     #[track_caller]
     fn connects(&mut self, way: &Frame, port: u16, reason: Reason, answer: Answered, name: &str) {
         let cookie = self.offered(&tcp(way, port, SYN, 0), name);
@@ -449,14 +449,14 @@ fn tcp(way: &Frame, port: u16, flags: u8, acknowledged: u32) -> Vec<u8> {
     frame
 }
 
-/// A datagram with this many octets.
+/// Returns a datagram with this many octets.
 fn udp(way: &Frame, port: u16, octets: usize) -> Vec<u8> {
     let mut frame = way.clone().udp(40_000, port).bytes();
     frame.extend(vec![0; octets]);
     frame
 }
 
-/// Every kind of headers that can be answered, each with a source of its own.
+/// Returns every kind of headers that can be answered, each with a source of its own.
 fn ways(number: u8) -> Vec<(&'static str, Frame)> {
     let v4 = |frame: Frame| frame.ip4(&format!("198.51.100.{number}"), "192.0.2.2");
     let v6 = |frame: Frame| frame.ip6(&format!("2001:db8:1::{number:x}"), "2001:db8::2");

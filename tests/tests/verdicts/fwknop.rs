@@ -626,7 +626,7 @@ fn user(number: u16, hmac_key: &[u8]) -> FwknopKey {
     }
 }
 
-/// Three doors; users who may open the first two.
+/// Returns three doors; users who may open the first two.
 fn tables(users: &[FwknopKey], otherwise: Otherwise) -> Tables {
     let mut tables = compile(DOORS).unwrap();
     tables.features = tables.features.with(Features::SPA).with(Features::FWKNOP);
@@ -680,7 +680,7 @@ impl Host {
         maps::set(self.kernel.program().ebpf(), "FWKNOP_KEYS", [(0, key)]).unwrap();
     }
 
-    /// A packet with a salt of its own.
+    /// Returns a packet with a salt of its own.
     fn seal(&mut self, hmac_key: &[u8], text: &str) -> String {
         self.packets += 1;
         seal(
@@ -705,13 +705,13 @@ impl Host {
         (judged.reason, self.event.map(|event| event.user))
     }
 
-    /// When packets were used, in milliseconds since boot.
+    /// Returns when packets were used, in milliseconds since boot.
     fn seen(&mut self) -> Vec<u64> {
         let seen = self.kernel.entries::<SpaTag>("SPA_SEEN").unwrap();
         seen.into_iter().map(|(_, used)| used).collect()
     }
 
-    /// The seconds that grants of an address have left, by door.
+    /// Returns the seconds that grants of an address have left, by door.
     fn grants(&mut self, address: &str) -> Vec<(u16, u64)> {
         let address = Address::from(address.parse::<IpAddr>().unwrap());
         let allow = self.kernel.allow().unwrap();

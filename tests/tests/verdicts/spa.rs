@@ -528,7 +528,7 @@ fn ssh() -> Content {
     spa::content(spa::door("ssh")).unwrap()
 }
 
-/// How long the grants of a source last, in milliseconds from now; the greatest is 1 s more than asked for.
+/// Returns how long the grants of a source last, in milliseconds from now; the greatest is 1 s more than asked for.
 fn grants(kernel: &mut Kernel, source: &str, now_ms: u64) -> Vec<u64> {
     let source = Address::from(source.parse::<IpAddr>().unwrap());
     let allow = kernel.allow().unwrap().into_iter();

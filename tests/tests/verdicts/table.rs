@@ -62,7 +62,7 @@ pub(crate) fn udp(port: u16) -> Packet {
 }
 
 impl Packet {
-    /// From this port of the source.
+    /// Sends from this port of the source.
     pub(crate) fn over_port(self, source_port: u16) -> Self {
         Self {
             source_port,
@@ -70,7 +70,7 @@ impl Packet {
         }
     }
 
-    /// From another address of the source's IPv6 /64; for IPv4, from the source itself.
+    /// Sends from another address of the source's IPv6 /64; for IPv4, from the source itself.
     pub(crate) fn same_network(self) -> Self {
         Self {
             is_same_network: true,
@@ -78,7 +78,7 @@ impl Packet {
         }
     }
 
-    /// From another source.
+    /// Sends from another source.
     pub(crate) fn neighbour(self) -> Self {
         Self {
             is_neighbours: true,
@@ -86,7 +86,7 @@ impl Packet {
         }
     }
 
-    /// To another address of this host.
+    /// Sends to another address of this host.
     pub(crate) fn elsewhere(self) -> Self {
         Self {
             is_elsewhere: true,
@@ -94,7 +94,7 @@ impl Packet {
         }
     }
 
-    /// To a group of hosts.
+    /// Sends to a group of hosts.
     pub(crate) fn group(self) -> Self {
         Self {
             is_for_group: true,
@@ -102,7 +102,7 @@ impl Packet {
         }
     }
 
-    /// To a multicast address, in a frame to this host alone, as some access points send it.
+    /// Sends to a multicast address, in a frame to this host alone, as some access points send it.
     pub(crate) fn multicast(self) -> Self {
         Self {
             is_to_multicast: true,
@@ -110,7 +110,7 @@ impl Packet {
         }
     }
 
-    /// The expected reason. If it is ever reported, it is reported once and without a door.
+    /// Returns the expected reason. If it is ever reported, it is reported once and without a door.
     pub(crate) fn is(self, reason: Reason) -> Step {
         let reported = match reason.reporting() {
             Reporting::Never => vec![],
@@ -139,7 +139,7 @@ pub(crate) enum Step {
 }
 
 impl Step {
-    /// The stage of the source's attempt, or the door that it opened.
+    /// Returns the stage of the source's attempt, or the door that it opened.
     pub(crate) fn reported(self, door: &'static str, stage: u16) -> Self {
         let Self::Packet(packet, reason, _) = self else {
             panic!("only packets are reported: {}", self.name());
@@ -147,7 +147,7 @@ impl Step {
         Self::Packet(packet, reason, vec![(door, stage)])
     }
 
-    /// Another door that the same knock completes.
+    /// Returns another door that the same knock completes.
     pub(crate) fn and_reported(mut self, door: &'static str, stage: u16) -> Self {
         if let Self::Packet(_, _, reported) = &mut self {
             reported.push((door, stage));

@@ -24,7 +24,7 @@ impl Architecture {
     /// All of them.
     pub const ALL: [Self; 2] = [Self::Amd64, Self::Arm64];
 
-    /// Its name in Debian, Go and container images.
+    /// Returns its name in Debian, Go and container images.
     pub const fn debian(self) -> &'static str {
         match self {
             Self::Amd64 => "amd64",
@@ -32,7 +32,7 @@ impl Architecture {
         }
     }
 
-    /// Its name in the kernel, in rpm and in Rust's targets.
+    /// Returns its name in the kernel, in rpm and in Rust's targets.
     pub const fn linux(self) -> &'static str {
         match self {
             Self::Amd64 => "x86_64",
@@ -40,7 +40,7 @@ impl Architecture {
         }
     }
 
-    /// Rust's target: the C library is linked in, so that one program runs on every distribution.
+    /// Returns Rust's target: the C library is linked in, so that one program runs on every distribution.
     pub const fn target(self) -> &'static str {
         match self {
             Self::Amd64 => "x86_64-unknown-linux-musl",
@@ -69,7 +69,7 @@ impl Architecture {
         Ok(shell::target_dir().join(self.target()).join(PROFILE))
     }
 
-    /// Cargo, which links with what is part of the target: no other compiler is needed.
+    /// Returns the cargo command, which links with what is part of the target: no other compiler is needed.
     pub(crate) fn cargo<'a>(self, sh: &'a Shell, flags: &[String]) -> Cmd<'a> {
         let target = self.target().to_uppercase().replace('-', "_");
         let mut all = vec!["-Clink-self-contained=yes".to_owned()];

@@ -32,7 +32,7 @@ pub(super) fn report(root: &Path) -> Result<()> {
     Ok(())
 }
 
-/// The files with placeholders, below the root of the repository.
+/// Returns the files with placeholders, below the root of the repository.
 fn with_placeholders(root: &Path) -> Result<Vec<PathBuf>> {
     let mut found = Vec::new();
     for place in PLACES {

@@ -31,7 +31,7 @@ const INSTALLED: [&str; 9] = [
 const BY_HAND: &str = "/usr/local/bin/";
 const PACKAGED: &str = "/usr/bin/";
 
-/// The documents below the root of the repository, and where each is installed below the prefix.
+/// Returns the documents below the root of the repository, and where each is installed below the prefix.
 ///
 /// # Errors
 /// A directory can't be read.

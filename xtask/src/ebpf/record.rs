@@ -16,12 +16,12 @@ use crate::{package::Apt, setup, shell};
 const HEAD: &str = "# What knock.o was built from. Both files are written by: cargo xtask build-ebpf --keep\n\
                     # After a conflict, take either side and run that.\n";
 
-/// The directory of the kept object.
+/// Returns the directory of the kept object.
 pub fn directory() -> PathBuf {
     shell::workspace().join("knock-user").join(kept::DIRECTORY)
 }
 
-/// The kept object, if it was built from the sources of this workspace.
+/// Returns the kept object, if it was built from the sources of this workspace.
 ///
 /// # Errors
 /// It is out of date; the error names the first difference.
@@ -45,7 +45,7 @@ pub fn prepare(sh: &Shell, apt: &Apt<'_>) -> Result<()> {
     Ok(())
 }
 
-/// The compiler and linker that built the kept object, as its record names them.
+/// Returns the compiler and linker that built the kept object, as its record names them.
 ///
 /// # Errors
 /// There is no record.
@@ -98,8 +98,8 @@ fn text(sh: &Shell, built: &Built, object: &[u8]) -> Result<String> {
     Ok(text)
 }
 
-/// The crates from the registry that are linked, with their versions. Macros are left out: many crates have the same
-/// ones, and a new version of them seldom makes another object. The test that builds the object again finds that.
+/// Returns the crates from the registry that are linked, with their versions. Macros are left out: many crates have the
+/// same ones, and a new version of them seldom makes another object. The test that builds the object again finds that.
 fn crates(sh: &Shell) -> Result<BTreeSet<String>> {
     let tree = shell::cargo(sh)
         .args([
@@ -131,7 +131,7 @@ fn crates(sh: &Shell) -> Result<BTreeSet<String>> {
     Ok(names.filter(|name| !name.starts_with("knock-")).collect())
 }
 
-/// The sources that the compiler read, below the workspace, and the manifests of their packages.
+/// Returns the sources that the compiler read, below the workspace, and the manifests of their packages.
 fn sources(object: &Path, root: &Path) -> Result<BTreeSet<String>> {
     let list = object.with_extension("d");
     let text = fs::read_to_string(&list).with_context(|| format!("reading {}", list.display()))?;
@@ -163,7 +163,7 @@ mod tests {
     const OBJECT: &str = "knock-user/object/knock.o";
     const RECORD: &str = "knock-user/object/knock.origin";
 
-    /// A workspace whose kept object is up to date.
+    /// Returns a workspace whose kept object is up to date.
     fn workspace() -> tempfile::TempDir {
         let place = tempfile::tempdir().unwrap();
         let root = place.path();

@@ -25,7 +25,7 @@ pub struct Outcome {
 }
 
 impl Outcome {
-    /// An error for a command that failed.
+    /// Returns an error for a command that failed.
     ///
     /// # Errors
     /// It failed. The error reports an unreachable server if that was the cause, and else `otherwise`.
@@ -76,7 +76,7 @@ pub fn run_quietly(what: &str, cmd: Cmd<'_>) -> Result<()> {
     bail!("`{line}` failed ({status}):\n  {end}")
 }
 
-/// An error in one line: the command, and the end of its output, which usually has the reason.
+/// Returns an error in one line: the command, and the end of its output, which usually has the reason.
 pub fn in_short(why: &Error) -> String {
     let text = format!("{why:#}");
     let mut lines = text.lines().map(str::trim);
@@ -87,7 +87,7 @@ pub fn in_short(why: &Error) -> String {
     }
 }
 
-/// The last line of a command's output; progress bars overwrite their line.
+/// Returns the last line of a command's output; progress bars overwrite their line.
 fn last_line(said: &[u8]) -> String {
     let tail = &said[said.len().saturating_sub(500)..];
     let tail = String::from_utf8_lossy(tail);

@@ -18,7 +18,7 @@ const LIBRARIES: [&str; 3] = [
     "lib/ld-linux-aarch64.so.1",
 ];
 
-/// A shell whose apt has the packages of the other processor.
+/// Returns a shell whose apt has the packages of the other processor.
 ///
 /// # Errors
 /// Its directories can't be written, or its lists can't be downloaded.

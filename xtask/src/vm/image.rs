@@ -96,7 +96,7 @@ fn make(directory: &Path) -> Result<()> {
     fs::create_dir_all(directory).with_context(|| format!("making {}", directory.display()))
 }
 
-/// The paths in what `ldd` prints: `libc.so.6 => /lib/libc.so.6 (0x…)`, and the loader by itself.
+/// Returns the paths in what `ldd` prints: `libc.so.6 => /lib/libc.so.6 (0x…)`, and the loader by itself.
 fn libraries(listed: &str) -> impl Iterator<Item = &Path> {
     listed.lines().filter_map(|line| {
         let mut words = line.split_whitespace();
@@ -104,7 +104,7 @@ fn libraries(listed: &str) -> impl Iterator<Item = &Path> {
     })
 }
 
-/// These modules and all that they need, by the lines of `modules.dep`: `a.ko: b.ko c.ko`. What is
+/// Returns these modules and all that they need, by the lines of `modules.dep`: `a.ko: b.ko c.ko`. What is
 /// built into the kernel has no line.
 fn needed(dependencies: &str, names: &[&str]) -> Result<BTreeSet<PathBuf>> {
     let lines: BTreeMap<&str, &str> = dependencies

@@ -25,7 +25,7 @@ pub(crate) enum Flavour {
 }
 
 impl Flavour {
-    /// The end of a package's name.
+    /// Returns the end of a package's name.
     const fn suffix(self) -> &'static str {
         match self {
             Self::Cloud => "-cloud-amd64",
@@ -34,7 +34,7 @@ impl Flavour {
         }
     }
 
-    /// The series, if a version has this flavour and no other.
+    /// Returns the series, if a version has this flavour and no other.
     fn version_of(self, version: &str) -> Option<&str> {
         let version = version.strip_suffix(self.suffix())?;
         // `6.1.0-56-rt` is of a flavour that is named before the processor.
@@ -54,7 +54,7 @@ pub(crate) struct Kernel {
 }
 
 impl Kernel {
-    /// The version without the flavour, as in `6.1.0-56`, or `6.1.0-56-arm64` for another processor.
+    /// Returns the version without the flavour, as in `6.1.0-56`, or `6.1.0-56-arm64` for another processor.
     pub(crate) fn release(&self) -> String {
         let release = self.flavour.version_of(&self.version);
         let release = release.unwrap_or(&self.version);
@@ -64,13 +64,13 @@ impl Kernel {
         }
     }
 
-    /// The bootable image.
+    /// Returns the bootable image.
     pub(crate) fn image(&self) -> PathBuf {
         self.directory
             .join(format!("boot/vmlinuz-{}", self.version))
     }
 
-    /// The directory of its modules, and the one to which they belong.
+    /// Returns the directory of its modules, and the one to which they belong.
     pub(crate) fn modules(&self) -> (PathBuf, PathBuf) {
         let place = Path::new("lib/modules").join(&self.version);
         (self.directory.join(&place), place)
@@ -134,7 +134,7 @@ fn newest_here(sh: &Shell, apt: &Apt<'_>, series: &str, flavour: Flavour) -> Res
     Ok(kernel)
 }
 
-/// The newest package that apt knows.
+/// Returns the newest package that apt knows.
 fn known(sh: &Shell, series: &str, flavour: Flavour) -> Option<String> {
     let names = sh
         .cmd("apt-cache")
@@ -146,7 +146,7 @@ fn known(sh: &Shell, series: &str, flavour: Flavour) -> Option<String> {
     newest(series, flavour, names.lines()).map(str::to_owned)
 }
 
-/// The newest that was downloaded.
+/// Returns the newest that was downloaded.
 fn kept(series: &str, flavour: Flavour) -> Option<Kernel> {
     let names: Vec<_> = fs::read_dir(directory())
         .into_iter()
@@ -157,7 +157,7 @@ fn kept(series: &str, flavour: Flavour) -> Option<Kernel> {
     newest(series, flavour, names).map(|package| Kernel::at(package, flavour))
 }
 
-/// The package of a series with the highest version; not those of debug symbols, nor unsigned ones.
+/// Returns the package of a series with the highest version; not those of debug symbols, nor unsigned ones.
 fn newest<'a>(
     series: &str,
     flavour: Flavour,
@@ -176,7 +176,7 @@ fn newest<'a>(
         .map(|(_, name)| name)
 }
 
-/// The numbers in a version; what is between them does not matter within a series.
+/// Returns the numbers in a version; what is between them does not matter within a series.
 fn numbers(version: &str) -> Vec<u64> {
     version
         .split(|c: char| !c.is_ascii_digit())

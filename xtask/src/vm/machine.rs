@@ -108,9 +108,9 @@ impl Machine<'_> {
         Ok(log)
     }
 
-    /// A panic ends the machine (`panic=-1`, `-no-reboot`), and so does an oops. Lesser messages of the kernel are not
-    /// printed, so that they don't mix with the output of the suites. On a busy host the kernel's check of its timer
-    /// would fail and be a panic, so there is none.
+    /// Returns the command. A panic ends the machine (`panic=-1`, `-no-reboot`), and so does an oops. Lesser messages
+    /// of the kernel are not printed, so that they don't mix with the output of the suites. On a busy host the kernel's
+    /// check of its timer would fail and be a panic, so there is none.
     fn command<'a>(&self, sh: &'a Shell, limit: Duration, append: &str) -> Cmd<'a> {
         let limit = limit.as_secs().to_string();
         let timeout = sh

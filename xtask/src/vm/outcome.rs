@@ -39,7 +39,7 @@ impl ConsoleLog {
         }
     }
 
-    /// The rows for the summary: each suite that ran, each that did not as a failure, and the machine.
+    /// Returns the rows for the summary: each suite that ran, each that did not as a failure, and the machine.
     pub(super) fn rows(
         mut self,
         release: &str,
@@ -78,7 +78,7 @@ impl ConsoleLog {
         rows
     }
 
-    /// The reason why the machine did not run all suites.
+    /// Returns the reason why the machine did not run all suites.
     fn failure(&self) -> Option<String> {
         if let Some(panic) = &self.panic {
             return Some(format!("panic: {panic}"));
@@ -105,7 +105,7 @@ mod tests {
     const BEGUN: &str = "     Running load on 6.1.0-56\nrunning 2 tests";
     const PASSED: &str = "test result: ok. 2 passed; 0 failed; 0 ignored; 0 measured; 0 filtered out; finished in 0.25s";
 
-    /// The results in the rows of two tests: how many passed, and the names of failures.
+    /// Returns the results in the rows of two tests: how many passed, and the names of failures.
     fn rows(lines: &[&str], change: impl Fn(&mut ConsoleLog)) -> (u32, Vec<String>) {
         let mut log = ConsoleLog {
             exited_well: true,

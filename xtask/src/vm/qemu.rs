@@ -36,7 +36,7 @@ impl Processor {
         }
     }
 
-    /// Where it is unpacked.
+    /// Returns where it is unpacked.
     const fn directory(self) -> &'static str {
         match self {
             Self::Amd64 => "qemu",
@@ -57,7 +57,7 @@ pub(crate) struct Qemu {
 }
 
 impl Qemu {
-    /// Finds, installs or unpacks one, and prints a line about it.
+    /// Finds, installs or unpacks QEMU, and prints a line about it.
     ///
     /// # Errors
     /// None of these works: the error has the reasons.
@@ -112,12 +112,12 @@ impl Qemu {
         ask.ignore_stdout().ignore_stderr().run().is_ok()
     }
 
-    /// The command line that runs it, for a command that runs another.
+    /// Returns the command line that runs it, for a command that runs another.
     pub(crate) fn add_to<'a>(&self, cmd: Cmd<'a>) -> Cmd<'a> {
         cmd.args(self.words()).envs(self.variables())
     }
 
-    /// The program and its first arguments.
+    /// Returns the program and its first arguments.
     pub(crate) fn words(&self) -> Vec<OsString> {
         let mut words = vec![self.program.clone().into()];
         if let Some(root) = &self.root {
@@ -127,7 +127,7 @@ impl Qemu {
         words
     }
 
-    /// The variables that it needs.
+    /// Returns the variables that it needs.
     pub(crate) fn variables(&self) -> Vec<(&'static str, OsString)> {
         let Some(root) = &self.root else {
             return Vec::new();
@@ -161,14 +161,14 @@ fn unpack(sh: &Shell, apt: &Apt<'_>, place: &Path, package: &str) -> Result<()> 
     unpacked::unpack(sh, apt, &[package], is_wanted, place)
 }
 
-/// The packages in dpkg's list that are installed.
+/// Returns the packages in dpkg's list that are installed.
 fn installed_of(list: &str) -> BTreeSet<&str> {
     list.lines()
         .filter_map(|line| line.strip_prefix("ii ")?.split_whitespace().next())
         .collect()
 }
 
-/// Whether a package is to be downloaded: those of QEMU itself, and those that the host has not installed.
+/// Returns whether a package is to be downloaded: those of QEMU itself, and those that the host has not installed.
 fn is_wanted(package: &str, installed: &BTreeSet<&str>) -> bool {
     let own = OF_ONE_BUILD.iter().any(|start| package.starts_with(start));
     own || !installed.contains(package)

@@ -70,7 +70,7 @@ impl Selected {
         }
     }
 
-    /// Its line in the script of `vm/init.sh`.
+    /// Returns its line in the script of `vm/init.sh`.
     pub(super) fn line(&self) -> String {
         let mut line = format!("suite {}", self.target);
         if self.shows {
@@ -129,7 +129,7 @@ pub(super) const LESS: &str = "export KNOCK_FRAMES=4000 KNOCK_PAUSE_MS=50\n";
 /// Those that depend on the processor, and not on its network cards or its clock.
 const OF_A_PROCESSOR: [&str; 5] = ["load", "differential", "otp", "knock", "verdicts"];
 
-/// The suites of a machine with this processor.
+/// Returns the suites of a machine with this processor.
 pub(super) fn suites(processor: Processor) -> Vec<Selected> {
     let runs = |suite: &Selected| match processor {
         Processor::Amd64 => true,

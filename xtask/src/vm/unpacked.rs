@@ -55,7 +55,7 @@ pub(super) fn unpack(
     fs::rename(&half, place).with_context(|| format!("keeping {}", place.display()))
 }
 
-/// The packages of a plan such as `Inst libfdt1 (1.6.1-4+b1 Debian:12.15/oldstable [amd64])`.
+/// Returns the packages of a plan such as `Inst libfdt1 (1.6.1-4+b1 Debian:12.15/oldstable [amd64])`.
 pub(super) fn planned(plan: &str) -> impl Iterator<Item = &str> {
     plan.lines()
         .filter_map(|line| line.strip_prefix("Inst ")?.split_whitespace().next())
@@ -73,7 +73,7 @@ pub(super) fn remove(directory: &Path) -> Result<()> {
     Ok(())
 }
 
-/// The directory that is kept from one run to the next.
+/// Returns the directory that is kept from one run to the next.
 pub(super) fn directory() -> PathBuf {
     shell::target_dir().join("kernels")
 }

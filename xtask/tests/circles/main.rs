@@ -257,7 +257,7 @@ fn a_circle_is_found_however_a_file_names_another() {
     }
 }
 
-/// The files of a crate by module, without those of tests.
+/// Returns the files of a crate by module, without those of tests.
 fn read(source: &Path) -> BTreeMap<Module, syn::File> {
     let mut files = BTreeMap::new();
     let mut rest = vec![source.to_owned()];
@@ -328,7 +328,7 @@ fn graph(files: &BTreeMap<Module, syn::File>) -> Graph {
     named.iter().map(edges).collect()
 }
 
-/// The module of the file that defines what a path names; `None` if it is in none of the files.
+/// Returns the module of the file that defines what a path names; `None` if it is in none of the files.
 fn defining(
     mut path: Module,
     files: &BTreeMap<Module, syn::File>,
@@ -351,7 +351,7 @@ fn defining(
     None
 }
 
-/// The uses of one file by another that lead back to it.
+/// Returns the uses of one file by another that lead back to it.
 fn circle(graph: &Graph) -> Vec<String> {
     let mut edges = Vec::new();
     for (module, uses) in graph {
@@ -364,7 +364,7 @@ fn circle(graph: &Graph) -> Vec<String> {
     edges
 }
 
-/// The modules that a module uses, directly or through others.
+/// Returns the modules that a module uses, directly or through others.
 fn reached(graph: &Graph, from: &Module) -> BTreeSet<Module> {
     let mut all = BTreeSet::new();
     let mut rest = vec![from];
@@ -386,7 +386,7 @@ struct Exports {
 }
 
 impl Exports {
-    /// The path that a module re-exports under a name.
+    /// Returns the path that a module re-exports under a name.
     fn of(&self, module: &[String], name: &str) -> Option<Module> {
         let key = (module.to_owned(), name.to_owned());
         if let Some(path) = self.named.get(&key) {
@@ -401,7 +401,7 @@ impl Exports {
     }
 }
 
-/// The name of an item that others can import.
+/// Returns the name of an item that others can import.
 fn defined(item: &Item) -> Option<String> {
     let name = match item {
         Item::Const(item) => &item.ident,

@@ -127,7 +127,7 @@ impl Scope<'_> {
         Self { own, ..*self }
     }
 
-    /// The path of a type, without references and wrappers; `None` if it is none of this crate.
+    /// Returns the path of a type, without references and wrappers; `None` if it is none of this crate.
     fn path_of(&self, found: &Type) -> Option<TypePath> {
         let path = match found {
             Type::Reference(found) => return self.path_of(&found.elem),
@@ -281,7 +281,7 @@ impl<'a> Visit<'a> for Calls<'_> {
         }
     }
 
-    /// `Type::method`, called or named.
+    /// Records `Type::method`, called or named.
     fn visit_expr_path(&mut self, path: &'a syn::ExprPath) {
         visit::visit_expr_path(self, path);
         let mut holder = path.path.clone();

@@ -23,7 +23,7 @@ pub(super) struct Names {
 }
 
 impl Names {
-    /// A path from the root of the crate; `None` if it leads elsewhere.
+    /// Returns a path from the root of the crate; `None` if it leads elsewhere.
     pub(super) fn absolute(&self, path: &[String], is_import: bool) -> Option<Module> {
         let mut base = self.module.clone();
         let mut rest = path;

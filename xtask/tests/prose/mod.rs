@@ -92,14 +92,14 @@ fn rust(text: &str) -> String {
     prose
 }
 
-/// The length of a word at the beginning, so that `r` in `for` begins no raw string.
+/// Returns the length of a word at the beginning, so that `r` in `for` begins no raw string.
 fn identifier(text: &str) -> Option<usize> {
     let is_part = |c: char| c.is_alphanumeric() || c == '_';
     let length = text.find(|c| !is_part(c)).unwrap_or(text.len());
     (length > 0).then_some(length)
 }
 
-/// The length of a literal at the beginning, and the text in it; a character has none.
+/// Returns the length of a literal at the beginning, and the text in it; a character has none.
 fn literal(text: &str) -> Option<(usize, &str)> {
     let begin = text.trim_start_matches(['b', 'c']);
     let before = text.len() - begin.len();
@@ -122,7 +122,7 @@ fn literal(text: &str) -> Option<(usize, &str)> {
     Some((before + end.max(1) + 2, ""))
 }
 
-/// The position at which a quote ends a literal.
+/// Returns the position at which a quote ends a literal.
 fn unescaped(body: &str, quote: char) -> Option<usize> {
     let mut is_escaped = false;
     body.char_indices()

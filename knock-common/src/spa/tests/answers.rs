@@ -307,7 +307,7 @@ fn read_answer(body: [u8; 32]) -> Answered {
     }
 }
 
-/// The host with a port for each door.
+/// Returns the host with a port for each door.
 fn answering(flags: u16) -> Sim {
     let mut sim = host_with(flags);
     for may in sim.spa_may.values_mut() {

@@ -74,7 +74,7 @@ fn octets<const N: usize>(text: &str) -> [u8; N] {
     std::array::from_fn(|at| u8::from_str_radix(&text[2 * at..2 * at + 2], 16).unwrap())
 }
 
-/// The keys of host private key 32 × 0x11 and client private key 32 × 0x22.
+/// Returns the keys of host private key 32 × 0x11 and client private key 32 × 0x22.
 fn sealer() -> Sealer {
     let key = |text| hmac_sha256::HmacKey::new(&octets::<32>(text));
     let sip = |text| {
@@ -105,7 +105,7 @@ const CONTENT: Content = Content {
     reserved: [0; 3],
 };
 
-/// A host with alice's key, who may open `ssh` and `wiki`; bob has a door of his own.
+/// Returns a host with alice's key, who may open `ssh` and `wiki`; bob has a door of his own.
 fn host() -> Sim {
     host_with(0)
 }
@@ -195,7 +195,7 @@ fn judge(sim: &Sim, source: Address, payload: &[u8]) -> (Reason, Vec<Event>) {
     (reason, sim.events.take())
 }
 
-/// The end of a source's grant, in milliseconds from now; `None` if there is none.
+/// Returns the end of a source's grant, in milliseconds from now; `None` if there is none.
 fn grant(sim: &Sim, source: Address, number: u16) -> Option<u64> {
     let key = GrantKey {
         source,

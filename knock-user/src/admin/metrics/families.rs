@@ -340,7 +340,7 @@ fn sample<const N: usize>(labels: [(&'static str, &str); N], value: impl Into<Va
     }
 }
 
-/// The name and the help of a counter that is not about a reason.
+/// Returns the name and the help of a counter that is not about a reason.
 const fn of_stat(stat: Stat) -> (&'static str, &'static str) {
     match stat {
         Stat::EventsSuppressed => (

@@ -87,7 +87,7 @@ pub fn room(entries: usize, has_process: bool) -> Option<String> {
     }
 }
 
-/// The interfaces of an instance, from what is true of them.
+/// Returns the interfaces of an instance, from what is true of them.
 pub fn interfaces(all: Vec<Coverage>) -> Vec<InterfaceAnswer> {
     let described = all.into_iter().map(|one| {
         let mode = match &one.state {
@@ -120,7 +120,7 @@ pub fn interfaces(all: Vec<Coverage>) -> Vec<InterfaceAnswer> {
     described.collect()
 }
 
-/// The counters that are not zero; `counts` has them by number.
+/// Returns the counters that are not zero; `counts` has them by number.
 pub fn counters(counts: &[u64]) -> Vec<Counter> {
     let count_of = |number: u8| counts.get(usize::from(number)).copied().unwrap_or(0);
     let reasons = Reason::ALL.iter().map(|&reason| Counter {

@@ -51,7 +51,7 @@ pub struct HealthInput {
     pub notes: Vec<String>,
 }
 
-/// The status with what is missing of what its configuration asks for.
+/// Returns the status with what is missing of what its configuration asks for.
 #[must_use]
 pub fn judged(mut status: Answer, registry: &Registry, circumstances: &HealthInput) -> Answer {
     let mut found = Findings::default();
@@ -90,7 +90,7 @@ pub fn judged(mut status: Answer, registry: &Registry, circumstances: &HealthInp
     status
 }
 
-/// A shortfall of an instance as a whole.
+/// Returns a shortfall of an instance as a whole.
 pub fn shortfall(kind: &str, text: impl Into<String>) -> Shortfall {
     Shortfall {
         kind: kind.to_owned(),
@@ -132,7 +132,7 @@ impl Findings {
         }
     }
 
-    /// What is not pinned ends with the process, however that ends.
+    /// Reports pins that are missing: what is not pinned ends with the process, however that ends.
     fn pins(&mut self, status: &Answer, circumstances: &HealthInput) {
         let because = circumstances.unpinned.as_deref();
         let because = because.map_or_else(String::new, |because| format!(": {because}"));
@@ -155,7 +155,7 @@ impl Findings {
         }
     }
 
-    /// What happens to a configuration on trial: the kernel side ends one alone if nothing was in
+    /// Reports what happens to a configuration on trial: the kernel side ends one alone if nothing was in
     /// force before, and only a process restores another configuration.
     fn trial(&mut self, status: &Answer, registry: &Registry, circumstances: &HealthInput) {
         let Some(left_s) = status.trial_seconds else {

@@ -123,7 +123,7 @@ fn process(status: &Answer, time: &LocalTime) -> String {
     text
 }
 
-/// `ssh: line 12 is next, 988 left`.
+/// Returns a line such as `ssh: line 12 is next, 988 left`.
 fn one_time_text(one_time: &OneTimeStatus) -> String {
     let door = &one_time.door;
     match (one_time.next_line, &one_time.because) {

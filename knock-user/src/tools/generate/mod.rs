@@ -115,7 +115,7 @@ pub struct GeneratedDoor {
     pub export: Option<String>,
 }
 
-/// Draws.
+/// Draws a sequence and writes its door.
 ///
 /// # Errors
 /// Returns an error if such sequences can't be drawn.

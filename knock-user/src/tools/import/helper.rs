@@ -2,7 +2,7 @@
 
 use super::rule_parts::{Match, Rule, is_input, is_source, protocol};
 
-/// `knock_add -i -c INPUT -p tcp -d 443 -f %IP%`; `None` if it does something else.
+/// Parses `knock_add -i -c INPUT -p tcp -d 443 -f %IP%`; `None` if it does something else.
 pub(super) fn rule(program: &str, words: &[&str]) -> Option<Rule> {
     // Without a method `knock_add` adds nothing; under the other name it is for deleting.
     let mut opens = (program == "knock_del").then_some(false);
@@ -30,7 +30,7 @@ pub(super) fn rule(program: &str, words: &[&str]) -> Option<Rule> {
     })
 }
 
-/// An option and the value that is joined to it.
+/// Returns an option and the value that is joined to it.
 fn split(word: &str) -> Option<(char, Option<&str>)> {
     const LONG: [(&str, char); 9] = [
         ("append", 'a'),

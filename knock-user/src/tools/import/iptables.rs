@@ -2,7 +2,7 @@
 
 use super::rule_parts::{Match, Rule, is_input, is_source, protocol};
 
-/// `iptables -I INPUT 1 -s %IP% -p tcp --dport 22 -j ACCEPT`.
+/// Parses `iptables -I INPUT 1 -s %IP% -p tcp --dport 22 -j ACCEPT`.
 pub(super) fn rule(words: &[&str], interface: &str) -> Option<Rule> {
     let mut found = Match::default();
     let mut opens = None;

@@ -60,7 +60,7 @@ fn understood(line: &str, interface: &str) -> Option<LineMeaning> {
     sum.meaning()
 }
 
-/// `sleep 10`.
+/// Parses `sleep 10`.
 fn sleep(words: &[String]) -> Option<Duration> {
     let [program, time] = words else { return None };
     let is_sleep = matches!(program.as_str(), "sleep" | "/bin/sleep" | "/usr/bin/sleep");

@@ -2,7 +2,7 @@
 
 use super::rule_parts::{Match, Rule, is_input, is_source, protocol};
 
-/// `nft add rule inet filter input ip saddr %IP% tcp dport 22 accept`.
+/// Parses `nft add rule inet filter input ip saddr %IP% tcp dport 22 accept`.
 pub(super) fn rule(words: &[&str]) -> Option<Rule> {
     let words: Vec<&str> = words
         .iter()
@@ -78,7 +78,7 @@ pub(super) fn rule(words: &[&str]) -> Option<Rule> {
     })
 }
 
-/// `22`, `60000-61000` or `{ 22, 80 }`, with commas and without blanks.
+/// Parses `22`, `60000-61000` or `{ 22, 80 }`, with commas and without blanks.
 fn nft_set<'w, 's>(words: &'s [&'w str]) -> Option<(String, &'s [&'w str])> {
     let (&first, rest) = words.split_first()?;
     if !first.starts_with('{') {

@@ -51,7 +51,7 @@ pub(super) struct Match<'w> {
 }
 
 impl Match<'_> {
-    /// For TCP unless another protocol is named.
+    /// Returns the rule for TCP unless another protocol is named.
     pub(super) fn for_tcp() -> Self {
         Self {
             protocols: vec![Protocol::Tcp],

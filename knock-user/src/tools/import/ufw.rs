@@ -4,7 +4,7 @@ use knock_common::packet::Protocol;
 
 use super::rule_parts::{Match, Rule, is_source, protocol};
 
-/// `ufw insert 1 allow from %IP% to any port 22 proto tcp`.
+/// Parses `ufw insert 1 allow from %IP% to any port 22 proto tcp`.
 pub(super) fn rule(words: &[&str]) -> Option<Rule> {
     let mut opens = true;
     let mut is_allowed = false;

@@ -16,7 +16,7 @@ pub(super) struct KnockdOtp {
     pub(super) protocols: Vec<Protocol>,
 }
 
-/// A number without a sign.
+/// Returns a number without a sign.
 pub(super) fn whole(text: &str) -> Option<u64> {
     let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
     text.parse().ok().filter(|_| digits)

@@ -28,12 +28,12 @@ const SECRET: [&str; 6] = [
 ];
 
 impl AccessLine {
-    /// Whether nobody else may see the value.
+    /// Returns whether nobody else may see the value.
     pub(super) fn is_secret(&self) -> bool {
         SECRET.contains(&self.key.as_str())
     }
 
-    /// Whether the value is yes: `fwknopd` looks at its first letter.
+    /// Returns whether the value is yes: `fwknopd` looks at its first letter.
     pub(super) fn is_on(&self) -> bool {
         self.value.starts_with(['y', 'Y'])
     }

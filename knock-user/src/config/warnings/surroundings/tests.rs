@@ -38,7 +38,7 @@ fn translation(from: u16, to: Option<&str>, port: u16) -> Translation {
     }
 }
 
-/// A host with a bridge, a bond, a VLAN, a tap and translated ports.
+/// Returns a host with a bridge, a bond, a VLAN, a tap and translated ports.
 fn host() -> Host {
     Host {
         served: BTreeSet::from([tcp(22), tcp(443)]),
