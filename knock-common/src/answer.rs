@@ -194,12 +194,14 @@ pub fn rewrite_with<F: Reflect>(frame: &mut F, answer: Answer, words: &AnswerWor
         return None;
     }
     let mut least = 0;
-    if length >= PADDED {
-        least = PADDED;
-        frame.write(TRANSPORT_LEAST, [0; PADDED - TRANSPORT_LEAST])?;
+    if frame.bare().is_none() {
+        if length >= PADDED {
+            least = PADDED;
+            frame.write(TRANSPORT_LEAST, [0; PADDED - TRANSPORT_LEAST])?;
+        }
+        let [a, b, c, d, e, f, g, h, i, j, k, l]: [u8; MACS] = frame.read(0)?;
+        frame.write(0, [g, h, i, j, k, l, a, b, c, d, e, f])?;
     }
-    let [a, b, c, d, e, f, g, h, i, j, k, l]: [u8; MACS] = frame.read(0)?;
-    frame.write(0, [g, h, i, j, k, l, a, b, c, d, e, f])?;
     internet(frame, &repliable, answer)?;
     if answer.is_segment() {
         frame.write(transport, tcp(&repliable, answer))?;

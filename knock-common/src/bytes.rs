@@ -1,5 +1,7 @@
 //! Access to the bytes of a packet.
 
+use crate::bare::Bare;
+
 /// A packet that can be read at any offset.
 ///
 /// The kernel's verifier accepts no slices, only pointers that were compared with `data_end`. Both sides can copy `N`
@@ -11,6 +13,12 @@ pub trait Bytes {
     /// Returns the `N` 16-bit words at `offset`, each as it lies in memory, or `None` where the packet ends
     /// before them. Headers consist of such words: they are fewer loads than bytes.
     fn words<const N: usize>(&self, offset: usize) -> Option<[u16; N]>;
+
+    /// Returns what is known about the packet in place of an Ethernet header; `None` if it begins with one.
+    #[inline(always)]
+    fn bare(&self) -> Option<Bare> {
+        None
+    }
 
     /// Returns the byte at `offset`.
     #[inline(always)]

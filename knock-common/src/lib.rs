@@ -31,6 +31,8 @@ pub mod address;
 pub mod answer;
 pub mod arrival;
 pub mod automaton;
+pub mod bare;
+pub mod bare_packet;
 pub mod block;
 pub mod blocked;
 pub mod bytes;

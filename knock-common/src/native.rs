@@ -1,7 +1,9 @@
 //! The subprograms as ordinary functions, for everything but the kernel side.
 
 use crate::{
-    Bytes as _, Env, FrameSubprograms, Reason, Subprograms, access, block, claim,
+    Bytes, Env, FrameSubprograms, Reason, Subprograms, access,
+    bare_packet::BarePacket,
+    block, claim,
     connection::{Connection, HandshakeStep},
     cookie,
     decision::Decision,
@@ -191,7 +193,14 @@ impl<E: NativeEnv> Subprograms for E {
     }
 }
 
-impl FrameSubprograms for [u8] {
+/// A packet in memory, whose [`FrameSubprograms`] are ordinary functions.
+pub trait NativeBytes: Bytes {}
+
+impl NativeBytes for [u8] {}
+
+impl NativeBytes for BarePacket<'_> {}
+
+impl<B: NativeBytes + ?Sized> FrameSubprograms for B {
     fn note_other(&self) {}
 
     fn is_blocked<E: Subprograms>(&self, env: &E) -> bool {

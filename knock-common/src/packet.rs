@@ -1,6 +1,9 @@
 //! Reads frames: a TCP segment or UDP datagram, or the reason why there is none.
 
-use crate::{Address, Bytes, Reason};
+use crate::{
+    Address, Bytes, Reason,
+    bare::{Bare, ETHERTYPE_IPV4, ETHERTYPE_IPV6},
+};
 
 const ETHERNET_HEADER: usize = 14;
 const VLAN_TAG: usize = 4;
@@ -13,8 +16,6 @@ const UDP_LENGTH: usize = 4;
 /// RFC 8200 names four kinds that may precede TCP or UDP, one of them twice; one to spare.
 const EXTENSIONS_MAX: usize = 6;
 
-const ETHERTYPE_IPV4: u16 = 0x0800;
-const ETHERTYPE_IPV6: u16 = 0x86dd;
 const ETHERTYPE_VLAN: u16 = 0x8100;
 const ETHERTYPE_QINQ: u16 = 0x88a8;
 
@@ -203,12 +204,19 @@ struct Transport {
     fragment: bool,
 }
 
-/// Reads a frame as far as the ports.
+/// Reads a packet as far as the ports.
 ///
 /// # Errors
 /// The reason why the ports can't be read. Other protocols pass; a frame that may be for a protected port is dropped.
 #[inline(always)]
 pub fn parse<B: Bytes + ?Sized>(bytes: &B) -> Result<Segment, Reason> {
+    if let Some(Bare { ethertype, unicast }) = bytes.bare() {
+        return match ethertype {
+            ETHERTYPE_IPV4 => ipv4(bytes, 0, unicast),
+            ETHERTYPE_IPV6 => ipv6(bytes, 0, unicast),
+            _ => Err(Reason::NotIp),
+        };
+    }
     let ethernet = Ethernet::read(bytes)?;
     // As below, for most frames: without a tag, headers have constant offsets, which cost less.
     if ethernet.ethertype == ETHERTYPE_IPV4 {
@@ -226,8 +234,7 @@ pub fn parse<B: Bytes + ?Sized>(bytes: &B) -> Result<Segment, Reason> {
 /// Returns the offset of a frame's IP header, and whether it is IPv6; `None` if there is none.
 #[inline(always)]
 pub fn network<B: Bytes + ?Sized>(bytes: &B) -> Option<(usize, bool)> {
-    let LinkHeader { ethertype, network } =
-        Ethernet::read(bytes).and_then(|it| it.link(bytes)).ok()?;
+    let LinkHeader { ethertype, network } = LinkHeader::read(bytes).ok()?;
     match ethertype {
         ETHERTYPE_IPV4 => Some((network, false)),
         ETHERTYPE_IPV6 => Some((network, true)),
@@ -317,8 +324,7 @@ pub fn ports<B: Bytes + ?Sized>(bytes: &B, network: usize, is_v6: bool) -> Optio
 /// it.
 #[inline(always)]
 pub fn ethertype<B: Bytes + ?Sized>(bytes: &B) -> Option<u16> {
-    let link = Ethernet::read(bytes).and_then(|it| it.link(bytes)).ok()?;
-    Some(link.ethertype)
+    LinkHeader::read(bytes).ok().map(|link| link.ethertype)
 }
 
 /// The fields of an Ethernet header.
@@ -331,6 +337,19 @@ struct Ethernet {
 struct LinkHeader {
     ethertype: u16,
     network: usize,
+}
+
+impl LinkHeader {
+    #[inline(always)]
+    fn read<B: Bytes + ?Sized>(bytes: &B) -> Result<Self, Reason> {
+        match bytes.bare() {
+            Some(Bare { ethertype, .. }) => Ok(Self {
+                ethertype,
+                network: 0,
+            }),
+            None => Ethernet::read(bytes).and_then(|it| it.link(bytes)),
+        }
+    }
 }
 
 impl Ethernet {

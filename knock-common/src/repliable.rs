@@ -38,7 +38,10 @@ impl Repliable {
     #[inline(always)]
     fn read<B: Bytes + ?Sized>(bytes: &B, network: usize, v6: bool) -> Option<Self> {
         let at = |offset: usize| network.wrapping_add(offset);
-        let between_hosts = (bytes.u8(0)? | bytes.u8(6)?) & 1 == 0;
+        let between_hosts = match bytes.bare() {
+            Some(bare) => bare.unicast,
+            None => (bytes.u8(0)? | bytes.u8(6)?) & 1 == 0,
+        };
         let (protocol, transport, source, destination) = if v6 {
             let [next] = bytes.read(at(6))?;
             let source = Address::from_v6(bytes.read(at(8))?);
