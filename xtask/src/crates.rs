@@ -71,13 +71,8 @@ pub fn get(sh: &Shell, program: Program) -> Result<()> {
         return Ok(());
     }
     println!("{name}: building {package} {version}, some minutes");
-    let install = shell::without_outer_cargo(shell::cargo(sh)).args([
-        "install",
-        package,
-        "--locked",
-        "--version",
-        version,
-    ]);
+    let install =
+        shell::inner_cargo(sh).args(["install", package, "--locked", "--version", version]);
     let by_hand = format!("{name} is missing; run `cargo install {package} --locked`");
     shell::run_quietly(&format!("building {name}"), install).context(by_hand)
 }

@@ -1,4 +1,4 @@
-//! `cargo xtask fresh`: runs the commands of README in a pristine Debian system.
+//! `cargo xtask fresh`: runs the commands of README, and others by name, in a pristine Debian system.
 //!
 //! ```text
 //! mmdebstrap ─ debian.rs ─▶ target/fresh/root, pristine ─┐
@@ -39,8 +39,11 @@ const SCRIPT: &str = "inside.sh";
 /// The path of the clone in the system.
 const CHECKOUT: &str = "root/knock";
 
-/// The paragraph of the README that has the commands.
+/// The paragraph of the README whose commands run by default.
 const README_HEADING: &str = "## Try it";
+
+/// Commands that are not in README, and run by their names.
+const MORE: [&str; 1] = ["cargo xtask packages"];
 
 /// Variables with the settings of the network, which belong to the machine and not to its user.
 const NETWORK_VARIABLES: [&str; 14] = [
@@ -67,15 +70,16 @@ struct CommandRun {
     took: Duration,
 }
 
-/// Runs README's commands in a pristine system, those of `verbs` or all; returns whether all succeeded.
+/// Runs commands in a pristine system: those of `verbs`, or README's paragraph about the first try; returns whether all
+/// succeeded.
 ///
 /// # Errors
-/// Such a system can't be made here, or README does not have these commands.
+/// Such a system can't be made here, or neither README nor `MORE` has these commands.
 pub fn run(sh: &Shell, apt: &Apt<'_>, verbs: &[String]) -> Result<bool> {
     let readme = fs::read_to_string("README.md").or_else(|_| {
         fs::read_to_string(shell::workspace().join("README.md")).context("reading README.md")
     })?;
-    let commands = chosen(&commands(&readme), verbs)?;
+    let commands = chosen(&readme, verbs)?;
     ensure!(
         shell::is_root(),
         "`cargo xtask fresh` mounts file systems: run it as root"
@@ -110,12 +114,9 @@ pub(crate) fn directory() -> PathBuf {
     shell::target_dir().join("fresh")
 }
 
-/// Returns the commands of README's paragraph, without their comments.
+/// Returns the commands of all paragraphs, without their comments.
 fn commands(readme: &str) -> Vec<String> {
-    let paragraph = readme.split(README_HEADING).nth(1).unwrap_or_default();
-    let block = paragraph.split("```sh").nth(1).unwrap_or_default();
-    let block = block.split("```").next().unwrap_or_default();
-    let lines = block
+    let lines = readme
         .lines()
         .filter(|line| line.starts_with("cargo xtask "));
     lines
@@ -123,21 +124,29 @@ fn commands(readme: &str) -> Vec<String> {
         .collect()
 }
 
-/// Returns those with these verbs, or all of them.
-fn chosen(commands: &[String], verbs: &[String]) -> Result<Vec<String>> {
-    ensure!(
-        !commands.is_empty(),
-        "README.md has no commands below `{README_HEADING}`"
-    );
+/// Returns those with these verbs, or all of the paragraph about the first try.
+fn chosen(readme: &str, verbs: &[String]) -> Result<Vec<String>> {
     if verbs.is_empty() {
-        return Ok(commands.to_vec());
+        let paragraph = readme.split(README_HEADING).nth(1).unwrap_or_default();
+        let paragraph = paragraph.split("\n## ").next().unwrap_or_default();
+        let all = commands(paragraph);
+        ensure!(
+            !all.is_empty(),
+            "README.md has no commands below `{README_HEADING}`"
+        );
+        return Ok(all);
     }
+    let mut known = commands(readme);
+    known.extend(MORE.map(str::to_owned));
     let command = |verb: &String| {
-        let found = commands
+        let found = known
             .iter()
             .find(|line| line.split_whitespace().nth(2) == Some(verb.as_str()));
         found.cloned().with_context(|| {
-            format!("README.md has no command `cargo xtask {verb}` below `{README_HEADING}`")
+            format!(
+                "`cargo xtask {verb}` is not one of the commands that run in a pristine system: {}",
+                known.join(", ")
+            )
         })
     };
     verbs.iter().map(command).collect()
@@ -277,35 +286,42 @@ mod tests {
 
     #[test]
     fn commands_are_those_of_the_readme() {
+        const UNKNOWN: &str = "is not one of the commands that run in a pristine system: cargo xtask demo, cargo xtask \
+            test, cargo xtask dist --arch amd64, cargo xtask packages";
         let readme = fs::read_to_string(shell::workspace().join("README.md")).unwrap();
-        let all = commands(&readme);
-        assert_eq!(all, ["cargo xtask demo", "cargo xtask test"]);
         type Row = (
             &'static str,
             &'static [&'static str],
             Result<&'static [&'static str], &'static str>,
         );
-        let table: [Row; 4] = [
-            ("all", &[], Ok(&["cargo xtask demo", "cargo xtask test"])),
+        let table: [Row; 6] = [
+            (
+                "the first try",
+                &[],
+                Ok(&["cargo xtask demo", "cargo xtask test"]),
+            ),
             ("one", &["test"], Ok(&["cargo xtask test"])),
             (
-                "another",
-                &["dance"],
-                Err("README.md has no command `cargo xtask dance` below `## Try it`"),
+                "one of another paragraph",
+                &["dist"],
+                Ok(&["cargo xtask dist --arch amd64"]),
             ),
             (
-                "the beginning of one",
-                &["dem"],
-                Err("README.md has no command `cargo xtask dem` below `## Try it`"),
+                "one outside of README",
+                &["packages", "demo"],
+                Ok(&["cargo xtask packages", "cargo xtask demo"]),
             ),
+            ("another", &["dance"], Err("dance")),
+            ("the beginning of one", &["dem"], Err("dem")),
         ];
         for (name, verbs, expected) in table {
             let verbs: Vec<_> = verbs.iter().map(ToString::to_string).collect();
-            let lines = chosen(&all, &verbs).map_err(|why| why.to_string());
+            let lines = chosen(&readme, &verbs).map_err(|why| why.to_string());
             let expected = expected.map(|lines| lines.iter().map(ToString::to_string).collect());
-            assert_eq!(lines, expected.map_err(str::to_owned), "{name}");
+            let expected = expected.map_err(|verb| format!("`cargo xtask {verb}` {UNKNOWN}"));
+            assert_eq!(lines, expected, "{name}");
         }
-        assert!(chosen(&commands("# x\n"), &[]).is_err());
+        assert!(chosen("# x\n", &[]).is_err());
     }
 
     #[test]

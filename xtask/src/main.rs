@@ -92,7 +92,7 @@ enum CliCommand {
     Demo,
     /// Run README's commands in a pristine Debian 12 with nothing but Rust and a C compiler; needs root
     Fresh {
-        /// Run only these commands: demo, test
+        /// Run these commands: any of README, or packages [default: demo test]
         verbs: Vec<String>,
     },
     /// Measure knock-user beside an empty XDP program and its peers; needs root

@@ -17,6 +17,9 @@ pub use self::running::{Outcome, in_short, run_quietly, watch};
 /// The directories of programs for root, which a user's path often lacks.
 const FOR_ROOT: [&str; 3] = ["/usr/local/sbin", "/usr/sbin", "/sbin"];
 
+/// The variable by which rustup's programs select a toolchain.
+const TOOLCHAIN: &str = "RUSTUP_TOOLCHAIN";
+
 /// Returns the root of the workspace.
 pub fn workspace() -> &'static Path {
     let here = Path::new(env!("CARGO_MANIFEST_DIR"));
@@ -57,6 +60,24 @@ pub fn cargo(sh: &Shell) -> Cmd<'_> {
         cmd.env("CARGO_TERM_COLOR", "always")
     } else {
         cmd
+    }
+}
+
+/// Returns the same cargo for a build of its own, such as `cargo install`: without the settings of the outer build, but
+/// with its toolchain.
+///
+/// Without the toolchain, rustup's `rustc` would choose one in the directory of each crate, where some crates from
+/// crates.io have a `rust-toolchain` file.
+pub fn inner_cargo(sh: &Shell) -> Cmd<'_> {
+    for_inner_build(cargo(sh), env::var_os(TOOLCHAIN))
+}
+
+fn for_inner_build(cargo: Cmd<'_>, toolchain: Option<OsString>) -> Cmd<'_> {
+    let cargo = without_outer_cargo(cargo);
+    match toolchain {
+        Some(toolchain) => cargo.env(TOOLCHAIN, toolchain),
+        // Cargo runs without rustup, or is rustup's proxy, which sets the variable.
+        None => cargo,
     }
 }
 
@@ -120,7 +141,7 @@ fn is_for_outer_cargo(name: &OsString) -> bool {
         "RUSTC_BOOTSTRAP",
         "RUSTDOC",
         "RUSTFLAGS",
-        "RUSTUP_TOOLCHAIN",
+        TOOLCHAIN,
     ];
     const PREFIXES: [&str; 6] = [
         "CARGO_BUILD_",
@@ -156,6 +177,20 @@ mod tests {
         ];
         for (name, removed) in table {
             assert_eq!(is_for_outer_cargo(&name.into()), removed, "{name}");
+        }
+    }
+    #[test]
+    fn an_inner_build_has_the_toolchain_that_it_is_given() {
+        let sh = Shell::new().unwrap();
+        let table = [
+            ("with rustup", Some("1.95.0"), Some("1.95.0")),
+            ("without rustup", None, None),
+        ];
+        for (name, toolchain, expected) in table {
+            let print = sh.cmd("printenv").arg(TOOLCHAIN).quiet();
+            let inner = for_inner_build(print, toolchain.map(OsString::from));
+            let printed = inner.ignore_stderr().read().ok();
+            assert_eq!(printed.as_deref(), expected, "{name}");
         }
     }
 }

@@ -78,7 +78,7 @@ fn elsewhere(sh: &Shell, architectures: &[Architecture]) -> Result<PathBuf> {
     shell::run_quietly("cloning", clone)?;
     let there = sh.clone();
     there.change_dir(&place);
-    let mut build = shell::without_outer_cargo(shell::cargo(&there)).env_remove("CARGO_TARGET_DIR");
+    let mut build = shell::inner_cargo(&there).env_remove("CARGO_TARGET_DIR");
     build = build.args(["xtask", "dist"]);
     if let [architecture] = architectures {
         build = build.args(["--arch", architecture.debian()]);
