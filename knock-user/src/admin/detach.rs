@@ -2,7 +2,7 @@
 
 use std::io::Write;
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use serde::{Deserialize, Serialize};
 
 use super::{
@@ -12,9 +12,17 @@ use super::{
     text::LocalTime,
 };
 use crate::{
+    control::connection::Ended,
     daemon::Daemon,
     host::os_error,
-    kernel::{instance::Instance, leftovers, registry::Registry},
+    kernel::{
+        barrier,
+        instance::Instance,
+        leftovers,
+        lock::{self, LockTaken},
+        pins,
+        registry::Registry,
+    },
     model::text::{list, verb},
 };
 
@@ -23,6 +31,9 @@ use crate::{
 pub struct Args {
     #[command(flatten)]
     at: At,
+    /// End all protection on this host, also in other network namespaces
+    #[arg(long, conflicts_with_all = ["interface", "pid"])]
+    all: bool,
 }
 
 /// The answer.
@@ -74,10 +85,11 @@ impl Command for Args {
     }
 
     fn offline(&self, instance: &Instance) -> Result<Answer> {
-        let ports = Registry::read(&instance.registry());
-        let ports = ports.ok().flatten().map(|registry| registry.protected);
-        let interfaces = instance.linked();
         let locked = instance.clone().lock()?;
+        // Read behind the lock, since a start may just have changed them.
+        let ports = Registry::read(&locked.registry());
+        let ports = ports.ok().flatten().map(|registry| registry.protected);
+        let interfaces = locked.linked();
         let used = UsedMaps::open(&locked);
         locked.remove()?;
         // What was used is complete now that nothing can open a door.
@@ -96,10 +108,83 @@ impl Command for Args {
 
     fn run(&self, out: &mut impl Write) -> Result<Outcome> {
         leftovers::sweep();
+        if self.all {
+            return self.end_all(out);
+        }
         let answer = match instances::find(&self.at, Layouts::All)? {
-            Some(instance) => command::ask(self, &instance)?,
+            Some(instance) => self.end(&instance)?,
             None => Answer::default(),
         };
         command::write::<Self>(&answer, &self.at, out)
+    }
+}
+
+/// How often an instance is asked whose process is starting or ending.
+const TRIES: u32 = 4;
+
+impl Args {
+    /// Ends the protection of an instance, with its process or without one. A process that has only
+    /// started to serve it is asked as soon as it listens; what one leaves that ends is removed.
+    fn end(&self, instance: &Instance) -> Result<Answer> {
+        for _ in 1..TRIES {
+            match command::ask(self, instance) {
+                Err(error) if error.is::<LockTaken>() || error.is::<Ended>() => {}
+                done => return done,
+            }
+        }
+        command::ask(self, instance)
+    }
+
+    /// Ends the protection of all instances, and writes an answer for each that protected something.
+    /// One that fails does not keep the others from being ended.
+    fn end_all(&self, out: &mut impl Write) -> Result<Outcome> {
+        let (here, elsewhere) = instances::of_all_namespaces()?;
+        let here = here.iter().map(|instance| (instance, self.end(instance)));
+        let elsewhere = elsewhere
+            .iter()
+            .map(|instance| (instance, self.end_elsewhere(instance)));
+        let mut failures = Vec::new();
+        let mut is_any = false;
+        for (instance, ended) in here.chain(elsewhere) {
+            match ended {
+                Ok(answer) if answer.interfaces.is_empty() => {}
+                Ok(answer) => {
+                    command::write::<Self>(&answer, &self.at, out)?;
+                    is_any = true;
+                }
+                Err(error) => failures.push(format!(
+                    "{}: {}",
+                    instances::interfaces(instance),
+                    os_error::describe(&error)
+                )),
+            }
+        }
+        ensure!(failures.is_empty(), "{}", failures.join("; "));
+        instances::are_none_hidden(None)?;
+        if !is_any {
+            command::write::<Self>(&Answer::default(), &self.at, out)?;
+        }
+        Ok(Outcome::Done)
+    }
+
+    /// Ends the protection of an instance of another network namespace, whose interfaces can't be
+    /// listed here.
+    fn end_elsewhere(&self, instance: &Instance) -> Result<Answer> {
+        ensure!(
+            !barrier::is_any_pinned(instance),
+            "a change of mode was cut off in another network namespace: run `knock-user detach` there"
+        );
+        let programs: Vec<_> = pins::links(instance)?
+            .iter()
+            .map(|link| link.program)
+            .collect();
+        let mut answer = self.end(instance)?;
+        lock::wait_until_unloaded(&programs)?;
+        if !self.at.json {
+            for interface in &mut answer.interfaces {
+                interface.push_str(" in another network namespace");
+            }
+        }
+        Ok(answer)
     }
 }

@@ -84,7 +84,10 @@ pub(crate) fn only(which: &Which) -> Result<Instance> {
 
 /// Returns whether all pins are seen. If not, interfaces may still have the program: then it is not true that nothing
 /// is protected.
-fn are_none_hidden(asked: Option<&str>) -> Result<()> {
+///
+/// # Errors
+/// An interface has the program, or the interfaces can't be listed.
+pub(super) fn are_none_hidden(asked: Option<&str>) -> Result<()> {
     // The name of the program in the kernel object.
     const PROGRAM: &str = "knock";
     let is_ours = |id: u32| {
@@ -122,6 +125,22 @@ pub(super) fn all(at: &At, layouts: Layouts) -> Result<Vec<Instance>> {
         are_none_hidden(interface)?;
     }
     Ok(all)
+}
+
+/// Returns the instances of this network namespace, and those of others; also files that a process
+/// has left.
+///
+/// # Errors
+/// They can't be listed.
+pub(super) fn of_all_namespaces() -> Result<(Vec<Instance>, Vec<Instance>)> {
+    let here = candidates(Layouts::All)?;
+    let (_, pinned) = Instance::pinned()?;
+    let mut elsewhere = Instance::listening()?;
+    elsewhere.extend(pinned);
+    elsewhere.retain(|instance| !here.contains(instance));
+    elsewhere.sort();
+    elsewhere.dedup();
+    Ok((here, elsewhere))
 }
 
 /// Returns the error that there is none.

@@ -54,11 +54,16 @@ pub(crate) fn is_of(path: &Path, process: u32) -> bool {
 #[error("the process does not answer: `kill` it, and start it again")]
 pub(crate) struct NoAnswer;
 
+/// The process was asked and has ended.
+#[derive(Clone, Copy, Debug, thiserror::Error)]
+#[error("the process ended without an answer")]
+pub(crate) struct Ended;
+
 /// Sends a request; returns the answer, and what follows it.
 ///
 /// # Errors
-/// The daemon can't be reached or does not answer in time ([`NoAnswer`]), or it reports a failure:
-/// [`BadFile`] or [`Misuse`] if the configuration or the request is at fault.
+/// The daemon can't be reached, does not answer in time ([`NoAnswer`]) or ends ([`Ended`]), or it
+/// reports a failure: [`BadFile`] or [`Misuse`] if the configuration or the request is at fault.
 pub(crate) fn ask(request: &Request, stream: UnixStream) -> Result<(Value, BufReader<UnixStream>)> {
     // A client without access gets a reply before its request is read: the reply counts.
     let sent = (&stream).write_all(request.to_line().as_bytes());
@@ -68,11 +73,19 @@ pub(crate) fn ask(request: &Request, stream: UnixStream) -> Result<(Value, BufRe
         Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
             return Err(NoAnswer.into());
         }
+        // It ended before it read the request.
+        Err(error) if error.kind() == io::ErrorKind::ConnectionReset => {
+            return Err(Ended.into());
+        }
         read => read.context("reading the answer")?,
     };
     if line.is_empty() {
-        sent.context("asking")?;
-        bail!("the process ended without an answer");
+        return Err(match sent {
+            Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+                anyhow::Error::from(error).context("asking")
+            }
+            Ok(()) | Err(_) => Ended.into(),
+        });
     }
     match Reply::from_line(&line) {
         Ok(Reply::Done(answer)) => Ok((answer, reader)),

@@ -113,6 +113,11 @@ fn remove_filter(interface: &Interface) -> Result<()> {
     }
 }
 
+/// Returns whether the barrier of any interface is shut, also in another network namespace.
+pub fn is_any_pinned(instance: &Instance) -> bool {
+    std::fs::read_dir(instance.barriers()).is_ok_and(|mut pins| pins.next().is_some())
+}
+
 /// Returns whether the barrier of any existing interface is shut.
 pub fn are_any_shut(instance: &Instance) -> bool {
     // Almost always there is no barrier, and the interfaces need not be listed.

@@ -101,14 +101,19 @@ impl Instance {
     /// The directory of the sockets can't be read.
     pub fn listening_here() -> Result<Vec<Self>> {
         let suffix = suffix()?;
+        let mut all = Self::listening()?;
+        all.retain(|instance| instance.name.ends_with(&suffix));
+        Ok(all)
+    }
+
+    /// Returns the instances of all network namespaces that have a control socket.
+    ///
+    /// # Errors
+    /// The directory of the sockets can't be read.
+    pub fn listening() -> Result<Vec<Self>> {
         let names = names_in(Path::new(RUN))?.into_iter();
         let mut all: Vec<_> = names
-            .filter_map(|name| Some(name.strip_suffix(".sock")?.to_owned()))
-            .filter(|name| name.ends_with(&suffix))
-            .map(|name| Self {
-                name,
-                layout: layout::VERSION.to_string(),
-            })
+            .filter_map(|name| Some(Self::named(name.strip_suffix(".sock")?)))
             .collect();
         all.sort();
         Ok(all)

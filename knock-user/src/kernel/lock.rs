@@ -9,7 +9,8 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{Context as _, Result, anyhow};
+use anyhow::{Context as _, Result, anyhow, bail};
+use aya::programs::loaded_programs;
 use nix::libc;
 
 use super::instance::{Instance, names_in};
@@ -48,8 +49,7 @@ impl Instance {
     /// may be about to end, so this waits for it for up to two seconds.
     ///
     /// # Errors
-    /// Another process (named in the error) serves the instance, or the directories can't be
-    /// created.
+    /// Another process serves the instance ([`LockTaken`]), or the directories can't be created.
     pub fn lock(self) -> Result<Locked> {
         make_directory(Path::new(RUN))?;
         let path = self.run("lock");
@@ -92,11 +92,12 @@ impl Instance {
             [] => "is just starting".to_owned(),
             interfaces => format!("protects {}", interfaces.join(", ")),
         };
-        anyhow!(
+        LockTaken(format!(
             "another knock-user, process {pid}, {does}: `knock-user status` shows it, \
              `knock-user reload` gives it another configuration, `kill {pid}` ends it and opens \
              its ports unless it was started with --on-exit keep"
-        )
+        ))
+        .into()
     }
 
     /// Removes all pins and files of the instance, which also detaches it. The caller must have
@@ -180,6 +181,31 @@ fn wait_for_end(programs: &[u32]) {
         thread::sleep(PAUSE);
     }
 }
+
+/// Waits until the kernel has unloaded programs whose interfaces can't be listed here.
+///
+/// # Errors
+/// One of them stays loaded, so that an interface may still have it.
+pub(crate) fn wait_until_unloaded(programs: &[u32]) -> Result<()> {
+    const TRIES: u32 = 400;
+    const PAUSE: Duration = Duration::from_millis(5);
+    for _ in 0..TRIES {
+        let mut loaded = loaded_programs().flatten();
+        if !loaded.any(|program| programs.contains(&program.id())) {
+            return Ok(());
+        }
+        thread::sleep(PAUSE);
+    }
+    bail!(
+        "the program stays loaded, so its ports may still be closed: `bpftool link` shows what \
+         keeps it"
+    )
+}
+
+/// The text names the process that serves the instance.
+#[derive(Clone, Debug, thiserror::Error)]
+#[error("{0}")]
+pub(crate) struct LockTaken(String);
 
 /// An instance that only this process may change.
 #[derive(Debug)]
