@@ -70,7 +70,7 @@ impl Plan {
             .into_iter()
             .chain(checked.file_warnings())
             .chain(checked.surroundings(&host, interfaces))
-            .map(|warning| warning.render("warning", &checked.file));
+            .map(|warning| warning.render_in("warning", &checked.file));
         let dry_run_warning = (run.dry_run && checked.settings.has_handshakes()).then(|| {
             "a dry run sends no replies, so doors with verify = \"handshake\" can't be opened: \
              try those with --confirm"
@@ -90,7 +90,7 @@ impl Plan {
         self.checked
             .surroundings(&self.host_with(links), interfaces_of(run, &self.checked))
             .into_iter()
-            .map(|warning| warning.render("warning", &self.checked.file))
+            .map(|warning| warning.render_in("warning", &self.checked.file))
             .collect()
     }
 

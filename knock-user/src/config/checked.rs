@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::places::FileLines;
 use crate::{
     compile::Conflict,
-    model::{problem::Problems, settings::Settings},
+    model::{problem::Problems, settings::Settings, sources::Sources},
 };
 
 /// A configuration without errors, with the lines of its parts.
@@ -13,8 +13,8 @@ use crate::{
 pub struct Checked {
     /// The settings that the file gives.
     pub settings: Settings,
-    /// The file as the user named it.
-    pub file: String,
+    /// The files, as the user named the first one.
+    pub file: Sources,
     /// A hash of the text; none if the text did not come from a file that can be read again.
     pub digest: Option<u64>,
     /// The text itself.

@@ -14,6 +14,7 @@ mod door;
 pub(crate) mod fwknop;
 mod grant_prefix;
 mod host_keys;
+mod include;
 pub mod named_files;
 pub mod one_time_lines;
 mod otp;
@@ -45,7 +46,7 @@ pub(crate) use self::{door::SEQUENCE_TIMEOUT_MOST, scans::is_scan};
 pub use crate::model::problem::{Problem, Problems};
 use crate::{
     host::{files, os_error},
-    model::problem::ProblemReport,
+    model::{problem::ProblemReport, sources::Sources},
 };
 
 /// Twice the size of a file with 10 000 doors of 128 knocks; bounds the reading of `/dev/zero`.
@@ -73,19 +74,25 @@ pub fn read_again(path: &Path) -> Result<Checked, Problems> {
 /// # Errors
 /// Returns every problem of the file.
 pub fn read_kept(path: &Path, text: &str, can_be_read_again: bool) -> Result<Checked, Problems> {
-    let checked = parse_with_files(text, path)?;
+    let checked = parse_joined(text, path, Vec::new())?;
     Ok(Checked {
         digest: can_be_read_again.then(|| digest(text)),
         ..checked
     })
 }
 
-/// Returns the digest of the text that a file has now; see [`Checked::digest`].
+/// Returns the digest of the text that a file and those that it includes have now; see [`Checked::digest`].
 ///
 /// # Errors
-/// Returns an error if it can't be read.
+/// Returns an error if the file can't be read, or this process may not read one that it includes.
 pub fn digest_of_file(path: &Path) -> io::Result<u64> {
-    read_file(path).map(|text| digest(&text))
+    let joined = include::join(path, &read_file(path)?);
+    match (joined.denied, joined.problems.as_slice()) {
+        (Some(denied), _) => Err(denied),
+        (None, []) => Ok(digest(&joined.text)),
+        // A configuration that lacks a file is in force nowhere.
+        (None, problems) => Ok(digest(&format!("{}{problems:?}", joined.text))),
+    }
 }
 
 /// Hashes a text; only digests of the same build are comparable.
@@ -102,27 +109,23 @@ fn read_file(path: &Path) -> io::Result<String> {
 }
 
 fn understand(path: &Path, text: io::Result<String>) -> Result<Checked, Problems> {
-    let file = path.display().to_string();
-    match text {
-        Ok(text) => {
-            let checked = parse_with_files(&text, path)?;
-            Ok(Checked {
-                digest: path.is_file().then(|| digest(&text)),
-                ..checked
-            })
-        }
-        Err(error) => Err(Problems {
-            file,
-            list: vec![Problem {
-                line: None,
-                key: String::new(),
-                reason: format!(
-                    "can't be read: {}",
-                    os_error::reason(&error, &path.display().to_string())
-                ),
-            }],
-        }),
-    }
+    let text = text.map_err(|error| Problems {
+        file: path.display().to_string().into(),
+        list: vec![Problem {
+            line: None,
+            key: String::new(),
+            reason: format!(
+                "can't be read: {}",
+                os_error::reason(&error, &path.display().to_string())
+            ),
+        }],
+    })?;
+    let joined = include::join(path, &text);
+    let checked = parse_joined(&joined.text, path, joined.problems)?;
+    Ok(Checked {
+        digest: path.is_file().then(|| digest(&joined.text)),
+        ..checked
+    })
 }
 
 /// Reads a whole file of at most [`FILE_MAX`] bytes.
@@ -161,14 +164,21 @@ fn bytes_of(file: File) -> io::Result<Vec<u8>> {
 /// Returns every problem of the file.
 pub fn parse(text: &str, file: &str) -> Result<Checked, Problems> {
     let mut report = ProblemReport::new(text, Path::new(""));
+    report.sources = Sources::of(file, text);
     let read = read_checked(text, &mut report);
     finish(text, file, read, report.problems)
 }
 
-/// Reads and checks the text of a file, and the files with keys that it names.
-fn parse_with_files(text: &str, path: &Path) -> Result<Checked, Problems> {
+/// Reads and checks the text of a file with those that it includes, and the files with keys that it names. `problems`
+/// are those of included files that are not in the text.
+fn parse_joined(text: &str, path: &Path, problems: Vec<Problem>) -> Result<Checked, Problems> {
     let file = path.display().to_string();
     let mut report = ProblemReport::new(text, path.parent().unwrap_or(Path::new("")));
+    report.sources = Sources::of(&file, text);
+    if let Some(Problem { line, key, .. }) = problems.first() {
+        report.broken.push((line.unwrap_or(1), key.clone()));
+    }
+    report.problems = problems;
     let mut read = read_checked(text, &mut report);
     let mut problems = report.problems;
     let keys = read
@@ -193,7 +203,7 @@ fn finish(
     match read {
         Some(read) if list.is_empty() => Ok(Checked {
             settings: read.settings,
-            file: file.to_owned(),
+            file: Sources::of(file, text),
             digest: None,
             text: text.into(),
             places: read.places,
@@ -202,7 +212,7 @@ fn finish(
             list.sort();
             list.dedup();
             Err(Problems {
-                file: file.to_owned(),
+                file: Sources::of(file, text),
                 list,
             })
         }

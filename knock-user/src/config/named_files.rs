@@ -5,7 +5,7 @@ use std::path::Path;
 
 use nix::unistd::{Uid, User};
 
-use super::{checked::Checked, one_time_lines, places::FileLines, read_text, reader};
+use super::{checked::Checked, include, one_time_lines, places::FileLines, read_text, reader};
 use crate::{
     host::{files, programs},
     model::{
@@ -60,6 +60,10 @@ impl Checked {
         let Self {
             settings, places, ..
         } = self;
+        let include = places.keys.get("include").copied();
+        for (_, file) in self.file.files().skip(1) {
+            look(include, "include", Path::new(file));
+        }
         for (index, door) in settings.doors.iter().enumerate() {
             match &door.dynamic {
                 Some(Dynamic::OneTime(one_time)) => {
@@ -94,6 +98,7 @@ pub fn warnings_despite_errors(path: &Path) -> Vec<Problem> {
     let Ok(text) = read_text(path) else {
         return Vec::new();
     };
+    let text = include::join(path, &text).text;
     let mut report = ProblemReport::new(&text, path.parent().unwrap_or(Path::new("")));
     let read = reader::read(&text, &mut report);
     read.map(|read| warnings(&read.settings, &read.places))

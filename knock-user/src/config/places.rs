@@ -1,7 +1,10 @@
 //! The lines of keys and doors in a file.
 
 use super::section::KeyLines;
-use crate::{compile::Conflict, model::problem::Problem};
+use crate::{
+    compile::Conflict,
+    model::{problem::Problem, sources::Sources},
+};
 
 /// A problem of a door: its index, the key, and the reason.
 pub(super) type DoorProblem = (usize, &'static str, String);
@@ -14,6 +17,10 @@ pub(super) struct FileLines {
     pub(super) spa: KeyLines,
     pub(super) doors: Vec<TableLines>,
     pub(super) users: Vec<TableLines>,
+    /// The values of `include`.
+    pub(super) include: Vec<String>,
+    /// The files whose lines these are.
+    pub(super) sources: Sources,
 }
 
 /// The lines of a table and its keys.

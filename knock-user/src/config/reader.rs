@@ -13,9 +13,11 @@ use super::{
 use crate::model::{
     problem::ProblemReport,
     settings::{Control, Decoys, Established, Exempt, Lockout, Mode, Prefix, Scope, Settings},
+    sources::{self, Part},
 };
 
 const KEYS: &[&str] = &[
+    "include",
     "interfaces",
     "mode",
     "protect",
@@ -33,6 +35,9 @@ const KEYS: &[&str] = &[
     "user",
     "door",
 ];
+
+/// The keys of an included file.
+const INCLUDED_KEYS: &[&str] = &["user", "door"];
 
 /// The default time for which an established connection without packets is kept.
 const IDLE: Duration = Duration::from_secs(2 * 3600);
@@ -67,13 +72,18 @@ pub(super) struct ReadFile {
 
 /// Reads a file; wrong values are reported and left out.
 pub(super) fn read(text: &str, report: &mut ProblemReport) -> Option<ReadFile> {
-    let mut rest = Cow::Borrowed(text);
-    if let Err(error) = DeTable::parse(text) {
-        rest = statements::readable(text, &error, report).into();
-    }
+    let mut parts = sources::parts(text).into_iter();
+    let rest = readable(parts.next()?, report);
     let root = DeTable::parse(&rest).ok()?;
     let mut top = Section::new("the file", 1, root.get_ref(), KEYS, report);
     let top = &mut top;
+    // The files were joined to this text before it is read.
+    let include = top.or("include", report, Vec::new(), |item, report| {
+        item.list(report, |name| match name {
+            "" => Err("empty: name a file, or remove it"),
+            name => Ok(name.to_owned()),
+        })
+    });
     let (spa, spa_lines) = spa::read(top, report).unzip();
     let mut settings = Settings {
         interfaces: top.or("interfaces", report, Vec::new(), interfaces),
@@ -106,13 +116,60 @@ pub(super) fn read(text: &str, report: &mut ProblemReport) -> Option<ReadFile> {
     };
     let mut places = FileLines {
         spa: spa_lines.unwrap_or_default(),
+        include,
         ..FileLines::default()
     };
     let mut complete = report.broken.is_empty();
+    tables(top, report, &mut settings, &mut places, &mut complete);
+    places.keys = std::mem::take(&mut top.lines);
+    for part in parts {
+        let rest = readable(part, report);
+        let Ok(root) = DeTable::parse(&rest) else {
+            complete = false;
+            continue;
+        };
+        let line = report.line(&(0..0));
+        let mut top = Section::included(
+            "an included file",
+            line,
+            root.get_ref(),
+            INCLUDED_KEYS,
+            KEYS,
+            report,
+        );
+        tables(&mut top, report, &mut settings, &mut places, &mut complete);
+    }
+    complete &= report.broken.is_empty();
+    report.part = 0;
+    places.sources.clone_from(&report.sources);
+    Some(ReadFile {
+        settings,
+        places,
+        complete,
+    })
+}
+
+/// Returns the text of a part without the statements that can't be read, which are reported.
+fn readable<'t>(part: Part<'t>, report: &mut ProblemReport) -> Cow<'t, str> {
+    report.part = part.offset;
+    match DeTable::parse(part.text) {
+        Ok(_) => Cow::Borrowed(part.text),
+        Err(error) => statements::readable(part.text, &error, report).into(),
+    }
+}
+
+/// Reads the doors and users of a file.
+fn tables(
+    top: &mut Section<'_, '_>,
+    report: &mut ProblemReport,
+    settings: &mut Settings,
+    places: &mut FileLines,
+    complete: &mut bool,
+) {
     if let Some(item) = top.item("door", report) {
         for mut section in item.sections("a door", door::KEYS, report) {
             let Some(door) = door::read(&mut section, report) else {
-                complete = false;
+                *complete = false;
                 continue;
             };
             settings.doors.push(door);
@@ -128,7 +185,7 @@ pub(super) fn read(text: &str, report: &mut ProblemReport) -> Option<ReadFile> {
     if let Some(item) = top.item("user", report) {
         for mut section in item.sections("a user", user::KEYS, report) {
             let Some((user, key_lines)) = user::read(&mut section, report) else {
-                complete = false;
+                *complete = false;
                 continue;
             };
             settings.users.push(user);
@@ -142,13 +199,7 @@ pub(super) fn read(text: &str, report: &mut ProblemReport) -> Option<ReadFile> {
         settings.spa.get_or_insert_default();
     }
     let is_misspelt = |key| top.item(key, report).is_none() && !top.lacks(key);
-    complete &= !["door", "user"].into_iter().any(is_misspelt);
-    places.keys = std::mem::take(&mut top.lines);
-    Some(ReadFile {
-        settings,
-        places,
-        complete,
-    })
+    *complete &= !["door", "user"].into_iter().any(is_misspelt);
 }
 
 fn interfaces(item: &TomlItem<'_, '_>, report: &mut ProblemReport) -> Option<Vec<String>> {

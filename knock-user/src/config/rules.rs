@@ -84,8 +84,10 @@ impl DoorRules<'_> {
         self.report.add(line, key, reason);
     }
 
-    fn line(&self, door: usize) -> usize {
-        self.places.doors.get(door).map_or(1, |door| door.line)
+    /// Returns where a door is: `on line 7`.
+    fn on_line(&self, door: usize) -> String {
+        let line = self.places.doors.get(door).map_or(1, |door| door.line);
+        self.places.sources.on_line(line)
     }
 
     fn names(&mut self) {
@@ -93,12 +95,12 @@ impl DoorRules<'_> {
         for (index, door) in self.settings.doors.iter().enumerate() {
             let other = *first.entry(&door.name).or_insert(index);
             if other != index {
-                let line = self.line(other);
+                let place = self.on_line(other);
                 self.add(
                     index,
                     "name",
                     format!(
-                        "door \"{}\" on line {line} has the same name: rename one of them",
+                        "door \"{}\" {place} has the same name: rename one of them",
                         door.name
                     ),
                 );
@@ -120,13 +122,13 @@ impl DoorRules<'_> {
             };
             if let Some(&other) = other {
                 distinct = false;
-                let line = self.line(other);
+                let place = self.on_line(other);
                 let name = &self.settings.doors[other].name;
                 self.add(
                     index,
                     "knock",
                     format!(
-                        "door \"{name}\" on line {line} has the same sequence: change one, or \
+                        "door \"{name}\" {place} has the same sequence: change one, or \
                          let one door open the ports of both"
                     ),
                 );
@@ -334,9 +336,9 @@ impl DoorRules<'_> {
             let other = *first.entry(&one_time.file).or_insert(index);
             if other != index {
                 let name = &self.settings.doors[other].name;
-                let line = self.line(other);
+                let place = self.on_line(other);
                 let reason = format!(
-                    "door \"{name}\" on line {line} uses the same file, and each of its \
+                    "door \"{name}\" {place} uses the same file, and each of its \
                      sequences works once: give each door its own file"
                 );
                 self.add(index, "one_time", reason);

@@ -70,6 +70,18 @@ impl<'t, 'i> Section<'t, 'i> {
         known: &'static [&'static str],
         report: &mut ProblemReport,
     ) -> Self {
+        Self::included(name, line, entries, known, &[], report)
+    }
+
+    /// Begins the table of an included file: the keys of the `main` one have no place there.
+    pub(super) fn included(
+        name: &'static str,
+        line: usize,
+        entries: &'t DeTable<'i>,
+        known: &'static [&'static str],
+        main: &[&'static str],
+        report: &mut ProblemReport,
+    ) -> Self {
         let mut section = Self {
             name,
             line,
@@ -78,7 +90,7 @@ impl<'t, 'i> Section<'t, 'i> {
             lines: KeyLines::new(),
             meant: Vec::new(),
         };
-        section.report_unknown(report);
+        section.report_unknown(main, report);
         // A key whose value can't be read is not missing.
         let broken = report.broken.iter().filter(|(at, _)| *at == line);
         let broken = broken.filter_map(|(_, key)| known.iter().find(|known| *known == key));
@@ -86,10 +98,16 @@ impl<'t, 'i> Section<'t, 'i> {
         section
     }
 
-    fn report_unknown(&mut self, report: &mut ProblemReport) {
+    fn report_unknown(&mut self, main: &[&'static str], report: &mut ProblemReport) {
         for key in self.entries.keys() {
             let name = key.get_ref().as_ref();
             if self.known.contains(&name) {
+                continue;
+            }
+            if main.contains(&name) {
+                let (line, file) = (report.line(&key.span()), report.sources.main());
+                let reason = format!("an included file can't have it: move it to {file}");
+                report.add(line, name, reason);
                 continue;
             }
             let mend = match nearest(name, self.known) {

@@ -18,8 +18,9 @@ pub(super) fn find(settings: &Settings, places: &FileLines) -> Vec<Problem> {
             continue;
         };
         let line = places.of_user(first, "fwknop").unwrap_or(1);
+        let place = places.sources.on_line(line);
         let reason = format!(
-            "user \"{}\" has the same HMAC key on line {line}, so packets can't be assigned: make keys for each user \
+            "user \"{}\" has the same HMAC key {place}, so packets can't be assigned: make keys for each user \
              with `fwknop --key-gen`, list all doors at one user, or give both a source without common addresses",
             owner.name
         );

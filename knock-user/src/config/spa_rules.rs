@@ -69,8 +69,9 @@ impl SpaRules<'_> {
             let other = *first.entry(&user.name).or_insert(index);
             if other != index {
                 let line = self.places.users.get(other).map_or(1, |user| user.line);
+                let place = self.places.sources.on_line(line);
                 let reason = format!(
-                    "user \"{}\" on line {line} has the same name: rename one of them, or write \
+                    "user \"{}\" {place} has the same name: rename one of them, or write \
                      all keys of one user in one list",
                     user.name
                 );
@@ -95,14 +96,15 @@ impl SpaRules<'_> {
                     continue;
                 };
                 let line = self.places.of_key(other.0, other.1).unwrap_or(1);
+                let on_line = self.places.sources.on_line(line);
                 let reason = match key.key == own.key {
                     true => format!(
-                        "user \"{}\" has the same key on line {line}: keep it once, and make a \
+                        "user \"{}\" has the same key {on_line}: keep it once, and make a \
                          key for each device",
                         owner.name
                     ),
                     false => format!(
-                        "it has the same id as the key of user \"{}\" on line {line}, so packets \
+                        "it has the same id as the key of user \"{}\" {on_line}, so packets \
                          can't be assigned: make another key",
                         owner.name
                     ),

@@ -32,7 +32,7 @@ pub(super) fn readable(text: &str, error: &Error, report: &mut ProblemReport) ->
     }
     let statements = statements(text);
     let mut rest = text.to_owned();
-    let mut header_line = 1;
+    let mut header_line = report.line(&(0..0));
     let mut is_lost = false;
     let mut index = 0;
     while let Some(statement) = statements.get(index) {

@@ -1,6 +1,7 @@
 //! Warns of settings that are valid but unwise, and names the cure.
 
 mod ephemeral;
+mod files;
 mod guessable;
 mod otp;
 mod spa;
@@ -52,6 +53,8 @@ fn advise(checked: &Checked, host: &Host) -> Vec<Problem> {
     advice.lockout();
     advice.next_line();
     advice.nothing();
+    advice.unmatched();
+    advice.files();
     advice.problems
 }
 

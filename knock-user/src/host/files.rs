@@ -50,3 +50,16 @@ pub(crate) fn may_read(path: &Path, user: &User) -> bool {
         found.mode() >> shift & needed == needed
     })
 }
+
+/// Returns whether every user of the host can enter the directories of a file.
+///
+/// Access control lists are not considered. Returns false if the file does not exist.
+pub(crate) fn is_reached_by_all(path: &Path) -> bool {
+    const SEARCHED_BY_ALL: u32 = 0o001;
+    path.canonicalize().is_ok_and(|path| {
+        let mut directories = path.ancestors().skip(1);
+        directories.all(|directory| {
+            fs::metadata(directory).is_ok_and(|found| found.mode() & SEARCHED_BY_ALL != 0)
+        })
+    })
+}

@@ -9,6 +9,7 @@ pub mod otp;
 pub mod prefix;
 pub mod problem;
 pub mod settings;
+pub mod sources;
 pub mod spa;
 pub mod terminal;
 pub mod text;

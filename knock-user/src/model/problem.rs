@@ -6,7 +6,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use crate::model::terminal::harmless;
+use crate::model::{sources::Sources, terminal::harmless};
 
 /// An error or a warning about a file.
 #[derive(Clone, Debug, Eq, Ord, PartialEq, PartialOrd, serde::Serialize)]
@@ -22,8 +22,8 @@ pub struct Problem {
 /// All errors of a file, sorted by line.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
 pub struct Problems {
-    /// The file as the user named it.
-    pub file: String,
+    /// The files, as the user named the first one.
+    pub file: Sources,
     /// At least one.
     pub list: Vec<Problem>,
 }
@@ -34,7 +34,7 @@ impl fmt::Display for Problems {
             if index > 0 {
                 f.write_str("\n")?;
             }
-            f.write_str(&problem.render("", &self.file))?;
+            f.write_str(&problem.render_in("", &self.file))?;
         }
         Ok(())
     }
@@ -45,10 +45,15 @@ impl Problem {
     /// is not empty. Control characters are escaped, so the content of the file can't affect a
     /// terminal.
     pub fn render(&self, word: &str, file: &str) -> String {
-        let mut text = file.to_owned();
-        if let Some(line) = self.line {
-            text += &format!(":{line}");
-        }
+        self.render_in(word, &file.into())
+    }
+
+    /// Formats it likewise, with the file that has its line.
+    pub fn render_in(&self, word: &str, sources: &Sources) -> String {
+        let mut text = match self.line.map(|line| sources.find(line)) {
+            Some((file, line)) => format!("{file}:{line}"),
+            None => sources.main().to_owned(),
+        };
         text += ": ";
         if !word.is_empty() {
             text += &format!("{word}: ");
@@ -65,6 +70,10 @@ impl Problem {
 pub(crate) struct ProblemReport {
     /// The offsets of line starts, from the second line on.
     starts: Vec<usize>,
+    /// The offset of the part that is being read: spans begin there.
+    pub(crate) part: usize,
+    /// The files of the text.
+    pub(crate) sources: Sources,
     /// The directory to which the names of other files in the text are relative.
     directory: PathBuf,
     pub(crate) problems: Vec<Problem>,
@@ -77,6 +86,8 @@ impl ProblemReport {
         let ends = text.bytes().enumerate().filter(|&(_, byte)| byte == b'\n');
         Self {
             starts: ends.map(|(index, _)| index + 1).collect(),
+            part: 0,
+            sources: Sources::of("", text),
             directory: directory.to_owned(),
             problems: Vec::new(),
             broken: Vec::new(),
@@ -90,7 +101,8 @@ impl ProblemReport {
 
     /// Returns the line in which a span begins.
     pub(crate) fn line(&self, span: &Range<usize>) -> usize {
-        self.starts.partition_point(|&start| start <= span.start) + 1
+        let at = self.part.saturating_add(span.start);
+        self.starts.partition_point(|&start| start <= at) + 1
     }
 
     pub(crate) fn add(&mut self, line: usize, key: &str, reason: impl Into<String>) {

@@ -38,7 +38,7 @@ pub fn run(path: &Path, out: &mut impl Write) -> Result<()> {
             // The text of a pipe can't be read a second time.
             if path.is_file() {
                 for warning in named_files::warnings_despite_errors(path) {
-                    writeln!(out, "{}", warning.render("warning", &problems.file))
+                    writeln!(out, "{}", warning.render_in("warning", &problems.file))
                         .context("writing the result")?;
                 }
             }
@@ -57,19 +57,19 @@ fn write_report(checked: &Checked, host: &Host, out: &mut impl Write) -> io::Res
         let reason = "not set: start knock-user with --iface, or write interfaces = [\"eth0\"]; \
                       the systemd unit passes no --iface and fails without it";
         for problem in checked.problem("interfaces", reason).list {
-            writeln!(out, "{}", problem.render("warning", &checked.file))?;
+            writeln!(out, "{}", problem.render_in("warning", &checked.file))?;
         }
     }
     for warning in interfaces(&checked.settings) {
         for problem in checked.problem("interfaces", warning).list {
-            writeln!(out, "{}", problem.render("warning", &checked.file))?;
+            writeln!(out, "{}", problem.render_in("warning", &checked.file))?;
         }
     }
     for warning in checked.surroundings(host, &checked.settings.interfaces) {
-        writeln!(out, "{}", warning.render("warning", &checked.file))?;
+        writeln!(out, "{}", warning.render_in("warning", &checked.file))?;
     }
     for warning in checked.file_warnings_of_service() {
-        writeln!(out, "{}", warning.render("warning", &checked.file))?;
+        writeln!(out, "{}", warning.render_in("warning", &checked.file))?;
     }
     let doors = &checked.settings.doors;
     let records = checked.settings.spa().is_some()
@@ -78,12 +78,12 @@ fn write_report(checked: &Checked, host: &Host, out: &mut impl Write) -> io::Res
             .any(|door| matches!(door.dynamic, Some(Dynamic::Otp(_))));
     if let Some(obstacle) = state_directory::obstacle().filter(|_| records) {
         for problem in checked.problem("", obstacle).list {
-            writeln!(out, "{}", problem.render("warning", &checked.file))?;
+            writeln!(out, "{}", problem.render_in("warning", &checked.file))?;
         }
     }
     check(checked, host, out)?;
     if let Some(note) = checked.unserved(host) {
-        writeln!(out, "{}", note.render("note", &checked.file))?;
+        writeln!(out, "{}", note.render_in("note", &checked.file))?;
     }
     Ok(())
 }
@@ -128,7 +128,7 @@ pub fn check(checked: &Checked, host: &Host, out: &mut impl Write) -> io::Result
         .into_iter()
         .chain(checked.file_warnings())
     {
-        writeln!(out, "{}", warning.render("warning", &checked.file))?;
+        writeln!(out, "{}", warning.render_in("warning", &checked.file))?;
     }
     describe(&checked.settings, out)
 }

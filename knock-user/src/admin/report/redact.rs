@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use serde_json::{Map, Value as Json};
 use toml::{Table, Value};
 
-use crate::admin::status;
+use crate::{admin::status, model::sources};
 
 /// Keys whose values are shown, with the tables that they are in.
 const SHOWN: [(&str, &[&str]); 10] = [
@@ -96,6 +96,13 @@ pub(super) fn status(status: &mut status::Answer) {
 /// Returns a configuration without its comments and with hidden values in place of all that is not
 /// known to be harmless.
 pub(super) fn configuration(text: &str) -> String {
+    // The names of files may name persons.
+    let parts = sources::parts(text);
+    let shown = parts.iter().map(|part| redacted(part.text));
+    shown.collect::<Vec<_>>().join("\n# An included file:\n")
+}
+
+fn redacted(text: &str) -> String {
     match text.parse::<Table>() {
         Ok(table) => toml::to_string(&shown(table, "")).unwrap_or_default(),
         // An error would quote the line.

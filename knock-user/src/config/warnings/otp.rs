@@ -23,7 +23,7 @@ impl Advice<'_> {
     pub(super) fn timed(&mut self) {
         for (index, door, otp) in otp_rules::timed(&self.checked.settings) {
             let found = [
-                self.exposed(otp),
+                self.exposed(index, otp),
                 weak(otp),
                 few(door),
                 zero(otp),
@@ -36,12 +36,14 @@ impl Advice<'_> {
     }
 
     /// Warns if other users of the host can read or replace the secret.
-    fn exposed(&self, otp: &Otp) -> Option<String> {
+    fn exposed(&self, door: usize, otp: &Otp) -> Option<String> {
+        let line = self.checked.places.of_door(door, "otp").unwrap_or(1);
+        let (file, _) = self.checked.file.find(line);
         let (path, mend) = match &otp.origin {
             SecretOrigin::Environment => return None,
             SecretOrigin::File(path) => (path.as_path(), "chmod 600"),
             SecretOrigin::Written => (
-                Path::new(&self.checked.file),
+                Path::new(file),
                 "move it to a file of its own and name that with secret_file, or chmod 600",
             ),
         };

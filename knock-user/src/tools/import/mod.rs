@@ -52,7 +52,7 @@ pub struct ImportedConf {
 pub fn run(path: &Path, out: &mut impl Write, stderr: &mut impl Write) -> Result<()> {
     let file = path.display().to_string();
     let problems = |list| Problems {
-        file: file.clone(),
+        file: file.as_str().into(),
         list,
     };
     let bytes = config::read_bytes(path).map_err(|error| {
@@ -77,7 +77,7 @@ pub fn run(path: &Path, out: &mut impl Write, stderr: &mut impl Write) -> Result
 /// Returns every problem of the file.
 pub fn import_bytes(bytes: &[u8], file: &str) -> Result<ImportedConf, Problems> {
     let text = encoding::decode(bytes).map_err(|list| Problems {
-        file: file.to_owned(),
+        file: file.into(),
         list,
     })?;
     import(&text, file)
@@ -89,12 +89,12 @@ pub fn import_bytes(bytes: &[u8], file: &str) -> Result<ImportedConf, Problems> 
 /// Returns every problem of the file.
 pub fn import(text: &str, file: &str) -> Result<ImportedConf, Problems> {
     let conf = conf::parse(text).map_err(|list| Problems {
-        file: file.to_owned(),
+        file: file.into(),
         list,
     })?;
     if conf.doors.is_empty() {
         return Err(Problems {
-            file: file.to_owned(),
+            file: file.into(),
             list: vec![Problem {
                 line: None,
                 key: String::new(),

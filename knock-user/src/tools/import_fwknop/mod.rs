@@ -120,7 +120,7 @@ fn read(path: &Path) -> Result<String, Problems> {
             key: String::new(),
             reason: format!("can't be read: {}", os_error::reason(&error, &file)),
         }],
-        file,
+        file: file.into(),
     })
 }
 
