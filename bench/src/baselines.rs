@@ -8,7 +8,7 @@ use aya::{
     maps::{MapData, ProgramArray},
     programs::{ProgramFd, Xdp, XdpMode},
 };
-use knock_tests::{kernel::attach_nowhere, namespace::Namespace};
+use knock_tests::{entry::attach_nowhere, namespace::Namespace};
 use knock_user::kernel::maps;
 
 use crate::plan::{CHOICES_MAX, PAYLOAD_MAX, PAYLOADS, Plan};

@@ -1,27 +1,24 @@
 //! The steps of `knock-common`, each as a call of a subprogram.
 
 use knock_common::{
-    Address, Env as _, FrameSubprograms, GrantPrefix, Reason, Subprograms,
-    connection::{Connection, HandshakeStep},
+    Address, Env as _, GrantPrefix, Reason, Subprograms,
+    connection::Connection,
     decision::Decision,
     event::EventHead,
     fwknop::{FwknopScratch, Passphrase, Steps, aes, md5, text::Request},
     grant::{Completed, Grant, GrantChange},
     hmac_sha256::HmacKey,
     layout::Features,
-    packet::Segment,
     packet_info::PacketInfo,
     sha256,
     source_knocks::{OtpPosition, SourceKnocks},
     spa::{
         layout::{FwknopKey, SpaScratch},
-        port::SpaPort,
         step::SpaStep,
     },
 };
 
 use crate::{
-    frame::Frame,
     fwknop,
     maps::Maps,
     subprograms::{self, reason, refused},
@@ -218,71 +215,6 @@ impl Subprograms for Maps {
     #[inline(always)]
     fn reset(&self, info: &PacketInfo, cause: Reason) -> Reason {
         reason(subprograms::reset(info, cause as u64))
-    }
-}
-
-impl FrameSubprograms for Frame {
-    #[inline(always)]
-    fn note_other(&self) {
-        subprograms::note_other(self.context);
-    }
-
-    #[inline(always)]
-    fn is_blocked<E: Subprograms>(&self, _env: &E) -> bool {
-        subprograms::is_blocked(self.context) != 0
-    }
-
-    #[inline(always)]
-    fn report_blocked<E: Subprograms>(&self, _env: &E) {
-        subprograms::report_blocked(self.context);
-    }
-
-    #[inline(always)]
-    fn classify<E: Subprograms>(&self, _env: &E) -> HandshakeStep {
-        HandshakeStep::from_number(subprograms::classify(self.context))
-    }
-
-    #[inline(always)]
-    fn pass_gate<E: Subprograms>(
-        &self,
-        segment: &Segment,
-        _env: &E,
-        port: SpaPort,
-        scratch: &mut SpaScratch,
-    ) -> SpaStep {
-        let (word, port_number) = segment.to_words();
-        let port = port.to_bits().into();
-        SpaStep::from_word(subprograms::pass_gate(
-            self.context,
-            scratch,
-            word,
-            port_number.into(),
-            port,
-        ))
-    }
-
-    #[inline(always)]
-    fn copy_fwknop<E: Subprograms>(
-        &self,
-        segment: &Segment,
-        _env: &E,
-        port: SpaPort,
-        scratch: &mut FwknopScratch,
-    ) -> SpaStep {
-        let (word, port_number) = segment.to_words();
-        let port = port.to_bits().into();
-        SpaStep::from_word(fwknop::copy_fwknop(
-            self.context,
-            scratch,
-            word,
-            port_number.into(),
-            port,
-        ))
-    }
-
-    #[inline(always)]
-    fn load(&self, offset: usize, scratch: &mut FwknopScratch) -> bool {
-        fwknop::load_fwknop(self.context, scratch, offset as u32) != 0
     }
 }
 

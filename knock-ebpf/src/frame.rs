@@ -1,37 +1,49 @@
-//! Reads packets, and rewrites a packet as its answer.
+//! Reads packets at XDP, and rewrites a packet as its answer.
 
 use aya_ebpf::{
-    EbpfContext as _,
     bindings::xdp_md,
-    helpers::{bpf_xdp_adjust_tail, bpf_xdp_get_buff_len},
+    helpers::{bpf_xdp_adjust_tail, bpf_xdp_get_buff_len, bpf_xdp_load_bytes},
     programs::XdpContext,
 };
-use knock_common::{Bytes, answer::Reflect};
+use knock_common::{Bytes, answer::Reflect, bare::Bare};
 
-/// No header begins at a greater offset; the verifier needs a bound.
-const OFFSET_MAX: usize = 0x3fff;
+use crate::current::{Current, LOOPBACK_IFINDEX, OFFSET_MAX};
 
-/// The index of the loopback interface in each network namespace (`include/net/flow.h`).
-const LOOPBACK_IFINDEX: u32 = 1;
-
-/// The current frame.
-pub(crate) struct Frame {
+/// The current frame; if it is `BARE`, a packet that begins with its IP header.
+pub(crate) struct Frame<const BARE: bool> {
     start: *const u8,
     end: *const u8,
-    pub(crate) context: *mut xdp_md,
+    context: *mut xdp_md,
 }
 
-impl Frame {
-    /// Returns the frame of a context.
+impl<const BARE: bool> Current for Frame<BARE> {
+    type Context = xdp_md;
+
     #[inline(always)]
-    pub(crate) fn of(context: &XdpContext) -> Self {
+    fn of(context: *mut xdp_md) -> Self {
+        let xdp = XdpContext::new(context);
         Self {
-            start: context.data() as *const u8,
-            end: context.data_end() as *const u8,
-            context: context.as_ptr().cast(),
+            start: xdp.data() as *const u8,
+            end: xdp.data_end() as *const u8,
+            context,
         }
     }
 
+    #[inline(always)]
+    fn context(&self) -> *mut xdp_md {
+        self.context
+    }
+
+    #[inline(always)]
+    fn copy(context: *mut xdp_md, offset: u32, to: &mut [u8]) -> bool {
+        let (to, length) = (to.as_mut_ptr().cast(), to.len() as u32);
+        // SAFETY: the kernel passed this context to this run of the program, and `to` has room for `length` bytes.
+        let failed = unsafe { bpf_xdp_load_bytes(context, offset, to, length) };
+        failed == 0
+    }
+}
+
+impl<const BARE: bool> Frame<BARE> {
     /// Returns the address of `length` bytes at `offset`; `None` if the frame ends before.
     #[inline(always)]
     fn at(&self, offset: usize, length: usize) -> Option<*const u8> {
@@ -44,7 +56,7 @@ impl Frame {
     }
 }
 
-impl Bytes for Frame {
+impl<const BARE: bool> Bytes for Frame<BARE> {
     #[inline(always)]
     fn read<const N: usize>(&self, offset: usize) -> Option<[u8; N]> {
         let from = self.at(offset, N)?;
@@ -60,6 +72,13 @@ impl Bytes for Frame {
         Some(unsafe { from.cast::<[u16; N]>().read() })
     }
 
+    /// Derives it from the version of IP, since no program at XDP can see what the device states. The network stack drops
+    /// a packet whose version the device contradicts.
+    #[inline(always)]
+    fn bare(&self) -> Option<Bare> {
+        BARE.then(|| Bare::from_version(self.u8(0).unwrap_or_default()))
+    }
+
     #[inline(always)]
     fn interface(&self) -> u32 {
         // SAFETY: the kernel passed this context to this run of the program.
@@ -72,7 +91,7 @@ impl Bytes for Frame {
     }
 }
 
-impl Reflect for Frame {
+impl Reflect for Frame<false> {
     #[inline(always)]
     fn length(&self) -> Option<usize> {
         // SAFETY: the kernel passed this context to this run of the program.

@@ -1,58 +1,14 @@
 //! The judgement of a packet of fwknop as subprograms. All memory that they share is the scratch, so none of them takes
 //! much of the stack; three of them follow each other, because one around them would take too much.
 
-use aya_ebpf::{bindings::xdp_md, helpers::bpf_xdp_load_bytes, programs::XdpContext};
 use knock_common::{
     Address, Reason,
     fwknop::{FwknopScratch, Passphrase, aes, judge, md5, text::Request},
     hmac_sha256::HmacKey,
-    packet::Segment,
-    spa::{layout::FwknopKey, port::SpaPort, step::SpaStep},
+    spa::layout::FwknopKey,
 };
 
-use crate::{frame::Frame, maps::Maps};
-
-/// Copies a packet; `segment` and `port_number` are a `Segment` as words, `port` is a `SpaPort` as bits.
-#[unsafe(no_mangle)]
-#[inline(never)]
-pub(crate) extern "C" fn copy_fwknop(
-    context: *mut xdp_md,
-    scratch: *mut FwknopScratch,
-    segment: u64,
-    port_number: u32,
-    port: u32,
-) -> u64 {
-    // SAFETY: the caller's `FwknopScratch`, which only this function uses during the call, or null.
-    let Some(scratch) = (unsafe { scratch.as_mut() }) else {
-        return SpaStep::NotSpa.to_word();
-    };
-    let frame = Frame::of(&XdpContext::new(context));
-    let port = SpaPort::from_bits(port as u8, 0);
-    let segment = Segment::from_words(segment, port_number as u16);
-    judge::copy(&frame, &segment, &Maps::new(), port, scratch).to_word()
-}
-
-/// Copies as many bytes as are expected, from `offset` on, to the scratch.
-#[unsafe(no_mangle)]
-#[inline(never)]
-pub(crate) extern "C" fn load_fwknop(
-    context: *mut xdp_md,
-    scratch: *mut FwknopScratch,
-    offset: u32,
-) -> u64 {
-    // SAFETY: as in `copy_fwknop`.
-    let Some(scratch) = (unsafe { scratch.as_mut() }) else {
-        return 0;
-    };
-    let room = scratch.room();
-    if room.is_empty() {
-        return 0;
-    }
-    let (to, length) = (room.as_mut_ptr().cast(), room.len() as u32);
-    // SAFETY: the kernel passed this context to this run of the program, and `to` has room for `length` bytes.
-    let failed = unsafe { bpf_xdp_load_bytes(context, offset, to, length) };
-    (failed == 0).into()
-}
+use crate::maps::Maps;
 
 #[unsafe(no_mangle)]
 #[inline(never)]
@@ -76,7 +32,7 @@ pub(crate) extern "C" fn find_fwknop_door(
     user: u32,
     left_ms: u64,
 ) -> u64 {
-    // SAFETY: as in `copy_fwknop`.
+    // SAFETY: the caller's `FwknopScratch`, which only this function uses during the call, or null.
     let scratch = unsafe { scratch.as_mut() };
     let is_allowed = scratch.is_some_and(|scratch| {
         judge::find_door(&Maps::new(), scratch, index, user as u16, left_ms)
@@ -87,7 +43,7 @@ pub(crate) extern "C" fn find_fwknop_door(
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub(crate) extern "C" fn open_fwknop_door(scratch: *const FwknopScratch, index: u32) -> u64 {
-    // SAFETY: as in `copy_fwknop`.
+    // SAFETY: as in `find_fwknop_door`.
     let scratch = unsafe { scratch.as_ref() };
     let reason = scratch.map(|scratch| judge::open_door(&Maps::new(), scratch, index));
     reason.unwrap_or(Reason::SpaNotAllowed) as u64

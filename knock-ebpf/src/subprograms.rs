@@ -10,25 +10,24 @@ use aya_ebpf::{
 use aya_log_common::Level;
 use aya_log_ebpf::log;
 use knock_common::{
-    Bytes as _, GrantPrefix, Reason, access, answer, block, claim,
+    GrantPrefix, Reason, access, answer, claim,
     connection::Connection,
     cookie, door, emit,
     event::EventHead,
     first, from,
     grant::{Completed, Grant, GrantChange},
-    handshake, knock, lockout, otp,
-    packet::Segment,
+    knock, lockout, otp,
     packet_info::PacketInfo,
     presence,
     reason::Reporting,
-    seen,
     sha1::{self, Sha1Work},
     sha256,
     source_knocks::{OtpPosition, SourceKnocks},
-    spa::{self, gate, layout::SpaScratch, port::SpaPort, step::SpaStep},
+    spa::{self, gate, layout::SpaScratch, step::SpaStep},
 };
 
 use crate::{
+    current::Current as _,
     frame::Frame,
     maps::{self, Maps},
 };
@@ -264,47 +263,8 @@ pub(crate) extern "C" fn cookie(connection: *const Connection, epoch: u32) -> u6
 
 #[unsafe(no_mangle)]
 #[inline(never)]
-pub(crate) extern "C" fn is_blocked(context: *mut xdp_md) -> u64 {
-    block::is_blocked(&Frame::of(&XdpContext::new(context)), &Maps::new()).into()
-}
-
-#[unsafe(no_mangle)]
-#[inline(never)]
-pub(crate) extern "C" fn report_blocked(context: *mut xdp_md) -> u64 {
-    block::report(&Frame::of(&XdpContext::new(context)), &Maps::new());
-    0
-}
-
-#[unsafe(no_mangle)]
-#[inline(never)]
-pub(crate) extern "C" fn classify(context: *mut xdp_md) -> u64 {
-    handshake::classify(&Frame::of(&XdpContext::new(context)), &Maps::new()) as u64
-}
-
-/// Opens the gate of a SPA packet. `segment` and `port_number` are a `Segment` as words, `port` is a `SpaPort` as bits.
-#[unsafe(no_mangle)]
-#[inline(never)]
-pub(crate) extern "C" fn pass_gate(
-    context: *mut xdp_md,
-    scratch: *mut SpaScratch,
-    segment: u64,
-    port_number: u32,
-    port: u32,
-) -> u64 {
-    // SAFETY: the caller's `SpaScratch`, which only this function uses during the call, or null.
-    let Some(scratch) = (unsafe { scratch.as_mut() }) else {
-        return SpaStep::NotSpa.to_word();
-    };
-    let frame = Frame::of(&XdpContext::new(context));
-    let port = SpaPort::from_bits(port as u8, 0);
-    let segment = Segment::from_words(segment, port_number as u16);
-    spa::judge::pass_gate(&frame, &segment, &Maps::new(), port, scratch).to_word()
-}
-
-#[unsafe(no_mangle)]
-#[inline(never)]
 pub(crate) extern "C" fn pass(scratch: *mut SpaScratch, gate: u32) -> u64 {
-    // SAFETY: as in `pass_gate`.
+    // SAFETY: the caller's `SpaScratch`, which only this function uses during the call, or null.
     let scratch = unsafe { scratch.as_mut() };
     let has_passed = scratch.is_some_and(|scratch| gate::pass(&Maps::new(), scratch, gate));
     has_passed.into()
@@ -313,7 +273,7 @@ pub(crate) extern "C" fn pass(scratch: *mut SpaScratch, gate: u32) -> u64 {
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub(crate) extern "C" fn open_spa(scratch: *mut SpaScratch) -> u64 {
-    // SAFETY: as in `pass_gate`.
+    // SAFETY: as in `pass`.
     let Some(scratch) = (unsafe { scratch.as_mut() }) else {
         return SpaStep::NotSpa.to_word();
     };
@@ -335,7 +295,7 @@ pub(crate) fn refused(code: u64) -> Option<Reason> {
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub(crate) extern "C" fn refuse_early(scratch: *mut SpaScratch) -> u64 {
-    // SAFETY: as in `pass_gate`.
+    // SAFETY: as in `pass`.
     let Some(scratch) = (unsafe { scratch.as_mut() }) else {
         return NO_ARGUMENT;
     };
@@ -346,7 +306,7 @@ pub(crate) extern "C" fn refuse_early(scratch: *mut SpaScratch) -> u64 {
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub(crate) extern "C" fn record_stamp(scratch: *mut SpaScratch) -> u64 {
-    // SAFETY: as in `pass_gate`.
+    // SAFETY: as in `pass`.
     let Some(scratch) = (unsafe { scratch.as_mut() }) else {
         return NO_ARGUMENT;
     };
@@ -358,7 +318,7 @@ pub(crate) extern "C" fn record_stamp(scratch: *mut SpaScratch) -> u64 {
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub(crate) extern "C" fn write_spa_answer(scratch: *mut SpaScratch, code: u32) -> u64 {
-    // SAFETY: as in `pass_gate`.
+    // SAFETY: as in `pass`.
     let Some(scratch) = (unsafe { scratch.as_mut() }) else {
         return 0;
     };
@@ -375,7 +335,7 @@ pub(crate) extern "C" fn seal_spa_answer(scratch: *mut SpaScratch) -> u64 {
     let compress = |work: &mut sha256::Sha256Work| {
         compress_sha256(work);
     };
-    // SAFETY: as in `pass_gate`.
+    // SAFETY: as in `pass`.
     if let Some(scratch) = unsafe { scratch.as_mut() } {
         spa::answer::seal(&Maps::new(), scratch, compress);
     }
@@ -385,7 +345,7 @@ pub(crate) extern "C" fn seal_spa_answer(scratch: *mut SpaScratch) -> u64 {
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub(crate) extern "C" fn allow_spa(scratch: *mut SpaScratch) -> u64 {
-    // SAFETY: as in `pass_gate`.
+    // SAFETY: as in `pass`.
     let Some(scratch) = (unsafe { scratch.as_mut() }) else {
         return SpaStep::NotSpa.to_word();
     };
@@ -396,10 +356,9 @@ pub(crate) extern "C" fn allow_spa(scratch: *mut SpaScratch) -> u64 {
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub(crate) extern "C" fn answer(context: *mut xdp_md) -> u32 {
-    let context = XdpContext::new(context);
     let sent = maps::take_answer().and_then(|answer| {
         let words = maps::spa_answer()?;
-        answer::rewrite_with(&mut Frame::of(&context), answer, words)
+        answer::rewrite_with(&mut Frame::<false>::of(context), answer, words)
     });
     match sent {
         Some(()) => xdp_action::XDP_TX,
@@ -465,17 +424,6 @@ pub(crate) extern "C" fn log_reason(code: u32) -> u64 {
     // The log takes a context and does not use it, so the caller would pass none that the verifier accepts.
     let context = XdpContext::new(ptr::null_mut());
     log!(&context, level, "{}", name);
-    0
-}
-
-/// Records a frame that is neither IPv4 nor IPv6.
-#[unsafe(no_mangle)]
-#[inline(never)]
-pub(crate) extern "C" fn note_other(context: *mut xdp_md) -> u64 {
-    let frame = Frame::of(&XdpContext::new(context));
-    if let Some(ethertype) = seen::foreign_type(&frame) {
-        maps::note_foreign(frame.interface(), ethertype);
-    }
     0
 }
 

@@ -11,7 +11,7 @@ use std::{
 use anyhow::{Context as _, Result, anyhow, bail, ensure};
 use aya::{
     maps::{Array, Map, MapData, RingBuf},
-    programs::{TestRun as _, TestRunOptions, Xdp, XdpMode},
+    programs::{TestRun as _, TestRunOptions},
 };
 use bytemuck::Pod;
 use knock_common::{
@@ -32,17 +32,13 @@ use knock_user::{
     },
 };
 use nix::{
-    sched::{CloneFlags, unshare},
     time::{ClockId, clock_gettime},
     unistd::Uid,
 };
 
-/// The loopback interface of a new network namespace.
-const LOOPBACK: u32 = 1;
-/// What XDP programs return (`linux/bpf.h`).
-const XDP_DROP: u32 = 1;
-const XDP_PASS: u32 = 2;
-const XDP_TX: u32 = 3;
+use crate::entry::Entry;
+
+const NOT_RUNNABLE: &str = "the frame has no packet that this entry can be tested with";
 /// The kernel refuses shorter frames: an Ethernet header is the least (`bpf_prog_test_run_xdp`).
 pub const FRAME_LEAST: usize = 14;
 
@@ -124,10 +120,11 @@ pub struct Run {
 /// A program in the kernel that no packet reaches.
 pub struct Kernel {
     program: XdpProgram,
+    entry: Entry,
     events: RingBuf<MapData>,
     counters: Vec<u64>,
     /// Its end removes the interface to which the program is attached.
-    _namespace: File,
+    _namespace: Option<File>,
 }
 
 impl Kernel {
@@ -141,6 +138,11 @@ impl Kernel {
 
     /// Loads the program with compiled tables; errors as for [`Kernel::load`].
     pub fn with(tables: &Tables, options: LoadOptions<'_>) -> Result<Self> {
+        Self::with_entry(tables, options, Entry::Xdp)
+    }
+
+    /// Loads another program of the object with compiled tables; errors as for [`Kernel::load`].
+    pub fn with_entry(tables: &Tables, options: LoadOptions<'_>, entry: Entry) -> Result<Self> {
         ensure!(
             Uid::effective().is_root(),
             "these tests load programs into the kernel, which takes root: \
@@ -148,11 +150,13 @@ impl Kernel {
              `cargo xtask test --no-root`"
         );
         let mut program = XdpProgram::load(tables, options)?;
-        let namespace = attach_nowhere(program.xdp()?)?;
+        entry.load(program.ebpf())?;
+        let namespace = entry.attach(program.ebpf())?;
         let events = program.take_events()?;
         let counters = program.counters()?;
         Ok(Self {
             program,
+            entry,
             events,
             counters,
             _namespace: namespace,
@@ -205,29 +209,22 @@ impl Kernel {
     /// [`Kernel::judge`].
     pub fn answer(&mut self, frame: &[u8]) -> Result<(Reason, Option<Vec<u8>>)> {
         let mut answer = vec![0; frame.len()];
-        let run = self.program.xdp()?.test_run(TestRunOptions {
-            data_in: Some(frame),
-            data_out: Some(&mut answer),
-            repeat: 1,
-            ..TestRunOptions::new()
-        })?;
-        let verdict = verdict(run.return_value)?;
+        let ebpf = self.program.ebpf();
+        let packet = self.entry.input(frame).context(NOT_RUNNABLE)?;
+        let (verdict, length) = self.entry.run(ebpf, packet, Some(&mut answer), 1)?;
         let Run { reasons, .. } = self.since_last_count(verdict)?;
         let &[(reason, 1)] = &reasons[..] else {
             bail!("not one reason was counted once, but {reasons:?}");
         };
-        answer.truncate(usize::try_from(run.data_size_out)?);
+        answer.truncate(length);
         Ok((reason, (verdict == Verdict::Answer).then_some(answer)))
     }
 
     /// Runs the program, and returns its return value.
     fn test_run(&mut self, frame: &[u8], times: u32) -> Result<Verdict> {
-        let run = self.program.xdp()?.test_run(TestRunOptions {
-            data_in: Some(frame),
-            repeat: times,
-            ..TestRunOptions::new()
-        })?;
-        verdict(run.return_value)
+        let packet = self.entry.input(frame).context(NOT_RUNNABLE)?;
+        let (verdict, _) = self.entry.run(self.program.ebpf(), packet, None, times)?;
+        Ok(verdict)
     }
 
     /// Reads the counters, and returns their previous values.
@@ -251,7 +248,7 @@ impl Kernel {
         self.since_last_count(verdict.context("there is no frame to judge")?)
     }
 
-    /// Judges each frame on two CPUs at once, `times` times on each; errors as for
+    /// Judges each frame at XDP on two CPUs at once, `times` times on each; errors as for
     /// [`Kernel::judge`].
     pub fn judge_on_two_cpus(&mut self, frames: &[Vec<u8>], times: u32) -> Result<Run> {
         let program = &*self.program.xdp()?;
@@ -259,7 +256,7 @@ impl Kernel {
         let runs = thread::scope(|scope| {
             let runs = [(); 2].map(|()| {
                 scope.spawn(|| {
-                    let mut last = Ok(XDP_DROP);
+                    let mut last = Ok(None);
                     for frame in frames {
                         both_are_ready.wait();
                         let run = program.test_run(TestRunOptions {
@@ -269,7 +266,7 @@ impl Kernel {
                         });
                         // The other one waits for this one in any case.
                         if last.is_ok() {
-                            last = run.map(|run| run.return_value);
+                            last = run.map(|run| Some(run.return_value));
                         }
                     }
                     last
@@ -279,7 +276,8 @@ impl Kernel {
         });
         let [one, other] = runs;
         one??;
-        let verdict = verdict(other??)?;
+        let returned = other??.context("there is no frame to judge")?;
+        let verdict = Entry::Xdp.verdict(returned)?;
         self.since_last_count(verdict)
     }
 
@@ -408,37 +406,6 @@ impl Kernel {
         memory.sort();
         Ok(memory)
     }
-}
-
-fn verdict(returned: u32) -> Result<Verdict> {
-    match returned {
-        XDP_DROP => Ok(Verdict::Drop),
-        XDP_PASS => Ok(Verdict::Pass),
-        XDP_TX => Ok(Verdict::Answer),
-        other => bail!("the program returned {other}"),
-    }
-}
-
-/// Attaches a program to an interface that receives no packets, until the file is closed.
-///
-/// A program that is attached nowhere has to be made callable for each test run, and taken back
-/// afterwards, which waits for all CPUs twice: 10 ms instead of microseconds
-/// (`bpf_dispatcher_change_prog`).
-///
-/// # Errors
-/// This process lacks the right, or the kernel refuses.
-pub fn attach_nowhere(program: &mut Xdp) -> Result<File> {
-    let attach = || {
-        unshare(CloneFlags::CLONE_NEWNET).context("making a network namespace")?;
-        let namespace = File::open("/proc/thread-self/ns/net")?;
-        program
-            .attach_to_if_index(LOOPBACK, XdpMode::Skb)
-            .context("attaching to its loopback interface")?;
-        Ok(namespace)
-    };
-    // The thread takes the namespace with it, so the test stays in its own.
-    thread::scope(|scope| scope.spawn(attach).join())
-        .map_err(|_| anyhow!("the thread that attaches panicked"))?
 }
 
 /// Returns the kernel memory of a map, in bytes.

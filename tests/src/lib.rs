@@ -1,6 +1,7 @@
 //! Helpers of the root tests.
 pub mod binary;
 pub mod daemon;
+pub mod entry;
 pub mod frame;
 pub mod fwknop;
 pub mod kernel;

@@ -9,6 +9,7 @@ use std::{collections::BTreeMap, env, fs, path::Path};
 
 use knock_common::spa::port::Otherwise;
 use knock_tests::{
+    entry::Entry,
     kernel::{Kernel, compile},
     spa,
 };
@@ -62,7 +63,15 @@ fn instruction_counts_are_those_recorded() {
         compiled: compiled(),
         loaded: CONFIGURATIONS
             .iter()
-            .map(|(name, settings)| ((*name).to_owned(), loaded(name, settings)))
+            .flat_map(|(name, settings)| {
+                Entry::ALL.map(|entry| {
+                    let key = match entry {
+                        Entry::Xdp => (*name).to_owned(),
+                        Entry::Bare | Entry::Tc | Entry::Ip => format!("{name}-{}", entry.name()),
+                    };
+                    (key, loaded(name, settings, entry))
+                })
+            })
             .collect(),
     };
     if env::var_os("KNOCK_BLESS").is_some() {
@@ -102,10 +111,10 @@ struct Recorded {
     /// The first two numbers of the kernel's release, and its architecture: verifier and translation depend on
     /// both.
     kernel: String,
-    /// Instructions of the object, by function. Each packet starts in `knock`, and ordinary packets call no other
-    /// function.
+    /// Instructions of the object, by function. Each packet starts in `knock` or another entry, and ordinary packets
+    /// call no other function.
     compiled: BTreeMap<String, u64>,
-    /// Sizes in the kernel, by configuration.
+    /// Sizes in the kernel, by configuration; of entries other than `knock` with their names behind it.
     loaded: BTreeMap<String, Loaded>,
 }
 
@@ -149,7 +158,7 @@ fn compiled() -> BTreeMap<String, u64> {
         .collect()
 }
 
-fn loaded(name: &str, settings: &str) -> Loaded {
+fn loaded(name: &str, settings: &str, entry: Entry) -> Loaded {
     let more = match name {
         "everything" => TARGET,
         "answers" => PROVED,
@@ -161,8 +170,8 @@ fn loaded(name: &str, settings: &str) -> Loaded {
         spa::add_port(&mut tables, 62_201, spa::port(Otherwise::Drop));
         spa::add_user(&mut tables, 1, 0, &["ssh"]);
     }
-    let mut kernel = Kernel::with(&tables, LoadOptions::default()).unwrap();
-    let info = kernel.program().xdp().unwrap().info().unwrap();
+    let mut kernel = Kernel::with_entry(&tables, LoadOptions::default(), entry).unwrap();
+    let info = entry.info(kernel.program().ebpf()).unwrap();
     Loaded {
         translated: u64::from(info.size_translated().unwrap()) / INSTRUCTION,
         machine_code: info.size_jitted().into(),

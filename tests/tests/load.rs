@@ -12,6 +12,7 @@ use knock_common::{
     },
 };
 use knock_tests::{
+    entry::Entry,
     kernel::{Kernel, compile, version},
     spa,
 };
@@ -84,16 +85,19 @@ fn the_largest_configuration_loads() {
     ] {
         let tables = with_users(&tables, formats);
         for (level, log_level) in [("off", 0), ("trace", 5)] {
-            let options = LoadOptions {
-                log_level,
-                ..LoadOptions::default()
-            };
-            let mut kernel = Kernel::with(&tables, options).unwrap();
-            let instructions = kernel.program().verified_instructions().unwrap();
-            // Kernels before 5.16 don't report it (aba64c7da983).
-            let instructions = instructions.unwrap();
-            println!("{users} users, log {level}: {instructions} instructions verified");
-            assert!(instructions < most, "{users} users, log {level}");
+            for entry in Entry::ALL {
+                let options = LoadOptions {
+                    log_level,
+                    ..LoadOptions::default()
+                };
+                let mut kernel = Kernel::with_entry(&tables, options, entry).unwrap();
+                let instructions = entry.info(kernel.program().ebpf()).unwrap();
+                // Kernels before 5.16 don't report it (aba64c7da983).
+                let instructions = instructions.verified_instruction_count().unwrap();
+                let name = format!("{}, {users} users, log {level}", entry.name());
+                println!("{name}: {instructions} instructions verified");
+                assert!(instructions < most, "{name}: {instructions} of {most}");
+            }
         }
     }
 }

@@ -8,7 +8,13 @@ use anyhow::{Context as _, Result, bail};
 use object::{Object as _, ObjectSection as _, ObjectSymbol as _, SectionKind, SymbolKind};
 
 /// The programs of the object: section and function.
-const PROGRAMS: [(&str, &str); 2] = [("classifier", "knock_barrier"), ("xdp.frags", "knock")];
+const PROGRAMS: [(&str, &str); 5] = [
+    ("classifier", "knock_barrier"),
+    ("classifier", "knock_ip"),
+    ("classifier", "knock_tc"),
+    ("xdp.frags", "knock"),
+    ("xdp.frags", "knock_bare"),
+];
 
 /// The map of log statements, which exists only if there are any.
 const LOG_MAP: &str = "AYA_LOGS";

@@ -4,6 +4,9 @@
 #![no_std]
 #![no_main]
 
+#[expect(dead_code, reason = "the subprograms of knock use the rest")]
+#[path = "../../../knock-ebpf/src/current.rs"]
+mod current;
 #[path = "../../../knock-ebpf/src/frame.rs"]
 mod frame;
 #[expect(unreachable_pub, reason = "the user side of the bench uses the rest")]
@@ -20,6 +23,7 @@ use aya_ebpf::{
 use knock_common::Bytes as _;
 
 use crate::{
+    current::Current as _,
     frame::Frame,
     plan::{CHOICES_MAX, PAYLOAD_MAX, PAYLOADS, Plan},
 };
@@ -69,7 +73,7 @@ fn plain(_context: XdpContext) -> u32 {
 #[xdp(frags)]
 #[inline(always)]
 fn deny(context: XdpContext) -> u32 {
-    match port(&Frame::of(&context)) {
+    match port(&Frame::of(context.ctx)) {
         Some(DENIED) => xdp_action::XDP_DROP,
         Some(_) | None => xdp_action::XDP_PASS,
     }
@@ -77,7 +81,7 @@ fn deny(context: XdpContext) -> u32 {
 
 /// Returns the destination port, behind as many as two VLAN tags.
 #[inline(always)]
-fn port(frame: &Frame) -> Option<u16> {
+fn port(frame: &Frame<false>) -> Option<u16> {
     let mut at = 12;
     let mut ethertype = frame.be16(at)?;
     for _ in 0..2 {

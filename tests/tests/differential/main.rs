@@ -19,12 +19,13 @@ use knock_common::{
     Address, Reason, Verdict,
     answer::{Memory, rewrite_with},
     automaton::Progress,
+    bare_packet::BarePacket,
     env::Table as _,
     event::Event,
     judge,
     layout::{LOCKOUT_BUCKETS, WAYS},
     lockout::MS_BITS,
-    packet::Protocol,
+    packet::{self, Protocol},
     sim::{Cells, LockoutKey, Sim, WordMap},
     spa::{
         layout::{SpaKey, SpaKeyId},
@@ -34,6 +35,7 @@ use knock_common::{
     time::TICK_BITS,
 };
 use knock_tests::{
+    entry::Entry,
     frame::{ACK, FIN, Frame, PSH, RST, SYN, SYN_ACK, eth},
     kernel::{FRAME_LEAST, Kernel, compile, now},
     random::{Random, number},
@@ -47,7 +49,7 @@ const FRAMES: u64 = 20_000;
 /// doors overlap in every way that there is.
 const CONFIG: &str = r#"
     protect = ["udp/161"]
-    trust = ["10.0.0.0/8", "fd00::/8"]
+    trust = ["10.0.0.0/8", "8.0.9.0/24", "fd00::/8", "2001:db8:86dd:9::/64"]
     exempt = ["tcp/80"]
     decoys = { ports = ["tcp/2222", "udp/2223"] }
     lockout = { failures = 3, for = "1d" }
@@ -108,6 +110,13 @@ const V6: &[&str] = &[
     "fd00::7",
     "::ffff:10.1.2.3",
 ];
+/// Sources whose packets a test run at TC takes for what they are: see [`Entry::input`].
+const V4_AT_TC: &[&str] = &["8.0.100.1", "8.0.100.2", "8.0.100.3", "8.0.9.3"];
+const V6_AT_TC: &[&str] = &[
+    "2001:db8:86dd:1::1",
+    "2001:db8:86dd:1::2",
+    "2001:db8:86dd:9::7",
+];
 const TO_V4: &[&str] = &["192.0.2.2", "192.0.2.3"];
 const TO_V6: &[&str] = &["2001:db8::2", "2001:db8::3"];
 const TCP: &[u16] = &[
@@ -148,8 +157,38 @@ const SPA: &[u16] = &[62_201, 443, 161];
 /// How far stamps are from the wall clock, in seconds: within and beyond the window of 30.
 const AHEAD: &[i64] = &[0, 0, 0, 0, 0, 0, 0, -10, 10, -60, 60];
 
+/// Reasons that packets without an Ethernet header do not have.
+const OF_ETHERNET: &[Reason] = &[Reason::NotIp, Reason::VlanTooDeep];
+
 #[test]
 fn the_kernel_and_the_library_agree() {
+    agree(Entry::Xdp, MAIN);
+}
+
+#[test]
+fn they_agree_about_frames_at_tc() {
+    agree(Entry::Tc, MAIN);
+}
+
+#[test]
+fn they_agree_about_packets_without_ethernet() {
+    let main: Vec<_> = without(MAIN, OF_ETHERNET);
+    agree(Entry::Bare, &main);
+}
+
+#[test]
+fn they_agree_about_packets_without_ethernet_at_tc() {
+    let main: Vec<_> = without(MAIN, OF_ETHERNET);
+    agree(Entry::Ip, &main);
+}
+
+fn without(all: &[Reason], some: &[Reason]) -> Vec<Reason> {
+    let others = all.iter().filter(|reason| !some.contains(reason));
+    others.copied().collect()
+}
+
+/// Judges frames by an entry of the object and natively; these reasons must occur.
+fn agree(entry: Entry, main: &[Reason]) {
     let seed = number("KNOCK_SEED").unwrap_or_else(|| now().unwrap().nanos());
     let frames = number("KNOCK_FRAMES").unwrap_or(FRAMES);
     println!("KNOCK_SEED={seed} KNOCK_FRAMES={frames}");
@@ -170,20 +209,28 @@ fn the_kernel_and_the_library_agree() {
     for (name, _) in &tables.spa.keys {
         sim.spa_last.insert(&name.id, 0);
     }
-    let mut kernel = Kernel::with(&tables, LoadOptions::default()).unwrap();
+    let mut kernel = Kernel::with_entry(&tables, LoadOptions::default(), entry).unwrap();
     spa::start(&mut kernel, &tables).unwrap();
     sim.lockout_key = LockoutKey(kernel.lockouts().unwrap()[LOCKOUT_BUCKETS as usize]);
-    let mut stream = Stream::new(seed);
+    let mut stream = Stream::new(seed, entry);
     let mut met: BTreeMap<Reason, u64> = BTreeMap::new();
     let mut native_only = 0;
     let mut judged = 0;
     let started = Instant::now();
     while judged < frames {
         let frame = stream.next();
+        let Some(input) = entry.input(&frame) else {
+            continue;
+        };
         sim.set_now(now().unwrap());
-        let native = judge(&frame[..], &sim);
-        if frame.len() < FRAME_LEAST {
-            assert_eq!(native, Reason::Truncated, "{frame:02x?}");
+        let native = match entry.is_bare() {
+            true => judge(&BarePacket::new(input), &sim),
+            false => judge(&frame[..], &sim),
+        };
+        if input.len() < FRAME_LEAST {
+            if !entry.is_bare() {
+                assert_eq!(native, Reason::Truncated, "{frame:02x?}");
+            }
             sim.events.take();
             native_only += 1;
             continue;
@@ -199,7 +246,8 @@ fn the_kernel_and_the_library_agree() {
             rewrite_with(&mut Memory(&mut frame.clone()), answer, &words).is_some()
         });
         let verdict = match answered {
-            true => Verdict::Answer,
+            true if entry.answers() => Verdict::Answer,
+            true => Verdict::Drop,
             false => native.verdict(),
         };
         assert_eq!(in_kernel.verdict, verdict, "{place}");
@@ -229,7 +277,7 @@ fn the_kernel_and_the_library_agree() {
     }
     same_tables(&mut kernel, &sim);
     if frames >= FRAMES {
-        let missed: Vec<_> = MAIN
+        let missed: Vec<_> = main
             .iter()
             .filter(|reason| !met.contains_key(reason))
             .collect();
@@ -244,17 +292,25 @@ struct Way {
     to: &'static str,
     v6: bool,
     source_port: u16,
+    has_options: bool,
 }
 
 impl Way {
-    fn random(random: &mut Random) -> Self {
+    fn random(random: &mut Random, entry: Entry) -> Self {
         let v6 = random.one_in(2);
-        let (from, to) = if v6 { (V6, TO_V6) } else { (V4, TO_V4) };
+        let is_at_tc = entry == Entry::Ip;
+        let (from, to) = match (v6, is_at_tc) {
+            (false, false) => (V4, TO_V4),
+            (true, false) => (V6, TO_V6),
+            (false, true) => (V4_AT_TC, TO_V4),
+            (true, true) => (V6_AT_TC, TO_V6),
+        };
         Self {
             from: random.of(from),
             to: random.of(to),
             v6,
             source_port: random.of(&[40_000, 40_001]),
+            has_options: is_at_tc && !v6,
         }
     }
 
@@ -273,6 +329,9 @@ impl Way {
             true => frame.ip6(self.from, self.to),
         };
         let extras = random.below(16);
+        if self.has_options && extras != 0 {
+            frame = frame.options(1);
+        }
         frame = match (self.v6, extras) {
             (false, 0) => frame.options(3),
             (false, 1) => frame.fragment(0, true),
@@ -288,9 +347,21 @@ impl Way {
     }
 }
 
+/// Changes the source of a shape to one with which this entry can be tested.
+fn runnable(mut frame: Vec<u8>, entry: Entry) -> Vec<u8> {
+    if entry == Entry::Ip
+        && let Some((network, is_v6)) = packet::network(&frame[..])
+        && let Some(source) = frame.get_mut(network + 12..network + 14)
+    {
+        source.copy_from_slice(&if is_v6 { [0x86, 0xdd] } else { [8, 0] });
+    }
+    frame
+}
+
 /// Frames one after another: sequences, single packets, shapes, and all of them damaged.
 struct Stream {
     random: Random,
+    entry: Entry,
     /// A packet that was sent before.
     before: [u8; PACKET_BYTES],
     shapes: Vec<Vec<u8>>,
@@ -299,11 +370,13 @@ struct Stream {
 }
 
 impl Stream {
-    fn new(seed: u64) -> Self {
+    fn new(seed: u64, entry: Entry) -> Self {
+        let shapes = shapes::all().into_iter();
         Self {
             random: Random::new(seed),
+            entry,
             before: [0; PACKET_BYTES],
-            shapes: shapes::all().iter().map(|s| s.frame.bytes()).collect(),
+            shapes: shapes.map(|s| runnable(s.frame.bytes(), entry)).collect(),
             walk: Vec::new(),
         }
     }
@@ -316,9 +389,10 @@ impl Stream {
             }
             return bytes;
         }
+        let entry = self.entry;
         let random = &mut self.random;
         if random.one_in(8) {
-            let way = Way::random(random);
+            let way = Way::random(random, entry);
             let steps = random.of(WALKS).iter().rev();
             self.walk = steps.map(|&(tcp, port)| (way, tcp, port)).collect();
         }
@@ -340,7 +414,9 @@ impl Stream {
                 let tcp = random.one_in(2);
                 let port = random.of(if tcp { TCP } else { UDP });
                 let flags = random.of(FLAGS);
-                Way::random(random).frame(tcp, port, flags, random).bytes()
+                Way::random(random, entry)
+                    .frame(tcp, port, flags, random)
+                    .bytes()
             }
             _ => self.shapes[random.below(self.shapes.len())].clone(),
         };
@@ -351,7 +427,7 @@ impl Stream {
     /// Returns a SPA packet that is right, or wrong in one way.
     fn spa(&mut self) -> Vec<u8> {
         let random = &mut self.random;
-        let way = Way::random(random);
+        let way = Way::random(random, self.entry);
         let client = spa::client(random.of(&[1, 1, 1, 2, 2, 3]));
         let door = random.of(&["three", "end", "close", "target", "nothing"]);
         let ahead = random.of(AHEAD) * 1_000_000_000;
@@ -388,7 +464,8 @@ impl Stream {
         }
         let frame = eth();
         let frame = match (way.v6, random.below(8)) {
-            (false, 0) => frame.vlan(7).ip4(way.from, way.to).options(2),
+            (false, 0) => frame.vlan(7).ip4(way.from, way.to).options(3),
+            (false, _) if way.has_options => frame.ip4(way.from, way.to).options(1),
             (false, _) => frame.ip4(way.from, way.to),
             (true, 0) => frame.qinq(8).vlan(7).ip6(way.from, way.to).hop_by_hop(),
             (true, _) => frame.ip6(way.from, way.to),
