@@ -35,7 +35,7 @@ use knock_user::{
         service_manager::{self, Stderr},
     },
     interfaces::admission,
-    kernel::{bpffs, instance::Instance, leftovers, persistence::Persistence, pins},
+    kernel::{bpffs, instance::Instance, leftovers, persistence::Persistence},
     metrics::MetricsServer,
     model::{
         log_format::LogFormat,
@@ -165,12 +165,6 @@ fn run(options: &Run, stderr: Stderr) -> Result<()> {
         privileges::drop_to_needed()?;
         if let Some(unreadable) = privileges::unreadable(&options.config) {
             tracing::warn!("{unreadable}");
-        }
-        if !options.dry_run
-            && pins::links(&instance).is_ok_and(|links| links.is_empty())
-            && let Some(warning) = plan.cuts()
-        {
-            tracing::warn!("{warning}");
         }
         // Watching begins before the program is attached, so that no change of a driver is missed.
         let watches = Watches::open()?;

@@ -1,17 +1,18 @@
 //! Carries grants and connections of sources over to another configuration.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
 
 use anyhow::{Context as _, Result, bail};
 use knock_common::{
     grant::Grant,
     layout::{ALLOW_MAX, FlowKey, GrantKey},
+    packet::Protocol,
 };
 
 use crate::{
     apply::carry_grants::{self, Carried},
     compile::{Tables, stable_ids::StableIds},
-    host::{clock, sockets},
+    host::{clock, sockets, tracked::Packets},
     kernel::{maps, program::XdpProgram},
 };
 
@@ -67,10 +68,13 @@ pub(super) fn remove_grants(
 }
 
 /// Records existing connections to protected ports as flows, so that they continue if connections
-/// are kept at all. Returns those that were not recorded before.
+/// are kept at all: those of this host's sockets, and those that it forwards or translates. Returns
+/// those that were not recorded before; `known` are some that were.
 pub(super) fn record_connections(
     program: &mut XdpProgram,
     tables: &Tables,
+    forwarded: Vec<FlowKey>,
+    known: &[FlowKey],
 ) -> Result<Vec<FlowKey>> {
     let connections = sockets::connections().unwrap_or_else(|error| {
         tracing::warn!(
@@ -80,9 +84,16 @@ pub(super) fn record_connections(
         );
         Vec::new()
     });
-    let flows = connections
-        .iter()
-        .filter_map(|connection| tables.flow_of(connection))
-        .collect();
+    let own = connections.iter().filter_map(|connection| {
+        tables.flow_of(&Packets {
+            protocol: Protocol::Tcp,
+            source: connection.peer,
+            target: connection.local,
+        })
+    });
+    // A full table forgets its oldest entries.
+    let mut flows: Vec<_> = forwarded.into_iter().chain(own).collect();
+    let known: HashSet<_> = known.iter().collect();
+    flows.retain(|flow| !known.contains(flow));
     program.record_flows(flows, clock::boot_ms())
 }

@@ -28,6 +28,7 @@ mod preparation;
 mod protection;
 mod stamps;
 pub mod texts;
+mod tracked_flows;
 mod transition;
 pub mod unconfirmed;
 

@@ -15,7 +15,7 @@ use crate::{
     apply::options::{AttachOptions, Run},
     compile::{self, Conflict, Input, Previous, Tables},
     config::{self, Checked},
-    host::{Host, Reading, addresses::Link, clock, tracked},
+    host::{Host, Reading, addresses::Link, clock},
     interfaces::guards,
     model::{
         problem::Misuse,
@@ -145,15 +145,6 @@ impl Plan {
     /// Returns the settings.
     pub fn settings(&self) -> &Settings {
         &self.checked.settings
-    }
-
-    /// Returns a warning about forwarded connections that a first start cuts.
-    pub fn cuts(&self) -> Option<String> {
-        if !self.host.forwards {
-            return None;
-        }
-        let protected = self.settings().protected();
-        tracked::warning(&protected, |address| self.host.has_address(address))
     }
 
     /// Returns a gateway that a prefix covers.

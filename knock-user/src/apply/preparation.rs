@@ -1,10 +1,18 @@
 //! Compiles and loads configurations that are not in force yet.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    thread,
+};
 
-use anyhow::{Result, bail};
+use anyhow::{Context as _, Result, anyhow, bail};
+use knock_common::layout::FlowKey;
 
-use super::{key_stamps::KeyStamps, options::AttachOptions};
+use super::{
+    key_stamps::KeyStamps,
+    options::AttachOptions,
+    tracked_flows::{Judged, Search},
+};
 use crate::{
     apply::{dynamic::LiveTables, plan::Plan},
     compile::{Tables, stable_ids::StableIds},
@@ -36,6 +44,8 @@ pub struct Preparation {
     stamps: Arc<StampStore>,
     /// Whether there is no confirmed program of this instance to roll back to.
     is_first: bool,
+    /// What the previous configuration judges.
+    judged: Judged,
 }
 
 /// A configuration that is compiled and loaded, but not in force yet.
@@ -45,6 +55,10 @@ pub struct Prepared {
     pub(super) key_stamps: KeyStamps,
     pub(super) tables: Tables,
     pub(super) program: XdpProgram,
+    /// The connections that this host forwards or translates and that would be cut.
+    pub(super) tracked: Vec<FlowKey>,
+    /// Finds those that are made until the program is attached.
+    pub(super) search: Search,
     /// Whether there is no program to roll back to. This one then lets all packets pass by itself
     /// if its confirmation does not arrive.
     pub(super) is_first: bool,
@@ -68,6 +82,7 @@ impl Preparation {
             stamps,
             // A configuration that was never committed is no fallback.
             is_first: instance.linked().is_empty() || !instance.program().exists(),
+            judged: Judged::by(before, instance),
         }
     }
 
@@ -117,7 +132,19 @@ impl Preparation {
             loopback: loopback.any(is_named),
             instance: Some(&self.instance),
         };
-        let mut program = XdpProgram::load(&tables, options)?;
+        let search = Search::new(&plan.host, interfaces, &self.judged);
+        let (mut program, tracked) = thread::scope(|scope| {
+            let tracked = thread::Builder::new()
+                .spawn_scoped(scope, || {
+                    search.run_first(&tables, self.attach_options.dry_run)
+                })
+                .context("starting a thread")?;
+            let program = XdpProgram::load(&tables, options)?;
+            let tracked = tracked.join();
+            let tracked =
+                tracked.map_err(|_| anyhow!("the search for connections has panicked"))?;
+            Ok::<_, anyhow::Error>((program, tracked))
+        })?;
         if let Some(walked) = program.verified_instructions()? {
             tracing::debug!("the verifier walked {walked} instructions");
         }
@@ -141,6 +168,8 @@ impl Preparation {
             key_stamps,
             tables,
             program,
+            tracked,
+            search,
             is_first: self.is_first,
         })
     }

@@ -81,6 +81,8 @@ impl Change<'_> {
             key_stamps,
             tables,
             mut program,
+            tracked,
+            search,
             is_first,
         } = prepared;
         // Nothing attached below concerns an interface that already has a link, so one list is
@@ -109,7 +111,8 @@ impl Change<'_> {
             remove_grants(&mut program, entries)?;
         }
         write_grants(&mut program, &known, &known, &tables)?;
-        let mut connections = record_connections(&mut program, &tables)?;
+        let has_tracked = !tracked.is_empty();
+        let mut connections = record_connections(&mut program, &tables, tracked, &[])?;
         // A command may have blocked a source since the program was loaded.
         program.follow_blocks()?;
         let mut attached = Vec::new();
@@ -117,7 +120,9 @@ impl Change<'_> {
         // Repeats both for grants and connections since the first pass.
         let done = done.and_then(|()| {
             write_grants(&mut program, &known, &registry.numbers, &tables)?;
-            connections.extend(record_connections(&mut program, &tables)?);
+            let forwarded = search.run_again(&tables, has_tracked);
+            let new = record_connections(&mut program, &tables, forwarded, &connections)?;
+            connections.extend(new);
             Ok(())
         });
         if let Err(error) = done {

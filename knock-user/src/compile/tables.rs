@@ -19,7 +19,7 @@ use super::{
     stable_ids::StableIds,
 };
 use crate::{
-    host::sockets::TcpConnection,
+    host::tracked::Packets,
     model::settings::{AcceptedSequence, Sequences, Settings},
 };
 
@@ -123,21 +123,44 @@ impl Tables {
         renewed
     }
 
-    /// Returns the flow of a TCP connection to a protected port; none if its port is not protected.
-    pub fn flow_of(&self, connection: &TcpConnection) -> Option<FlowKey> {
-        let TcpConnection { local, peer } = connection;
-        let rule = self.ports.get(&(Protocol::Tcp, local.port()))?;
-        let local_address = Address::from(local.ip());
+    /// Returns the flow of packets to a protected port; none if their port is not protected.
+    pub fn flow_of(&self, packets: &Packets) -> Option<FlowKey> {
+        let Packets {
+            protocol,
+            source,
+            target,
+        } = *packets;
+        let rule = self.ports.get(&(protocol, target.port()))?;
+        let local_address = Address::from(target.ip());
         let target_id = self
             .targets
             .iter()
             .find_map(|&(target, target_id)| (target == local_address).then_some(target_id));
         (rule.kind() == PortKind::Protected).then(|| FlowKey {
-            source: peer.ip().into(),
-            source_port: peer.port(),
-            port: local.port(),
+            source: source.ip().into(),
+            source_port: source.port(),
+            port: target.port(),
             target_id: target_id.unwrap_or(0),
-            protocol: Protocol::Tcp as u16,
+            protocol: protocol as u16,
+        })
+    }
+
+    /// Returns whether packets of an established connection are dropped because they arrive at a knock
+    /// port or decoy.
+    pub fn drops_at_knock_port(&self, packets: &Packets) -> bool {
+        let rule = self.ports.get(&(packets.protocol, packets.target.port()));
+        rule.is_some_and(|rule| {
+            let is_judged = match packets.protocol {
+                Protocol::Tcp => rule.needs_handshake(),
+                Protocol::Udp => true,
+            };
+            let is_dropped = match rule.kind() {
+                PortKind::Knock | PortKind::Decoy => !rule.passes_knocks(),
+                PortKind::Ordinary | PortKind::Exempt | PortKind::Protected | PortKind::Spa => {
+                    false
+                }
+            };
+            is_judged && is_dropped
         })
     }
 

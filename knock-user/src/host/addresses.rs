@@ -13,7 +13,7 @@ use netlink_packet_route::{
 };
 use netlink_sys::protocols::NETLINK_ROUTE;
 
-use crate::host::netlink;
+use crate::{host::netlink, model::prefix::Prefix};
 
 /// An interface, as far as warnings depend on it.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
@@ -40,6 +40,8 @@ pub struct Link {
     pub program: Option<u32>,
     /// The addresses that the host has on it.
     pub addresses: Vec<IpAddr>,
+    /// The networks whose hosts are reached through it without a gateway.
+    pub networks: Vec<Prefix>,
     /// The instance of knock-user that protects it, if known.
     pub guard: Option<String>,
 }
@@ -78,6 +80,7 @@ pub fn links() -> Result<Vec<Link>> {
                 && let Some(link) = links.get_mut(&message.header.index)
             {
                 link.addresses.extend(address(&message));
+                link.networks.extend(network(&message));
             }
         },
     )
@@ -151,4 +154,21 @@ fn address(message: &AddressMessage) -> Option<IpAddr> {
         }
     }
     found
+}
+
+/// Returns the network of an address, which on a point-to-point link is the other end.
+fn network(message: &AddressMessage) -> Option<Prefix> {
+    let mut attributes = message.attributes.iter();
+    let address = attributes.find_map(|attribute| {
+        if let AddressAttribute::Address(address) = attribute {
+            Some(*address)
+        } else {
+            None
+        }
+    })?;
+    let network = Prefix {
+        bits: message.header.prefix_len,
+        ..Prefix::of(address)
+    };
+    Some(network.cleared())
 }

@@ -131,10 +131,15 @@ impl Host {
         self.served.iter().copied().chain(translated).collect()
     }
 
+    /// Returns the addresses of this host.
+    pub fn addresses(&self) -> impl Iterator<Item = IpAddr> {
+        let links = self.links.iter();
+        links.flat_map(|link| link.addresses.iter().copied())
+    }
+
     /// Returns whether an address is one of this host's own.
     pub fn has_address(&self, address: IpAddr) -> bool {
-        let mut links = self.links.iter();
-        links.any(|link| link.addresses.contains(&address))
+        self.addresses().any(|own| own == address)
     }
 
     /// Returns the interface with this name or alternative name.

@@ -1,5 +1,7 @@
 //! Sends requests to the kernel over netlink.
 
+use std::ops::ControlFlow;
+
 use anyhow::{Context as _, Result, ensure};
 use netlink_packet_core::{
     DecodeError, NetlinkDeserializable, NetlinkMessage, NetlinkPayload, NetlinkSerializable,
@@ -15,9 +17,28 @@ pub const DATAGRAM: usize = 32 * 1024;
 /// The kernel refuses the request, or its answer can't be read.
 pub fn dump<T>(
     protocol: isize,
-    mut request: NetlinkMessage<T>,
+    request: NetlinkMessage<T>,
     flags: u16,
     mut take: impl FnMut(T),
+) -> Result<()>
+where
+    T: NetlinkSerializable + NetlinkDeserializable,
+{
+    dump_while(protocol, request, flags, |answer| {
+        take(answer);
+        ControlFlow::Continue(())
+    })
+}
+
+/// Does the same as [`dump`] until `take` breaks off; the kernel then makes no further answers.
+///
+/// # Errors
+/// As for [`dump`].
+pub fn dump_while<T>(
+    protocol: isize,
+    mut request: NetlinkMessage<T>,
+    flags: u16,
+    mut take: impl FnMut(T) -> ControlFlow<()>,
 ) -> Result<()>
 where
     T: NetlinkSerializable + NetlinkDeserializable,
@@ -42,7 +63,9 @@ where
         for answer in messages(&datagram) {
             let answer = answer.context("parsing the kernel's answer over netlink")?;
             if let NetlinkPayload::InnerMessage(message) = answer {
-                take(message);
+                if take(message).is_break() {
+                    return Ok(());
+                }
             } else if let NetlinkPayload::Error(error) = answer {
                 ensure!(
                     error.code.is_none(),

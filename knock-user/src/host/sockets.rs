@@ -23,7 +23,7 @@ const UNCONNECTED: u8 = 7;
 const CONNECTED: [u8; 8] = [1, 3, 4, 5, 8, 9, 11, 12];
 
 /// A TCP connection of this host.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 pub struct TcpConnection {
     /// The local end.
     pub local: SocketAddr,

@@ -81,9 +81,8 @@ impl XdpProgram {
     /// # Errors
     /// The map can't be written.
     pub fn mark_present(&mut self, sources: impl IntoIterator<Item = Address>) -> Result<()> {
-        let slots = sources
-            .into_iter()
-            .map(|source| (presence::slot(source), presence::ALWAYS));
+        let slots: BTreeSet<_> = sources.into_iter().map(presence::slot).collect();
+        let slots = slots.into_iter().map(|slot| (slot, presence::ALWAYS));
         maps::set(&mut self.ebpf, "PRESENCE", slots)
     }
 
