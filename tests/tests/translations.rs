@@ -112,6 +112,76 @@ const ROWS: &[(&str, By, &[&str])] = &[
         ],
     ),
     (
+        "Kubernetes with nftables",
+        By::Nft("table ip kube-proxy {
+            map service-ips { type ipv4_addr . inet_proto . inet_service : verdict;
+                elements = { 10.96.0.10 . tcp . 2280 : goto service-2QRHZV4L-default/web/tcp/ssh }; }
+            map service-nodeports { type inet_proto . inet_service : verdict;
+                elements = { tcp . 30080 : goto external-2QRHZV4L-default/web/tcp/ssh }; }
+            set nodeport-ips { type ipv4_addr; elements = { 192.0.2.2 }; }
+            chain mark-for-masquerade { mark set mark or 0x4000; }
+            chain endpoint-A { ip saddr 10.244.1.2 jump mark-for-masquerade; meta l4proto tcp dnat to 10.244.1.2:22; }
+            chain endpoint-B { meta l4proto tcp dnat to 10.244.2.2:22; }
+            chain service-2QRHZV4L-default/web/tcp/ssh {
+                ip daddr 10.96.0.10 ip saddr != 10.244.0.0/16 jump mark-for-masquerade;
+                numgen random mod 2 vmap { 0 : goto endpoint-A, 1 : goto endpoint-B }; }
+            chain external-2QRHZV4L-default/web/tcp/ssh { jump mark-for-masquerade;
+                goto service-2QRHZV4L-default/web/tcp/ssh; }
+            chain services { ip daddr . meta l4proto . th dport vmap @service-ips;
+                ip daddr @nodeport-ips meta l4proto . th dport vmap @service-nodeports; }
+            chain nat-prerouting { type nat hook prerouting priority dstnat; jump services; }
+            chain nat-output { type nat hook output priority -100; jump services; }; }"),
+        &[
+            "tcp/2280 is translated to tcp/22 of 10.244.1.2",
+            "tcp/2280 is translated to tcp/22 of 10.244.2.2",
+            "tcp/30080 is translated to tcp/22 of 10.244.1.2",
+            "tcp/30080 is translated to tcp/22 of 10.244.2.2",
+        ],
+    ),
+    (
+        "Kubernetes with iptables",
+        By::Commands("iptables-nft -t nat -N KUBE-SERVICES
+            iptables-nft -t nat -N KUBE-NODEPORTS
+            iptables-nft -t nat -N KUBE-MARK-MASQ
+            iptables-nft -t nat -N KUBE-EXT-2QRHZV4L
+            iptables-nft -t nat -N KUBE-SVC-2QRHZV4L
+            iptables-nft -t nat -N KUBE-SEP-A
+            iptables-nft -t nat -N KUBE-SEP-B
+            iptables-nft -t nat -A PREROUTING -m comment --comment portals -j KUBE-SERVICES
+            iptables-nft -t nat -A KUBE-SERVICES -d 10.96.0.10/32 -p tcp -m comment --comment default/web:ssh \
+                -m tcp --dport 2281 -j KUBE-SVC-2QRHZV4L
+            iptables-nft -t nat -A KUBE-SERVICES -m addrtype --dst-type LOCAL -j KUBE-NODEPORTS
+            iptables-nft -t nat -A KUBE-NODEPORTS -p tcp -m comment --comment default/web:ssh -m tcp --dport 30081 \
+                -j KUBE-EXT-2QRHZV4L
+            iptables-nft -t nat -A KUBE-MARK-MASQ -j MARK --or-mark 0x4000
+            iptables-nft -t nat -A KUBE-EXT-2QRHZV4L -j KUBE-MARK-MASQ
+            iptables-nft -t nat -A KUBE-EXT-2QRHZV4L -j KUBE-SVC-2QRHZV4L
+            iptables-nft -t nat -A KUBE-SVC-2QRHZV4L -m statistic --mode random --probability 0.5 -j KUBE-SEP-A
+            iptables-nft -t nat -A KUBE-SVC-2QRHZV4L -j KUBE-SEP-B
+            iptables-nft -t nat -A KUBE-SEP-A -s 10.244.1.2/32 -j KUBE-MARK-MASQ
+            iptables-nft -t nat -A KUBE-SEP-A -p tcp -m tcp -j DNAT --to-destination 10.244.1.2:22
+            iptables-nft -t nat -A KUBE-SEP-B -p tcp -m tcp -j DNAT --to-destination 10.244.2.2:22"),
+        &[
+            "tcp/2281 is translated to tcp/22 of 10.244.1.2",
+            "tcp/2281 is translated to tcp/22 of 10.244.2.2",
+            "tcp/30081 is translated to tcp/22 of 10.244.1.2",
+            "tcp/30081 is translated to tcp/22 of 10.244.2.2",
+        ],
+    ),
+    (
+        "the host ports of pods",
+        By::Commands("iptables-nft -t nat -N CNI-HOSTPORT-DNAT
+            iptables-nft -t nat -N CNI-DN-0123456789abcdef
+            iptables-nft -t nat -A PREROUTING -m addrtype --dst-type LOCAL -j CNI-HOSTPORT-DNAT
+            iptables-nft -t nat -A CNI-HOSTPORT-DNAT -p tcp -m comment --comment dnat \
+                -m multiport --destination-ports 2290,2291 -j CNI-DN-0123456789abcdef
+            iptables-nft -t nat -A CNI-DN-0123456789abcdef -p tcp -m tcp --dport 2290 \
+                -j DNAT --to-destination 10.85.0.5:22
+            iptables-nft -t nat -A CNI-DN-0123456789abcdef -p tcp -m tcp --dport 2291 \
+                -j DNAT --to-destination 10.85.0.5:80"),
+        &["tcp/2290 is translated to tcp/22 of 10.85.0.5"],
+    ),
+    (
         "others' ports",
         By::Nft("table ip t { chain c { type nat hook prerouting priority dstnat;
             tcp dport 8080 redirect to :80; udp dport 2222 redirect to :22; }
