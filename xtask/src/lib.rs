@@ -8,6 +8,8 @@
 #[cfg(feature = "cli")]
 pub mod audit;
 #[cfg(feature = "cli")]
+pub mod containers;
+#[cfg(feature = "cli")]
 pub mod crates;
 #[cfg(feature = "cli")]
 mod debian;

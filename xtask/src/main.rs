@@ -16,7 +16,7 @@ use std::{process::ExitCode, time::Duration};
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 use xtask::{
-    audit, dist, ebpf, elsewhere, fresh, fuzz, launch, machine,
+    audit, containers, dist, ebpf, elsewhere, fresh, fuzz, launch, machine,
     package::Apt,
     packages,
     report::RunReport,
@@ -61,7 +61,7 @@ enum CliCommand {
         /// Leave out virtual machines: other kernels, and a booted system
         #[arg(long, conflicts_with = "all")]
         no_vm: bool,
-        /// Run also what takes long: other network cards and processors, other systems, two builds
+        /// Run also what takes long: other network cards, processors and systems, containers, two builds
         #[arg(long)]
         all: bool,
         /// Repeat the run, to find a test that fails now and then
@@ -86,6 +86,8 @@ enum CliCommand {
         /// Run only tests whose name contains this, such as deb or upgrade
         filter: Option<String>,
     },
+    /// Publish ports with Debian's container engines, and open them by knocks; needs root
+    Containers,
     /// Check the client for other systems, and let the one for Windows knock under Wine; needs root
     Elsewhere,
     /// Show a knock opening a port, in network namespaces of its own
@@ -203,6 +205,7 @@ fn run(verb: CliCommand) -> Result<bool> {
         CliCommand::Vm { kernels } => return vm::run(&sh, &kernels),
         CliCommand::Machine { filter } => return machine::run(&sh, filter.as_deref()),
         CliCommand::Packages { filter } => return packages::run(&sh, filter.as_deref()),
+        CliCommand::Containers => return containers::run(&sh),
         CliCommand::Elsewhere => {
             elsewhere::get(&sh, &apt)?;
             ebpf::record::prepare(&sh, &apt)?;

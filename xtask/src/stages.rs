@@ -3,7 +3,9 @@
 use anyhow::Result;
 use xshell::Shell;
 
-use crate::{elsewhere, machine, package::Apt, packages, report::RunReport, shell, twice, vm};
+use crate::{
+    containers, elsewhere, machine, package::Apt, packages, report::RunReport, shell, twice, vm,
+};
 
 /// A part of the run.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -18,6 +20,8 @@ pub(crate) enum Stage {
     Cards,
     /// Root tests on another processor.
     Arm64,
+    /// Container engines.
+    Containers,
     /// The client on other systems.
     Elsewhere,
     /// Everything that is published, built in two directories.
@@ -44,12 +48,13 @@ pub(crate) struct Prepared {
 }
 
 impl Stage {
-    const ALL: [Self; 7] = [
+    const ALL: [Self; 8] = [
         Self::Kernels,
         Self::Packages,
         Self::Machine,
         Self::Cards,
         Self::Arm64,
+        Self::Containers,
         Self::Elsewhere,
         Self::Twice,
     ];
@@ -61,6 +66,7 @@ impl Stage {
             Self::Machine => "machine".to_owned(),
             Self::Cards => "machine with other cards".to_owned(),
             Self::Arm64 => "arm64".to_owned(),
+            Self::Containers => "container engines".to_owned(),
             Self::Elsewhere => "clients elsewhere".to_owned(),
             Self::Twice => "dist --twice".to_owned(),
         }
@@ -74,6 +80,7 @@ impl Stage {
             Self::Machine => machine::ROWS,
             Self::Cards => machine::ROWS_OF_CARDS,
             Self::Arm64 => vm::arm64_suites(),
+            Self::Containers => containers::ROWS,
             Self::Elsewhere => elsewhere::ROWS,
             Self::Twice => 1,
         }
@@ -87,6 +94,7 @@ impl Stage {
             | Self::Machine
             | Self::Cards
             | Self::Arm64
+            | Self::Containers
             | Self::Elsewhere
             | Self::Twice => true,
         }
@@ -95,7 +103,7 @@ impl Stage {
     fn is_virtual(self) -> bool {
         match self {
             Self::Kernels | Self::Machine | Self::Cards | Self::Arm64 => true,
-            Self::Packages | Self::Elsewhere | Self::Twice => false,
+            Self::Packages | Self::Containers | Self::Elsewhere | Self::Twice => false,
         }
     }
 
@@ -137,6 +145,10 @@ impl Stage {
                 let parts = machine::get(sh, apt)?;
                 let rows = machine::Rows::OfOtherCards;
                 Box::new(move |sh, report| machine::test(sh, &parts, rows, report))
+            }
+            Self::Containers => {
+                containers::get(apt)?;
+                Box::new(containers::test)
             }
             Self::Elsewhere => {
                 elsewhere::get(sh, apt)?;
@@ -208,6 +220,7 @@ mod tests {
                     (Stage::Machine, "--all runs it"),
                     (Stage::Cards, "--all runs it"),
                     (Stage::Arm64, "--all runs it"),
+                    (Stage::Containers, "--all runs it"),
                     (Stage::Elsewhere, "--all runs it"),
                     (Stage::Twice, "--all runs it"),
                 ],

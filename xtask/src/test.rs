@@ -261,7 +261,16 @@ fn lint(sh: &Shell, kit: &Kit, report: &mut RunReport) -> Result<()> {
         (
             "clippy knock-tests, machine",
             "knock-tests",
-            &["--test", "machine", "--test", "packages", "--test", "wine"],
+            &[
+                "--test",
+                "machine",
+                "--test",
+                "packages",
+                "--test",
+                "containers",
+                "--test",
+                "wine",
+            ],
         ),
         ("clippy knock-bench", "knock-bench", &["--all-targets"]),
         ("clippy knock-fuzz", "knock-fuzz", &["--all-targets"]),

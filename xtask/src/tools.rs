@@ -23,6 +23,8 @@ pub enum Verb {
     Machine,
     /// `packages`, the tests of packages.
     Packages,
+    /// `containers`, the tests of container engines.
+    Containers,
     /// `elsewhere`, the client on other systems.
     Elsewhere,
     /// `dist`.
@@ -37,7 +39,7 @@ pub enum Verb {
 
 impl Verb {
     /// All of them.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::Demo,
         Self::Flood,
         Self::Bench,
@@ -45,6 +47,7 @@ impl Verb {
         Self::Vm,
         Self::Machine,
         Self::Packages,
+        Self::Containers,
         Self::Elsewhere,
         Self::Dist,
         Self::Pictures,
@@ -62,6 +65,7 @@ impl Verb {
             Self::Vm => "vm",
             Self::Machine => "machine",
             Self::Packages => "packages",
+            Self::Containers => "containers",
             Self::Elsewhere => "elsewhere",
             Self::Dist => "dist",
             Self::Pictures => "pictures",
@@ -88,9 +92,10 @@ const fn tool(program: &'static str, package: &'static str, verbs: &'static [Ver
 
 /// The table. QEMU is not in it, because `vm/qemu.rs` finds it. Programs that every Debian system has (dpkg, coreutils,
 /// a shell) are listed if a system without dpkg may lack them.
-const TOOLS: [Tool; 54] = {
+const TOOLS: [Tool; 60] = {
     use Verb::{
-        Bench, Demo, Dist, Elsewhere, Flood, Fresh, Fuzz, Machine, Packages, Pictures, Test, Vm,
+        Bench, Containers, Demo, Dist, Elsewhere, Flood, Fresh, Fuzz, Machine, Packages, Pictures,
+        Test, Vm,
     };
     [
         // Networks of tests, demo and bench.
@@ -98,13 +103,15 @@ const TOOLS: [Tool; 54] = {
             "ip",
             "iproute2",
             &[
-                Demo, Flood, Bench, Test, Vm, Machine, Packages, Elsewhere, Pictures,
+                Demo, Flood, Bench, Test, Vm, Machine, Packages, Containers, Elsewhere, Pictures,
             ],
         ),
         tool(
             "ethtool",
             "ethtool",
-            &[Demo, Flood, Bench, Test, Vm, Machine, Packages, Elsewhere],
+            &[
+                Demo, Flood, Bench, Test, Vm, Machine, Packages, Containers, Elsewhere,
+            ],
         ),
         tool("nft", "nftables", &[Bench, Test, Vm]),
         tool("iptables-nft", "iptables", &[Test]),
@@ -132,40 +139,51 @@ const TOOLS: [Tool; 54] = {
         tool("tmux", "tmux", &[Test, Pictures]),
         tool("fail2ban-client", "fail2ban", &[Test]),
         // Processes with other rights, priorities, mounts, buffers.
-        tool("setpriv", "util-linux", &[Test, Packages]),
+        tool("setpriv", "util-linux", &[Test, Packages, Containers]),
         tool("chrt", "util-linux", &[Bench]),
         tool(
             "unshare",
             "util-linux",
-            &[Bench, Test, Machine, Packages, Elsewhere, Fresh],
+            &[Bench, Test, Machine, Packages, Containers, Elsewhere, Fresh],
         ),
         tool("nsenter", "util-linux", &[Test, Pictures]),
         tool("script", "bsdutils", &[Test, Pictures]),
         tool(
             "mount",
             "mount",
-            &[Bench, Test, Machine, Packages, Elsewhere, Fresh],
+            &[Bench, Test, Machine, Packages, Containers, Elsewhere, Fresh],
         ),
         tool("stdbuf", "coreutils", &[Test]),
         tool("bash", "bash", &[Test, Pictures]),
         tool("python3", "python3", &[Test]),
         // Virtual machines: unpack kernels and pack programs.
-        tool("busybox", "busybox-static", &[Vm, Machine]),
+        tool("busybox", "busybox-static", &[Vm, Machine, Containers]),
         tool("dpkg-deb", "dpkg", &[Vm, Machine, Packages]),
-        tool("ldd", "libc-bin", &[Vm, Machine, Packages]),
-        tool("timeout", "coreutils", &[Vm, Machine, Packages, Elsewhere]),
+        tool("ldd", "libc-bin", &[Vm, Machine, Packages, Containers]),
+        tool(
+            "timeout",
+            "coreutils",
+            &[Vm, Machine, Packages, Containers, Elsewhere],
+        ),
         // A pristine system.
         tool("mmdebstrap", "mmdebstrap", &[Machine, Packages, Fresh]),
         tool("git", "git", &[Dist, Machine, Packages, Fresh]),
         // Packages.
         tool("umount", "mount", &[Packages]),
         tool("rpm", "rpm", &[Packages]),
-        tool("podman", "podman", &[Packages]),
+        tool("podman", "podman", &[Packages, Containers]),
         tool("yq", "yq", &[Packages]),
         // Archives.
-        tool("tar", "tar", &[Dist, Machine, Packages]),
+        tool("tar", "tar", &[Dist, Machine, Packages, Containers]),
         tool("gzip", "gzip", &[Dist, Machine, Packages]),
         tool("zip", "zip", &[Dist]),
+        // Container engines. That of an ordinary user needs two more programs.
+        tool("dockerd", "docker.io", &[Containers]),
+        tool("docker", "docker.io", &[Containers]),
+        tool("iptables", "iptables", &[Containers]),
+        tool("slirp4netns", "slirp4netns", &[Containers]),
+        tool("newuidmap", "uidmap", &[Containers]),
+        tool("mknod", "coreutils", &[Containers]),
         // The client for Windows.
         tool(
             "x86_64-w64-mingw32-gcc",
@@ -190,7 +208,15 @@ const TOOLS: [Tool; 54] = {
 const PEERS: [&str; 4] = ["knockd", "fwknopd", "fwknop", "xdp-filter"];
 
 /// Daemons that a package's installation could start.
-const DAEMONS: [&str; 5] = ["knockd", "fwknopd", "sshd", "prometheus", "fail2ban-server"];
+const DAEMONS: [&str; 7] = [
+    "knockd",
+    "fwknopd",
+    "sshd",
+    "prometheus",
+    "fail2ban-server",
+    "dockerd",
+    "containerd",
+];
 
 /// Finds or installs the programs that a command runs. One line reports what was found or installed.
 ///
@@ -276,9 +302,10 @@ mod tests {
     use super::*;
 
     /// Tests with a verb of their own.
-    const OWN_VERBS: [(Verb, &str); 3] = [
+    const OWN_VERBS: [(Verb, &str); 4] = [
         (Verb::Machine, "tests/tests/machine"),
         (Verb::Packages, "tests/tests/packages"),
+        (Verb::Containers, "tests/tests/containers"),
         (Verb::Elsewhere, "tests/tests/wine.rs"),
     ];
 
@@ -359,6 +386,7 @@ mod tests {
                 Verb::Vm,
                 Verb::Machine,
                 Verb::Packages,
+                Verb::Containers,
                 Verb::Elsewhere,
             ] {
                 let has = programs(verb).any(|tool| tool.program == demo.program);
