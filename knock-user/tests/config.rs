@@ -75,11 +75,11 @@ fn the_installed_file_protects_nothing_until_it_is_edited() {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../dist/seq.toml");
     let installed = fs::read_to_string(path).unwrap();
     assert!(installed.contains(NO_KEY), "{installed}");
-    // Comments are sentences behind "# "; settings have no space there.
+    // Comments are sentences behind "# "; settings have no space there, and "#:" is for editors.
     let settings: Vec<_> = installed
         .lines()
         .map(|line| match line.strip_prefix('#') {
-            Some(setting) if !setting.starts_with(' ') => setting,
+            Some(setting) if !setting.starts_with([' ', ':']) => setting,
             _ => line,
         })
         .collect();

@@ -8,6 +8,7 @@ mod command_lines;
 mod help;
 #[path = "../../knock-common/tests/pages/mod.rs"]
 mod pages;
+mod schema;
 #[path = "../../knock-common/tests/pages/words.rs"]
 mod words;
 
@@ -148,7 +149,9 @@ fn every_example_and_default_is_right() {
     let no_table = |_| settings(&Part::file(), "", None);
     for ((name, key), row) in documented() {
         let (part, _) = parts.iter().find(|(part, _)| part.name == name).unwrap();
-        let Row { example, default } = row;
+        let Row {
+            example, default, ..
+        } = row;
         let absent = settings(part, &key, None);
         let given = settings(part, &key, Some(example));
         if let Err(error) = &given {
@@ -325,6 +328,7 @@ struct Row {
     /// Such as `open_for = "30s"`.
     example: &'static str,
     default: &'static str,
+    meaning: &'static str,
 }
 
 /// Returns the rows of docs/config.md by part and key.
@@ -355,6 +359,7 @@ fn documented() -> BTreeMap<(String, String), Row> {
             let row = Row {
                 example,
                 default: row[1],
+                meaning: row[2],
             };
             let before = found.insert((part.clone(), key.to_owned()), row);
             assert!(before.is_none(), "{part} {key} twice");

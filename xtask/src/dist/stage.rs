@@ -15,7 +15,7 @@ use crate::shell;
 const DOCUMENTS: &str = "share/doc/knock";
 
 /// The files that are installed there, with their paths in the repository, so that links between documents hold.
-const INSTALLED: [&str; 9] = [
+const INSTALLED: [&str; 12] = [
     "README.md",
     "ARCHITECTURE.md",
     "CHANGELOG.md",
@@ -25,6 +25,9 @@ const INSTALLED: [&str; 9] = [
     "LICENSE-APACHE",
     "docs",
     "examples",
+    "dist/crowdsec",
+    "dist/fail2ban",
+    "dist/schema",
 ];
 
 /// The directory of programs in the unit and the pages of the repository, and in packages.
