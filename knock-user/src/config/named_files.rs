@@ -7,7 +7,7 @@ use nix::unistd::{Uid, User};
 
 use super::{checked::Checked, include, one_time_lines, places::FileLines, read_text, reader};
 use crate::{
-    host::{files, programs},
+    host::{credentials, files, programs},
     model::{
         otp::SecretOrigin,
         problem::{Problem, ProblemReport},
@@ -39,7 +39,7 @@ impl Checked {
     fn unreadable_for(&self, user: &User) -> Vec<Problem> {
         let mut found = Vec::new();
         let mut look = |line: Option<usize>, key: &str, path: &Path| {
-            if files::may_read(path, user) {
+            if files::may_read(path, user) || credentials::has(path) {
                 return;
             }
             let (shown, name) = (path.display(), &user.name);

@@ -146,7 +146,7 @@ fn secret(
         return or_report(&item, report, secret).map(|secret| (secret, SecretOrigin::Environment));
     }
     let item = file?;
-    let path = item.path(report)?;
+    let path = item.secret_path(report)?;
     let secret = read_secret(&path).map_err(|reason| format!("{}: {reason}", path.display()));
     or_report(&item, report, secret).map(|secret| (secret, SecretOrigin::File(path)))
 }

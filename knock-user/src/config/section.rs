@@ -7,7 +7,10 @@ use toml::de::{DeTable, DeValue};
 
 use knock_sequence::duration;
 
-use crate::model::{problem::ProblemReport, spa::Until};
+use crate::{
+    host::credentials,
+    model::{problem::ProblemReport, spa::Until},
+};
 
 /// Names that other port-knocking programs, and older versions, use for our keys.
 const ALIASES: &[(&str, &str)] = &[
@@ -218,6 +221,17 @@ impl<'t, 'i> TomlItem<'t, 'i> {
         match self.text(report)? {
             "" => self.wrong(report, "empty: name a file"),
             name => Some(report.path(name)),
+        }
+    }
+
+    /// Reads the name of a file with a secret, which may be a credential: `credential:NAME`.
+    pub(super) fn secret_path(&self, report: &mut ProblemReport) -> Option<PathBuf> {
+        match self.text(report)?.strip_prefix(credentials::PREFIX) {
+            None => self.path(report),
+            Some(name) => match credentials::path(name) {
+                Ok(path) => Some(path),
+                Err(reason) => self.wrong(report, reason),
+            },
         }
     }
 

@@ -27,8 +27,8 @@ pub(super) fn read(
     let default = Spa::default();
     let spa = Spa {
         ports: section.or("ports", report, default.ports, ports),
-        key: section.or("key", report, HOST_KEY.into(), TomlItem::path),
-        old_key: section.get("old_key", report, TomlItem::path),
+        key: section.or("key", report, HOST_KEY.into(), TomlItem::secret_path),
+        old_key: section.get("old_key", report, TomlItem::secret_path),
         window: section.or("window", report, WINDOW, |item, report| {
             item.duration(report, WINDOW_LEAST, WINDOW_MOST)
         }),

@@ -75,7 +75,7 @@ pub(super) fn read(
 
 /// Reads `fwknop`, `source` and `username`, which belong together.
 fn fwknop(section: &mut Section<'_, '_>, report: &mut ProblemReport) -> Option<Fwknop> {
-    let file = section.get("fwknop", report, TomlItem::path);
+    let file = section.get("fwknop", report, TomlItem::secret_path);
     let source = section.or("source", report, Vec::new(), |item, report| {
         item.list(report, str::parse::<Prefix>)
     });

@@ -5,6 +5,7 @@
 
 pub mod addresses;
 pub mod clock;
+pub(crate) mod credentials;
 pub mod files;
 mod gateways;
 pub mod interface;

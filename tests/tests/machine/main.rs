@@ -51,6 +51,11 @@ mod rows {
         };
     }
 
+    #[test]
+    fn a_credential_of_systemd_is_the_key_of_the_host() {
+        crate::service::reads_a_credential(crate::qemu::Card::VirtioNet);
+    }
+
     card!(virtio_net, VirtioNet, "native");
     card!(e1000e, E1000e, "skb");
     card!(vmxnet3, Vmxnet3, "skb");

@@ -91,6 +91,45 @@ pub(crate) fn reloads(card: Card) {
     attempts.all_failed("reload");
 }
 
+/// Checks a host whose key is a file that only root can read, and a credential of the service.
+pub(crate) fn reads_a_credential(card: Card) {
+    let _turn = turn();
+    let outside = outside();
+    let mut machine = restored(card);
+    machine.succeeds(
+        "install -m 600 /etc/knock/host.key /root/host.key && rm /etc/knock/host.key && \
+         printf '[spa]\\nkey = \"credential:host.key\"\\n' >>/etc/knock/seq.toml && \
+         mkdir -p /etc/systemd/system/knock-user.service.d && \
+         printf '[Service]\\nLoadCredential=host.key:/root/host.key\\n' \
+         >/etc/systemd/system/knock-user.service.d/credentials.conf && \
+         systemctl daemon-reload && systemctl restart knock-user",
+    );
+    let source = outside.new_source(MACHINE[0]);
+    finds(&source, false, SSH, "without a packet");
+    outside.send(&source, &outside.packet());
+    finds(&source, true, SSH, "a packet");
+    machine.succeeds("systemctl reload knock-user");
+    let status = machine.succeeds("knock-user status");
+    assert!(status.contains("eth0"), "{status}");
+    // Without the environment of the service.
+    let check = machine.succeeds("knock-user check --config /etc/knock/seq.toml");
+    assert!(check.contains("user alice"), "{check}");
+    // Without the credential nothing is changed, and nothing is open.
+    machine.succeeds(
+        "rm /etc/systemd/system/knock-user.service.d/credentials.conf && systemctl daemon-reload",
+    );
+    let ran = machine.run("systemctl restart knock-user");
+    assert_ne!(ran.code, 0, "without the credential: {}", ran.text);
+    let log = machine.succeeds("journalctl --unit knock-user --lines 20 --output cat");
+    assert!(log.contains("add LoadCredential=host.key:FILE"), "{log}");
+    finds(
+        &outside.new_source(MACHINE[0]),
+        false,
+        SSH,
+        "without the credential",
+    );
+}
+
 pub(crate) fn restarts(card: Card) {
     let _turn = turn();
     let outside = outside();

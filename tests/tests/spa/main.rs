@@ -6,6 +6,7 @@
 )]
 
 mod answers;
+mod credentials;
 mod oracle;
 mod order;
 mod paths;
