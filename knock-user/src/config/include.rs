@@ -13,7 +13,10 @@ use std::{
 use glob::{MatchOptions, Pattern};
 use toml::de::{DeTable, DeValue};
 
-use super::{FILE_MAX, read_file, statements};
+use super::{
+    statements,
+    whole_file::{FILE_MAX, read_file},
+};
 use crate::{
     host::os_error,
     model::{

@@ -32,25 +32,27 @@ mod spa_rules;
 mod statements;
 mod user;
 pub mod warnings;
+mod whole_file;
 
 use std::{
-    fs::File,
     hash::{DefaultHasher, Hasher as _},
-    io::{self, Read as _},
+    io,
     path::Path,
 };
 
 pub use self::checked::Checked;
 use self::reader::ReadFile;
-pub(crate) use self::{door::SEQUENCE_TIMEOUT_MOST, scans::is_scan};
+use self::whole_file::read_file;
+pub(crate) use self::{
+    door::SEQUENCE_TIMEOUT_MOST,
+    scans::is_scan,
+    whole_file::{read_bytes, read_text},
+};
 pub use crate::model::problem::{Problem, Problems};
 use crate::{
-    host::{files, os_error},
+    host::os_error,
     model::{problem::ProblemReport, sources::Sources},
 };
-
-/// Twice the size of a file with 10 000 doors of 128 knocks; bounds the reading of `/dev/zero`.
-const FILE_MAX: u64 = 32 << 20;
 
 /// Reads and checks a file.
 ///
@@ -102,12 +104,6 @@ pub(crate) fn digest(text: &str) -> u64 {
     hasher.finish()
 }
 
-fn read_file(path: &Path) -> io::Result<String> {
-    let reason = "it is not a regular file, and a pipe can be read only once: write the \
-                  configuration to a file and start with that";
-    text_of(files::open_regular(path, reason)?)
-}
-
 fn understand(path: &Path, text: io::Result<String>) -> Result<Checked, Problems> {
     let text = text.map_err(|error| Problems {
         file: path.display().to_string().into(),
@@ -126,35 +122,6 @@ fn understand(path: &Path, text: io::Result<String>) -> Result<Checked, Problems
         digest: path.is_file().then(|| digest(&joined.text)),
         ..checked
     })
-}
-
-/// Reads a whole file of at most [`FILE_MAX`] bytes.
-pub(crate) fn read_text(path: &Path) -> io::Result<String> {
-    text_of(File::open(path)?)
-}
-
-/// Reads a whole file of at most [`FILE_MAX`] bytes, in any encoding.
-pub(crate) fn read_bytes(path: &Path) -> io::Result<Vec<u8>> {
-    bytes_of(File::open(path)?)
-}
-
-fn text_of(file: File) -> io::Result<String> {
-    String::from_utf8(bytes_of(file)?).map_err(|error| {
-        let before = &error.as_bytes()[..error.utf8_error().valid_up_to()];
-        let line = before.iter().filter(|&&byte| byte == b'\n').count() + 1;
-        let problem = format!("line {line} is not UTF-8: save the file in that encoding");
-        io::Error::new(io::ErrorKind::InvalidData, problem)
-    })
-}
-
-fn bytes_of(file: File) -> io::Result<Vec<u8>> {
-    let mut bytes = Vec::new();
-    let length = file.take(FILE_MAX + 1).read_to_end(&mut bytes)?;
-    if length as u64 > FILE_MAX {
-        let problem = format!("it is longer than {} MiB", FILE_MAX >> 20);
-        return Err(io::Error::new(io::ErrorKind::FileTooLarge, problem));
-    }
-    Ok(bytes)
 }
 
 /// Reads and checks the text of a file, which is called `file` in errors. Files with keys are not

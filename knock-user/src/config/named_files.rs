@@ -5,7 +5,9 @@ use std::path::Path;
 
 use nix::unistd::{Uid, User};
 
-use super::{checked::Checked, include, one_time_lines, places::FileLines, read_text, reader};
+use super::{
+    checked::Checked, include, one_time_lines, places::FileLines, reader, whole_file::read_text,
+};
 use crate::{
     host::{credentials, files, programs},
     model::{
