@@ -154,7 +154,12 @@ fn an_upgrade_keeps_what_the_administrator_made() {
 
 /// Returns a network in which the installed program protects the server.
 fn protect(system: &System, net: &Net) -> Process {
-    let config = format!("interfaces = [\"{SERVER_LINK}\"]\n{DOOR}");
+    protect_with(system, net, DOOR)
+}
+
+/// Protects it with another configuration.
+fn protect_with(system: &System, net: &Net, config: &str) -> Process {
+    let config = format!("interfaces = [\"{SERVER_LINK}\"]\n{config}");
     fs::write(system.path("/etc/knock/seq.toml"), config).unwrap();
     let mut command = system.command("exec knock-user --config /etc/knock/seq.toml --on-exit keep");
     let process = Process::start(&net.server, &mut command);
@@ -209,9 +214,20 @@ fn an_upgrade_names_a_process_that_runs_the_previous_version() {
 
 #[test]
 fn a_removal_ends_the_protection_and_reports_it() {
-    for (row, is_running) in [("a process protects", true), ("pins protect", false)] {
+    for (row, is_running, lists_interfaces) in [
+        ("a process protects", true, true),
+        ("pins protect", false, true),
+        (
+            "/sys lists the interfaces of another network namespace",
+            false,
+            false,
+        ),
+    ] {
         net::test(|net| {
-            let system = System::within(&minimal(), &net.server);
+            let system = match lists_interfaces {
+                true => System::within(&minimal(), &net.server),
+                false => System::new(&minimal()),
+            };
             let before = system.files();
             let _server = Server::tcp(&net.server, &[SSH]);
             install(&system, VERSION);
@@ -249,6 +265,90 @@ fn a_removal_ends_the_protection_and_reports_it() {
             for directory in ["/etc/knock", "/var/lib/knock"] {
                 assert!(!system.path(directory).exists(), "{row}: {directory}");
             }
+        });
+    }
+}
+
+#[test]
+fn a_removal_ends_the_protection_in_another_network_namespace() {
+    net::test(|net| {
+        let system = System::new(&minimal());
+        let _server = Server::tcp(&net.server, &[SSH]);
+        install(&system, VERSION);
+        let process = protect(&system, net);
+        let printed = system.succeeds("dpkg --remove knock");
+        let expected = format!(
+            "tcp/{SSH} is no longer protected on {SERVER_LINK} in another network namespace"
+        );
+        assert_eq!(own_lines(&printed), [expected]);
+        net.new_source(Family::V4).finds(true, SSH, "removed");
+        drop(process.wait());
+    });
+}
+
+#[test]
+fn a_removal_fails_beside_a_process_that_may_protect_again() {
+    net::test(|net| {
+        let system = System::within(&minimal(), &net.server);
+        install(&system, VERSION);
+        // It starts, and waits for its configuration.
+        system.succeeds("mkfifo /etc/knock/fifo");
+        let mut command = system.command("exec knock-user --config /etc/knock/fifo");
+        let process = Process::start(&net.server, &mut command);
+        let exe = format!("/proc/{}/exe", process.id());
+        wait::until("it runs", || {
+            fs::read_link(&exe).is_ok_and(|exe| exe.ends_with("knock-user"))
+        });
+        let (code, printed) = run_there(&system, net, "dpkg --remove knock");
+        assert_eq!(code, Some(1), "{printed}");
+        let expected = format!(
+            "knock-user: process {} still runs and may protect again: end it, then remove the package",
+            process.id()
+        );
+        let has_line = printed.lines().any(|line| line == expected);
+        assert!(has_line, "no {expected:?} in: {printed}");
+        assert!(system.path("/usr/bin/knock-user").exists(), "{printed}");
+        process.stop(Signal::SIGKILL);
+        system.succeeds("rm /etc/knock/fifo");
+        let (code, printed) = run_there(&system, net, "dpkg --remove knock");
+        assert_eq!(code, Some(0), "{printed}");
+        assert!(!system.path("/usr/bin/knock-user").exists(), "{printed}");
+    });
+}
+
+#[test]
+fn a_purge_removes_the_pins_of_used_packets_unless_another_program_uses_them() {
+    const USER: &str = r#"
+        [[user]]
+        name = "alice"
+        keys = ["knock1:D6poSU7Yi2e5bNRqLV3uic6XTna3AY4_IqHEz3xXDyA"]
+        doors = ["ssh"]
+
+        [[door]]
+        name = "ssh"
+        open = ["tcp/22"]
+    "#;
+    for (row, is_shared) in [("no other", false), ("another", true)] {
+        net::test(|net| {
+            let system = System::within(&minimal(), &net.server);
+            let _server = Server::tcp(&net.server, &[SSH]);
+            install(&system, VERSION);
+            system.succeeds("knock-user keygen");
+            protect_with(&system, net, USER).stop(Signal::SIGTERM);
+            let pins = "/sys/fs/bpf/knock";
+            let other = format!("{pins}/1/eth0@ns1");
+            run_there(&system, net, "dpkg --remove knock");
+            let stays = system.path(&format!("{pins}/spa/SPA_LAST"));
+            assert!(stays.exists(), "{row}: a removal keeps what was used");
+            if is_shared {
+                system.succeeds(&format!("mkdir --parents {other}"));
+            }
+            system.succeeds("dpkg --purge knock");
+            assert_eq!(stays.exists(), is_shared, "{row}");
+            assert_eq!(system.path(pins).exists(), is_shared, "{row}");
+            // A start before the next boot must not accept an earlier packet again.
+            assert!(system.path("/run/knock/spa-boot.json").exists(), "{row}");
+            system.succeeds(&format!("rm -rf {pins}"));
         });
     }
 }
