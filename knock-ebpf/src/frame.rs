@@ -72,8 +72,8 @@ impl<const BARE: bool> Bytes for Frame<BARE> {
         Some(unsafe { from.cast::<[u16; N]>().read() })
     }
 
-    /// Derives it from the version of IP, since no program at XDP can see what the device states. The network stack drops
-    /// a packet whose version the device contradicts.
+    /// Derives it from the version of IP, since no program at XDP can see what the device states. The network stack
+    /// drops a packet whose version the device contradicts.
     #[inline(always)]
     fn bare(&self) -> Option<Bare> {
         BARE.then(|| Bare::from_version(self.u8(0).unwrap_or_default()))
