@@ -21,7 +21,7 @@ const TARGET: &str = "containers";
 const NETAVARK: &str = "/usr/lib/podman/netavark";
 
 /// After this time the program hangs.
-const LIMIT: Duration = Duration::from_secs(10 * 60);
+const LIMIT: Duration = Duration::from_secs(20 * 60);
 
 /// The number of tests that count as skipped where they can't run.
 pub const ROWS: u32 = 3;
