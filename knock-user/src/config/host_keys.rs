@@ -32,6 +32,12 @@ pub(super) fn read(read: &mut ReadFile, problems: &mut Vec<Problem>) -> Vec<Priv
     let mut keys = Vec::new();
     if let Some(spa) = settings.spa().filter(|_| settings.has_user_keys()) {
         for (key, path) in spa.files() {
+            let line = places.of_spa(key);
+            let is_refused = |problem: &Problem| problem.line == line && problem.key == key;
+            // The path is the default one then.
+            if line.is_some() && problems.iter().any(is_refused) {
+                continue;
+            }
             let cure = match key {
                 "old_key" => "name the file of the previous key, or remove old_key".to_owned(),
                 _ => format!(
@@ -42,7 +48,7 @@ pub(super) fn read(read: &mut ReadFile, problems: &mut Vec<Problem>) -> Vec<Priv
             match read_key(path, &cure) {
                 Ok(read) => keys.push(read),
                 Err(reason) => problems.push(Problem {
-                    line: places.of_spa(key),
+                    line,
                     key: key.to_owned(),
                     reason,
                 }),

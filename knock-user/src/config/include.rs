@@ -179,7 +179,7 @@ impl Joining<'_> {
                     if !by_name
                         && error.kind() == io::ErrorKind::NotFound
                         && fs::symlink_metadata(&file).is_err() => {}
-                Err(error) => self.unreadable(line, &file, error),
+                Err(error) => self.unreadable(line, &file, &error),
             }
         }
     }
@@ -275,7 +275,7 @@ impl Joining<'_> {
                 Vec::new()
             }
             Err(error) => {
-                self.unreadable(line, &path, error);
+                self.unreadable(line, &path, &error);
                 Vec::new()
             }
         }
@@ -291,13 +291,13 @@ impl Joining<'_> {
             }
             Err(error) if error.kind() == io::ErrorKind::NotADirectory => false,
             Err(error) => {
-                self.unreadable(line, &file, error);
+                self.unreadable(line, &file, &error);
                 false
             }
         }
     }
 
-    fn unreadable(&mut self, line: usize, file: &Path, error: io::Error) {
+    fn unreadable(&mut self, line: usize, file: &Path, error: &io::Error) {
         let shown = file.display().to_string();
         let is_link = || fs::symlink_metadata(file).is_ok_and(|found| found.is_symlink());
         let reason = match error.kind() == io::ErrorKind::NotFound {
@@ -309,14 +309,13 @@ impl Joining<'_> {
                 "there is no file {shown}: create it, or remove it from include; only a pattern, \
                  such as \"*.toml\", may match none"
             ),
-            false => format!(
-                "{shown} can't be read: {}",
-                os_error::reason(&error, &shown)
-            ),
+            false => format!("{shown} can't be read: {}", os_error::reason(error, &shown)),
         };
         self.report.add(line, KEY, reason);
         if error.kind() == io::ErrorKind::PermissionDenied {
-            self.denied.get_or_insert(error);
+            let reason = format!("{shown}: {}", os_error::plain(error));
+            self.denied
+                .get_or_insert_with(|| io::Error::new(error.kind(), reason));
         }
     }
 }

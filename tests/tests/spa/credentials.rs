@@ -48,6 +48,13 @@ fn keys_and_secrets_are_read_from_the_directory_of_the_service_manager() {
         assert_eq!(found.status.code(), Some(0), "{}", text(&found));
         let found = check(net, &config, None);
         assert_eq!(found.status.code(), Some(2), "{}", text(&found));
+        assert_eq!(
+            text(&found).matches("LoadCredential=").count(),
+            3,
+            "{}",
+            text(&found)
+        );
+        assert!(!text(&found).contains("keygen"), "{}", text(&found));
         for name in ["host.key", "timed", "bob.fwknop"] {
             let expected = format!("add LoadCredential={name}:FILE to the unit of the service");
             assert!(text(&found).contains(&expected), "{}", text(&found));
