@@ -1,6 +1,9 @@
 //! What a start over SSH reports about that connection.
 
+use std::{net::IpAddr, process::Command};
+
 use knock_tests::{
+    binary::binaries,
     daemon::{self, config_file},
     net::{self, Family, SERVER_LINK},
     process::Process,
@@ -15,7 +18,7 @@ const YOURS: &str = "your SSH connection from";
 
 #[test]
 fn a_start_reports_what_happens_to_its_own_ssh_connection() {
-    let rows: [(&str, &str, bool, Option<&str>); 5] = [
+    let rows: [(&str, &str, bool, Option<&str>); 8] = [
         (
             "kept",
             "",
@@ -35,6 +38,25 @@ fn a_start_reports_what_happens_to_its_own_ssh_connection() {
             None,
         ),
         ("not protected", "", false, None),
+        (
+            "on the block list",
+            "[block]\nprefixes = [\"0.0.0.0/1\", \"128.0.0.0/1\", \"::/0\"]",
+            true,
+            Some("will be cut, because [block] has "),
+        ),
+        (
+            "on the block list, to another port",
+            "[block]\nprefixes = [\"0.0.0.0/1\", \"128.0.0.0/1\", \"::/0\"]",
+            false,
+            Some("will be cut, because [block] has "),
+        ),
+        (
+            "on the block list and trusted",
+            "trust = [\"0.0.0.0/1\", \"128.0.0.0/1\", \"::/0\"]\n\
+             [block]\nprefixes = [\"0.0.0.0/1\", \"128.0.0.0/1\", \"::/0\"]",
+            true,
+            None,
+        ),
         (
             "kept without a door",
             "protect = [\"tcp/80\"]",
@@ -76,6 +98,36 @@ fn an_ended_ssh_connection_is_not_mentioned() {
     net::test(|net| {
         let warnings_text = warnings(net, DOOR, "198.51.100.1 50022 192.0.2.2 22");
         assert!(!warnings_text.contains(YOURS), "{warnings_text}");
+    });
+}
+
+#[test]
+fn check_warns_of_a_block_list_that_has_the_source_of_its_session() {
+    net::test(|net| {
+        let _server = Server::tcp(&net.server, &[SSH]);
+        let source = net.new_source(Family::V4);
+        let stream = source.finds_open(SSH, "before");
+        let at = stream.local_addr().unwrap().port();
+        for (prefix, is_warned) in [("128.0.0.0/1", true), ("0.0.0.0/1", true), ("::/0", false)] {
+            let prefixes = format!("[block]\nprefixes = [\"{prefix}\"]\n{DOOR}");
+            let config = config_file(prefixes.as_bytes());
+            let mut command = Command::new(&binaries().user);
+            command.args(["check", "--config"]).arg(config.path());
+            let connection = format!("{} {at} {} {SSH}", source.from, source.to);
+            command.env("SSH_CONNECTION", connection);
+            let output = net.server.enter(|| command.output()).unwrap();
+            let text = String::from_utf8_lossy(&output.stdout);
+            let found = text.lines().find(|line| line.contains(YOURS));
+            assert!(
+                found.is_none_or(|line| line.contains(":1: warning: block: ")),
+                "{prefix}: {text}"
+            );
+            let has_source = match source.from {
+                IpAddr::V4(v4) => (v4.octets()[0] >= 128) == (prefix == "128.0.0.0/1"),
+                IpAddr::V6(_) => false,
+            };
+            assert_eq!(found.is_some(), is_warned && has_source, "{prefix}: {text}");
+        }
     });
 }
 

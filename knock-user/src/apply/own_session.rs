@@ -11,7 +11,7 @@ use knock_common::{Address, packet::Protocol};
 
 use crate::{
     host::sockets::{self, TcpConnection},
-    model::settings::{Door, Settings},
+    model::settings::{Door, Prefix, Settings},
 };
 
 /// The variable that sshd sets for login sessions.
@@ -77,6 +77,8 @@ pub enum Impact {
     Continues(Access),
     /// Its packets are dropped until there is a grant.
     Cut(Access),
+    /// Its packets are dropped, because this prefix of the block list has its source.
+    Blocked(TcpConnection, Prefix),
 }
 
 /// A connection, and the doors that admit a new one like it.
@@ -92,7 +94,13 @@ pub struct Access {
 pub fn impact(connection: TcpConnection, settings: &Settings) -> Impact {
     let TcpConnection { local, peer } = connection;
     let protected = settings.protected();
-    if !protected.has(Protocol::Tcp, local.port()) || is_trusted(peer.ip(), settings) {
+    if is_trusted(peer.ip(), settings) {
+        return Impact::Untouched;
+    }
+    if let Some(prefix) = settings.block.iter().find(|prefix| prefix.has(peer.ip())) {
+        return Impact::Blocked(connection, *prefix);
+    }
+    if !protected.has(Protocol::Tcp, local.port()) {
         return Impact::Untouched;
     }
     let opens = |door: &&Door| {
@@ -137,8 +145,22 @@ impl Impact {
                 needs.for_new_connections(),
                 needs.connection.peer.ip()
             )),
+            Self::Blocked(connection, prefix) => Some(format!(
+                "{} will be cut, because [block] has {prefix}: remove that, or set trust = [\"{}\"]",
+                named(connection),
+                connection.peer.ip()
+            )),
         }
     }
+}
+
+fn named(connection: &TcpConnection) -> String {
+    let TcpConnection { local, peer } = connection;
+    format!(
+        "your SSH connection from {} to tcp/{}",
+        peer.ip(),
+        local.port()
+    )
 }
 
 impl Access {
@@ -159,13 +181,7 @@ impl Access {
 
 impl fmt::Display for Access {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let TcpConnection { local, peer } = self.connection;
-        write!(
-            f,
-            "your SSH connection from {} to tcp/{}",
-            peer.ip(),
-            local.port()
-        )
+        f.write_str(&named(&self.connection))
     }
 }
 
@@ -324,6 +340,30 @@ mod tests {
                 Impact::Untouched,
             ),
             (
+                "blocked",
+                "block = { prefixes = [\"203.0.113.0/24\"] }",
+                v4,
+                Impact::Blocked(v4, "203.0.113.0/24".parse().unwrap()),
+            ),
+            (
+                "blocked, to an open port",
+                "block = { prefixes = [\"2001:db8::/32\", \"203.0.113.9\"] }",
+                with_port(443),
+                Impact::Blocked(with_port(443), "203.0.113.9".parse().unwrap()),
+            ),
+            (
+                "others are blocked",
+                "block = { prefixes = [\"203.0.113.8\"] }",
+                with_port(443),
+                Impact::Untouched,
+            ),
+            (
+                "blocked and trusted",
+                "trust = [\"203.0.113.9\"]\nblock = { prefixes = [\"203.0.113.0/24\"] }",
+                v4,
+                Impact::Untouched,
+            ),
+            (
                 "everybody",
                 "trust = [\"0.0.0.0/0\"]",
                 v4,
@@ -344,7 +384,10 @@ mod tests {
                     .settings;
                 let expected = match expected.clone() {
                     Impact::Continues(needs) if !keep => Impact::Cut(needs),
-                    same @ (Impact::Continues(_) | Impact::Untouched | Impact::Cut(_)) => same,
+                    same @ (Impact::Continues(_)
+                    | Impact::Untouched
+                    | Impact::Cut(_)
+                    | Impact::Blocked(..)) => same,
                 };
                 assert_eq!(
                     impact(connection, &settings),

@@ -11,6 +11,7 @@ use knock_common::GrantPrefix;
 use knock_sequence::{Ports, duration::spell, one_time::OneTimeText};
 
 use crate::{
+    apply::own_session::{self, Impact},
     config::{self, Checked, named_files, one_time_lines::OneTimeCheck},
     host::{Host, interface},
     interfaces::{
@@ -67,6 +68,16 @@ fn write_report(checked: &Checked, host: &Host, out: &mut impl Write) -> io::Res
     }
     for warning in checked.surroundings(host, &checked.settings.interfaces) {
         writeln!(out, "{}", warning.render_in("warning", &checked.file))?;
+    }
+    let session = own_session::own();
+    let impact = session.map(|session| own_session::impact(session, &checked.settings));
+    if let Some(impact @ Impact::Blocked(..)) = &impact {
+        for problem in checked
+            .problem("block", impact.warning().unwrap_or_default())
+            .list
+        {
+            writeln!(out, "{}", problem.render_in("warning", &checked.file))?;
+        }
     }
     for warning in checked.file_warnings_of_service() {
         writeln!(out, "{}", warning.render_in("warning", &checked.file))?;
