@@ -65,6 +65,23 @@ impl Prefix {
         self.bits <= other.bits && self.has(other.address)
     }
 
+    /// Returns its two halves. None for a single address.
+    pub(crate) fn halves(self) -> Option<[Self; 2]> {
+        let bits = self.bits.checked_add(1)?;
+        let first = Self { bits, ..self };
+        let address = match self.address {
+            IpAddr::V4(v4) => {
+                let bit = 1_u32.checked_shl(32_u32.checked_sub(bits.into())?)?;
+                IpAddr::V4(Ipv4Addr::from_bits(v4.to_bits() | bit))
+            }
+            IpAddr::V6(v6) => {
+                let bit = 1_u128.checked_shl(128_u32.checked_sub(bits.into())?)?;
+                IpAddr::V6((v6.to_bits() | bit).into())
+            }
+        };
+        Some([first, Self { address, bits }])
+    }
+
     /// Returns the prefix in the form of the maps: IPv4 is mapped, so it is 96 bits longer.
     pub fn mapped(self) -> MappedPrefix {
         let before = match self.address {
