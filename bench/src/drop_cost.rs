@@ -84,10 +84,7 @@ pub fn spoofed_syns(port: u16) -> (Vec<u8>, Plan) {
 
 /// Returns the first packet of a connection to a port of the server, and a plan with this many sources.
 pub fn spoofed(target: TargetPort, sources: u32) -> (Vec<u8>, Plan) {
-    let path = Path {
-        from: [10, 0, 0, 0].into(),
-        to: Family::V4.server(),
-    };
+    let path = spoofed_path();
     let (payload, payload_sum_at) = match target.protocol {
         Protocol::Tcp => (segment(path, 40_000, target.port, SYN), TCP_SUM_AT),
         Protocol::Udp => (datagram(path, 40_000, target.port, &[0]), UDP_SUM_AT),
@@ -95,7 +92,25 @@ pub fn spoofed(target: TargetPort, sources: u32) -> (Vec<u8>, Plan) {
     let mut frame = whole(path, &payload);
     // The shortest Ethernet frame, without its checksum.
     frame.resize(60, 0);
-    let plan = Plan {
+    (frame, plan(sources, payload_sum_at))
+}
+
+/// Returns a datagram to a UDP port of the server, and a plan that spoofs [`SOURCES`] sources.
+pub fn spoofed_datagrams(port: u16, content: &[u8]) -> (Vec<u8>, Plan) {
+    let path = spoofed_path();
+    let frame = whole(path, &datagram(path, 40_000, port, content));
+    (frame, plan(SOURCES, UDP_SUM_AT))
+}
+
+fn spoofed_path() -> Path {
+    Path {
+        from: [10, 0, 0, 0].into(),
+        to: Family::V4.server(),
+    }
+}
+
+fn plan(sources: u32, payload_sum_at: u32) -> Plan {
+    Plan {
         source_at: SOURCE_AT,
         sources: sources - 1,
         first: 10 << 24,
@@ -103,8 +118,7 @@ pub fn spoofed(target: TargetPort, sources: u32) -> (Vec<u8>, Plan) {
         payload_sum_at,
         shuffled: 1,
         ..Plan::default()
-    };
-    (frame, plan)
+    }
 }
 
 /// The measurements of a receiver.

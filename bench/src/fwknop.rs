@@ -28,12 +28,29 @@ pub enum FwknopdMode {
     Udp,
 }
 
+/// Whether it remembers used packets.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum DigestCache {
+    /// In a file, its default.
+    File,
+    /// Not at all, where no packet is sent twice: the file takes time.
+    Off,
+}
+
+/// Keys of a client, in the files of client and server.
+#[derive(Debug)]
+pub struct FwknopKeys {
+    directory: TempDir,
+    lines: String,
+}
+
 /// A running fwknopd.
 #[derive(Debug)]
 pub struct Fwknopd {
     /// The process.
     pub process: Process,
-    directory: TempDir,
+    /// The keys of its client.
+    pub keys: FwknopKeys,
 }
 
 /// Starts it in the server's namespace.
@@ -43,28 +60,30 @@ pub struct Fwknopd {
 ///
 /// # Panics
 /// It does not listen.
-pub fn start(net: &Net, mode: FwknopdMode) -> Result<Fwknopd> {
-    let directory = tempfile::tempdir().context("making a directory for fwknopd")?;
-    let at = |name: &str| directory.path().join(name);
-    let here = directory.path().display();
-    let keys = format!("KEY_BASE64 {}\nHMAC_KEY_BASE64 {}\n", key(), key());
-    // A replayed packet is of no interest here, and its file would take time.
+pub fn start(net: &Net, mode: FwknopdMode, cache: DigestCache) -> Result<Fwknopd> {
+    let keys = FwknopKeys::new()?;
+    let at = |name: &str| keys.directory.path().join(name);
+    let here = keys.directory.path().display();
+    let digests = match cache {
+        DigestCache::File => 'Y',
+        DigestCache::Off => 'N',
+    };
     write_private(
         &at("fwknopd.conf"),
         &format!(
-            "PCAP_INTF {SERVER_LINK};\nENABLE_PCAP_PROMISC N;\nENABLE_DIGEST_PERSISTENCE N;\n\
+            "PCAP_INTF {SERVER_LINK};\nENABLE_PCAP_PROMISC N;\nENABLE_DIGEST_PERSISTENCE {digests};\n\
              FWKNOP_RUN_DIR {here};\nFWKNOP_CONF_DIR {here};\n"
         ),
     )?;
     write_private(
         &at("access.conf"),
         &format!(
-            "SOURCE ANY\n{keys}FW_ACCESS_TIMEOUT 30\n\
+            "SOURCE ANY\n{}FW_ACCESS_TIMEOUT 30\n\
              CMD_CYCLE_OPEN nft add element inet knock clients {{ $IP timeout 30s }}\n\
-             CMD_CYCLE_CLOSE NONE\n"
+             CMD_CYCLE_CLOSE NONE\n",
+            keys.lines
         ),
     )?;
-    write_private(&at("rc"), &format!("[default]\n{keys}USE_HMAC Y\n"))?;
     let mut command = Command::new("fwknopd");
     command.args(["-f", "-i", SERVER_LINK, "-c"]);
     command
@@ -79,11 +98,32 @@ pub fn start(net: &Net, mode: FwknopdMode) -> Result<Fwknopd> {
         let output = process.stderr() + &process.stdout().join("\n");
         output.contains("main event loop") || output.contains("Kicking off UDP server")
     });
-    Ok(Fwknopd { process, directory })
+    Ok(Fwknopd { process, keys })
 }
 
-impl Fwknopd {
-    /// Returns what a source sends to be let in, once.
+impl FwknopKeys {
+    /// Draws keys.
+    ///
+    /// # Errors
+    /// The files can't be written.
+    pub fn new() -> Result<Self> {
+        let directory = tempfile::tempdir().context("making a directory for keys of fwknop")?;
+        let lines = format!("KEY_BASE64 {}\nHMAC_KEY_BASE64 {}\n", key(), key());
+        let keys = Self { directory, lines };
+        write_private(
+            &keys.directory.path().join("rc"),
+            &format!("[default]\n{}USE_HMAC Y\n", keys.lines),
+        )?;
+        write_private(&keys.file(), &keys.lines)?;
+        Ok(keys)
+    }
+
+    /// Returns the key file of a user of `knock-user`.
+    pub fn file(&self) -> PathBuf {
+        self.directory.path().join("client.fwknop")
+    }
+
+    /// Returns a packet of the stock client, which asks to let a source in.
     ///
     /// # Errors
     /// The packet was not written.

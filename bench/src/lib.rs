@@ -18,6 +18,8 @@ pub mod receiver;
 pub mod report;
 pub mod scale;
 pub mod spa;
+pub mod spa_flood;
+pub mod spa_host;
 pub mod stream;
 pub mod subject;
 pub mod survive;

@@ -22,7 +22,9 @@ pub fn one_queue() -> Net {
 }
 
 /// Lets a thread on [`SERVER_CPU`] read the server's link, as another host would.
-pub fn receive_on_one_cpu(net: &Net) -> Result<()> {
+///
+/// Returns the id of the thread.
+pub fn receive_on_one_cpu(net: &Net) -> Result<i32> {
     // `ip netns exec` has the /sys of the namespace.
     let set = format!("echo 1 > /sys/class/net/{SERVER_LINK}/threaded");
     let name = net.server.name();
@@ -32,5 +34,6 @@ pub fn receive_on_one_cpu(net: &Net) -> Result<()> {
     let id = process_named(&thread).with_context(|| format!("there is no thread {thread}*"))?;
     timing::pin_thread(id, SERVER_CPU)?;
     // Interrupts don't wait for programs.
-    timing::go_first(id)
+    timing::go_first(id)?;
+    Ok(id)
 }

@@ -21,7 +21,7 @@ use knock_bench::{
     open, packet, plots,
     report::{BenchReport, ReportSection},
     scale::Scale,
-    spa, survive, user,
+    spa, spa_flood, survive, user,
 };
 use knock_tests::namespace;
 use nix::unistd::Uid;
@@ -63,13 +63,14 @@ enum OtherCommand {
 type Measure = fn(Scale) -> Result<ReportSection>;
 
 /// The sections, by the names that choose them.
-const SECTIONS: [(&str, Measure); 7] = [
+const SECTIONS: [(&str, Measure); 8] = [
     ("packet", packet::measure),
     ("spa", spa::measure),
     ("growth", growth::measure),
     ("flood", drop_cost::measure),
     ("open", open::measure),
     ("survive", survive::measure),
+    ("spa-flood", spa_flood::measure),
     ("user", user::measure),
 ];
 

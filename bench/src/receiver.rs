@@ -13,7 +13,7 @@ use serde_json::Value;
 
 use crate::{
     baselines::Baselines,
-    fwknop::{self, Fwknopd},
+    fwknop::{self, DigestCache, Fwknopd},
     generator::ReceivedFrames,
     knockd::{self, Knockd},
     usage,
@@ -148,12 +148,13 @@ impl<'n> Receiver<'n> {
             ReceiverKind::NftRecipe => rules(net, &recipe()),
             ReceiverKind::Nothing => InPlace::Nothing,
             ReceiverKind::Knockd => {
-                rules(net, &clients());
+                let_clients_in(net);
                 InPlace::Knockd(knockd::start(net)?)
             }
             ReceiverKind::Fwknopd(mode) => {
-                rules(net, &clients());
-                InPlace::Fwknopd(fwknop::start(net, mode)?)
+                let_clients_in(net);
+                // No packet is sent twice.
+                InPlace::Fwknopd(fwknop::start(net, mode, DigestCache::Off)?)
             }
         };
         let before = ReceivedFrames::by(&net.server, SERVER_LINK);
@@ -202,7 +203,7 @@ impl<'n> Receiver<'n> {
         let path = source.path();
         let payloads = match &self.in_place {
             InPlace::Fwknopd(fwknopd) => {
-                let packet = fwknopd.packet(&self.net.client, &source.name())?;
+                let packet = fwknopd.keys.packet(&self.net.client, &source.name())?;
                 vec![datagram(path, FROM, fwknop::PORT, &packet)]
             }
             InPlace::Daemon(_)
@@ -297,9 +298,9 @@ fn input() -> String {
     )
 }
 
-/// Returns rules with the set to which a daemon adds clients.
-fn clients() -> String {
-    "table inet knock {\n\
+/// Sets the rules with the set to which a daemon adds clients.
+pub fn let_clients_in(net: &Net) {
+    let text = "table inet knock {\n\
        counter denied { }\n\
        set clients { type ipv4_addr; size 65536; flags timeout; }\n\
        chain input {\n\
@@ -308,8 +309,8 @@ fn clients() -> String {
          tcp dport 22 ct state established,related accept\n\
          tcp dport 22 counter name denied drop\n\
        }\n\
-     }\n"
-    .to_owned()
+     }\n";
+    rules(net, text);
 }
 
 /// Returns the rules of <https://wiki.nftables.org/wiki-nftables/index.php/Port_knocking_example>, with the same knocks

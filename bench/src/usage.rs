@@ -20,7 +20,10 @@ pub fn resident(id: u32) -> Result<f64> {
 }
 
 /// Returns the CPU time that a process has used.
-fn cpu_time(id: u32) -> Result<Duration> {
+///
+/// # Errors
+/// There is no such process.
+pub fn cpu_time(id: u32) -> Result<Duration> {
     let tasks = format!("/proc/{id}/task");
     let mut nanos = 0;
     for task in fs::read_dir(&tasks)
