@@ -138,6 +138,64 @@ fn what_is_not_supported_is_a_comment_with_the_reason() {
             "is not tcp or udp with a port",
         ),
         (
+            "a protocol without ports in RESTRICT_PORTS",
+            stanza("RESTRICT_PORTS tcp/23, icmp/0"),
+            "RESTRICT_PORTS: \"icmp/0\" is not tcp or udp with a port",
+        ),
+        (
+            "a name in RESTRICT_PORTS",
+            stanza("RESTRICT_PORTS ssh"),
+            "RESTRICT_PORTS: \"ssh\" is not tcp or udp with a port",
+        ),
+        (
+            "a range in RESTRICT_PORTS",
+            stanza("RESTRICT_PORTS tcp/20-30"),
+            "RESTRICT_PORTS: \"tcp/20-30\" is a range",
+        ),
+        (
+            "a range in OPEN_PORTS",
+            stanza("").replace("tcp/22", "tcp/20-30"),
+            "OPEN_PORTS: \"tcp/20-30\" is a range",
+        ),
+        (
+            "RESTRICT_PORTS without a value",
+            stanza("RESTRICT_PORTS"),
+            "RESTRICT_PORTS: no value",
+        ),
+        (
+            "SOURCE without a value",
+            stanza("").replace("SOURCE ANY", "SOURCE"),
+            "SOURCE: no value",
+        ),
+        (
+            "SOURCE with commas alone",
+            stanza("").replace("SOURCE ANY", "SOURCE , ,"),
+            "SOURCE: no address is named",
+        ),
+        (
+            "an exclusion behind ANY",
+            stanza("").replace("SOURCE ANY", "SOURCE ANY, !10.0.0.0/8"),
+            "an exclusion can't be written",
+        ),
+        (
+            "a name behind ANY",
+            stanza("").replace("SOURCE ANY", "SOURCE ANY, example.org"),
+            "\"example.org\" is not an address",
+        ),
+        (
+            "more sources than a user may have",
+            stanza("").replace(
+                "SOURCE ANY",
+                &format!("SOURCE {}", ["192.0.2.1"; 17].join(",")),
+            ),
+            "17 prefixes, and a user may have 16",
+        ),
+        (
+            "a user name without a value",
+            stanza("REQUIRE_USERNAME;"),
+            "REQUIRE_USERNAME: no value",
+        ),
+        (
             "a shell",
             stanza("CMD_CYCLE_OPEN sh -c \"x\""),
             "the command needs a shell",
@@ -219,7 +277,10 @@ fn lines_are_read_as_fwknopd_reads_them() {
          HMAC_KEY_BASE64: {HMAC_KEY};\nENABLE_CMD_EXEC: no;\nFORWARD_ALL: No\n"
     );
     let imported = import(&text, None, &[]);
-    assert_eq!(imported.notes, []);
+    assert_eq!(
+        notes(&imported),
+        ["f:2: OPEN_PORTS: not used: line 3 takes its place"]
+    );
     assert!(
         imported.toml.contains("doors = [\"ssh\", \"https\"]\n"),
         "{}",
@@ -258,6 +319,18 @@ fn stanzas_without_ports_open_those_of_an_option() {
     };
     for (name, text, open, expected) in [
         ("one", without(""), "tcp/22", Ok("tcp/22")),
+        (
+            "a range with a restricted port",
+            without("RESTRICT_PORTS tcp/22,tcp/30,udp/25"),
+            "tcp/20-30 udp/25",
+            Ok("tcp/20-21 tcp/23-29"),
+        ),
+        (
+            "a range that begins with restricted ports",
+            without("RESTRICT_PORTS tcp/20,tcp/21"),
+            "tcp/20-30",
+            Ok("tcp/22-30"),
+        ),
         (
             "several",
             without(""),
@@ -311,18 +384,214 @@ fn every_line_is_used_or_named() {
         stanza("GPG_REQUIRE_SIG N\nSOME_NEW_KEY 7\nENABLE_CMD_EXEC N\n%include_folder /etc/others")
     );
     let imported = import(&text, None, &[]);
-    let notes: Vec<_> = imported
-        .notes
-        .iter()
-        .map(|note| note.render("", "f"))
-        .collect();
     let expected = [
         "f:1: %include: other files are not read: convert each of them",
         "f:6: GPG_REQUIRE_SIG: not used: only packets with a symmetric key are accepted",
         "f:7: SOME_NEW_KEY: not used",
         "f:9: %include_folder: other files are not read: convert each of them",
     ];
-    assert_eq!(notes, expected);
+    assert_eq!(notes(&imported), expected);
+}
+
+/// The last of several lines for the same thing counts, and the others are named.
+#[test]
+fn a_line_that_is_replaced_is_named() {
+    const OTHER: &str = "QW5vdGhlciBrZXk=";
+    for (name, lines, toml, key, expected) in [
+        (
+            "a restriction",
+            "RESTRICT_PORTS tcp/22\nRESTRICT_PORTS tcp/23",
+            "doors = [\"ssh\"]",
+            KEY,
+            "f:5: RESTRICT_PORTS: not used: line 6 takes its place",
+        ),
+        (
+            "the key",
+            &format!("KEY_BASE64 {OTHER}"),
+            "doors = [\"ssh\"]",
+            OTHER,
+            "f:2: KEY_BASE64: not used: line 5 takes its place",
+        ),
+        (
+            "the key, in another form",
+            "KEY passphrase",
+            "doors = [\"ssh\"]",
+            "KEY passphrase",
+            "f:2: KEY_BASE64: not used: line 5 takes its place",
+        ),
+        (
+            "the HMAC key, in another form",
+            "HMAC_KEY passphrase",
+            "doors = [\"ssh\"]",
+            "HMAC_KEY passphrase",
+            "f:3: HMAC_KEY_BASE64: not used: line 5 takes its place",
+        ),
+        (
+            "the last day",
+            "ACCESS_EXPIRE_EPOCH 1900000000\nACCESS_EXPIRE 02/01/2030",
+            "until = 2030-01-31",
+            KEY,
+            "f:5: ACCESS_EXPIRE_EPOCH: not used: line 6 takes its place",
+        ),
+    ] {
+        let imported = import(&stanza(lines), None, &[]);
+        assert_eq!(notes(&imported), [expected], "{name}");
+        assert!(imported.toml.contains(toml), "{name}: {}", imported.toml);
+        let keys: String = imported.keys.iter().map(|(_, text)| &**text).collect();
+        assert!(keys.contains(key), "{name}: {keys}");
+        read(&imported).unwrap_or_else(|error| panic!("{name}: {error}"));
+    }
+}
+
+/// Lines in which a key is not where fwknop expects it are not shown either.
+#[test]
+fn no_form_of_a_key_is_printed() {
+    for (name, lines) in [
+        ("no blank", format!("KEY_BASE64:{KEY}")),
+        ("an equals sign", format!("KEY_BASE64={KEY}")),
+        ("equals signs and blanks", format!("KEY_BASE64 = {KEY}")),
+        ("small letters", format!("key_base64 {KEY}")),
+        ("a line that was broken", format!("KEY_BASE64\n{KEY}")),
+        ("another key", format!("SPA_PASSPHRASE {KEY}")),
+        ("a quotation mark", format!("\"KEY_BASE64\" \"{KEY}\"")),
+    ] {
+        let in_front = format!("{lines}\nSOURCE ANY\n");
+        let left_out = format!("SOURCE ANY\n{lines}\nFORCE_NAT 192.0.2.1 22\n");
+        let noted = stanza(&lines);
+        for text in [in_front, left_out, noted] {
+            let imported = import(&text, Some(&lines), &[]);
+            let server = imported
+                .server_notes
+                .iter()
+                .map(|note| note.render("", "s"));
+            let printed =
+                imported.toml.clone() + &notes(&imported).concat() + &server.collect::<String>();
+            assert!(!printed.contains(KEY), "{name}: {printed}");
+        }
+    }
+}
+
+fn notes(imported: &ImportedAccess) -> Vec<String> {
+    let notes = imported.notes.iter();
+    notes.map(|note| note.render("", "f")).collect()
+}
+
+/// What is left of more stanzas than a host has users of fwknop for is a configuration without errors.
+#[test]
+fn sixteen_stanzas_are_converted() {
+    let one = |number: u32| {
+        let name = format!("REQUIRE_USERNAME u{number}");
+        // Keys in base64, each another one.
+        stanza(&name).replace(
+            "HMAC_KEY_BASE64 SE1B",
+            &format!("HMAC_KEY_BASE64 {number:04}"),
+        )
+    };
+    for (count, left_out) in [(16, 0), (17, 1), (20, 4)] {
+        let text: String = (1..=count).map(one).collect();
+        let imported = import(&text, None, &[]);
+        let checked = read(&imported).unwrap_or_else(|error| panic!("{count}: {error}"));
+        assert_eq!(checked.settings.users.len(), 16, "{count}");
+        assert_eq!(imported.keys.len(), 16, "{count}");
+        let said = notes(&imported);
+        let reason = ": SOURCE: a host has at most 16 users of fwknop, ";
+        assert!(
+            said.iter().all(|note| note.contains(reason)),
+            "{count}: {said:?}"
+        );
+        assert_eq!(said.len(), left_out, "{count}: {said:?}");
+    }
+}
+
+/// Packets of two stanzas can't be distinguished if they have one HMAC key and an address in common.
+#[test]
+fn stanzas_with_one_hmac_key_need_other_sources() {
+    let of = |source: &str| stanza("").replace("SOURCE ANY", &format!("SOURCE {source}"));
+    for (name, sources, left_out) in [
+        ("all addresses", ["ANY", "ANY"], true),
+        ("all, and some", ["ANY", "192.0.2.0/24"], true),
+        ("one in the other", ["192.0.2.0/24", "192.0.2.7"], true),
+        ("others", ["192.0.2.0/24", "198.51.100.0/24"], false),
+    ] {
+        let text = sources.map(of).concat();
+        let imported = import(&text, None, &[]);
+        let checked = read(&imported).unwrap_or_else(|error| panic!("{name}: {error}"));
+        assert_eq!(
+            checked.settings.users.len(),
+            2 - usize::from(left_out),
+            "{name}"
+        );
+        let expected = "f:6: SOURCE: the stanza on line 1 has the same HMAC key, ";
+        let said = notes(&imported).concat();
+        assert_eq!(said.starts_with(expected), left_out, "{name}: {said}");
+    }
+}
+
+/// Ports of fwknopd.conf that no packet can be sent to, and files of other systems.
+#[test]
+fn files_are_read_in_the_forms_that_editors_write() {
+    for (name, server, ports, noted) in [
+        (
+            "no port",
+            "PCAP_FILTER udp port 0",
+            "",
+            "s:1: PCAP_FILTER: not used: ",
+        ),
+        (
+            "no port of the server",
+            "ENABLE_UDP_SERVER Y\nUDPSERV_PORT 0",
+            "",
+            "s:2: UDPSERV_PORT: not used: it is not a port",
+        ),
+        (
+            "a mark",
+            "\u{feff}PCAP_FILTER udp port 4000\r\n",
+            "udp/4000",
+            "",
+        ),
+    ] {
+        let text = format!("\u{feff}{}", stanza("").replace('\n', "\r\n"));
+        let imported = import(&text, Some(server), &[]);
+        assert_eq!(imported.toml.contains("[spa]"), !ports.is_empty(), "{name}");
+        assert!(imported.toml.contains(ports), "{name}: {}", imported.toml);
+        let said = imported
+            .server_notes
+            .iter()
+            .map(|note| note.render("", "s"));
+        let said: String = said.collect();
+        assert!(
+            said.starts_with(noted) && said.is_empty() == noted.is_empty(),
+            "{name}: {said}"
+        );
+        assert_eq!(imported.notes, [], "{name}");
+        read(&imported).unwrap_or_else(|error| panic!("{name}: {error}"));
+    }
+}
+
+#[test]
+fn a_file_without_stanzas_is_an_error_of_its_own() {
+    let directory = tempfile::tempdir().unwrap();
+    let access = directory.path().join("access.conf");
+    for (name, text, expected) in [
+        ("an empty file", "", "has no stanza to convert"),
+        ("comments", "# SOURCE ANY\n", "has no stanza to convert"),
+        ("lines in front", "KEY x\n", "has no stanza to convert"),
+        (
+            "stanzas without keys",
+            "SOURCE ANY\n",
+            "the notes give the reasons",
+        ),
+    ] {
+        fs::write(&access, text).unwrap();
+        let options = ImportOptions {
+            access: access.clone(),
+            server: None,
+            keys: directory.path().to_owned(),
+            open: Vec::new(),
+        };
+        let error = import_fwknop::run(&options, &mut Vec::new(), &mut Vec::new()).unwrap_err();
+        assert!(error.to_string().contains(expected), "{name}: {error}");
+    }
 }
 
 #[test]

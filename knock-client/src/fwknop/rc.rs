@@ -40,6 +40,8 @@ impl RcStanza {
 pub(super) fn stanzas(text: &str) -> Vec<RcStanza> {
     let mut stanzas: Vec<RcStanza> = Vec::new();
     let mut current = DEFAULT.to_owned();
+    // Editors of other systems begin a file with this mark.
+    let text = text.trim_start_matches('\u{feff}');
     for (line, text) in (1..).zip(text.lines()) {
         if text.is_empty() || text.starts_with(['#', ';']) {
             continue;
@@ -109,7 +111,7 @@ mod tests {
 
     #[test]
     fn stanzas_are_read_as_fwknop_reads_them() {
-        let text = "USE_HMAC Y\n# SPA_SERVER a\n;x\n\n[default]\nFW_TIMEOUT 60\n  [home] # mine\nSPA_SERVER:  h.example;\n\
+        let text = "\u{feff}USE_HMAC Y\n# SPA_SERVER a\n;x\n\n[default]\nFW_TIMEOUT 60\n  [home] # mine\nSPA_SERVER:  h.example;\n\
                     SPA_SERVER_PORT\t4000 # udp\nKEY_BASE64\n[Default]\n[home]\nFW_TIMEOUT 90\n";
         let stanzas = stanzas(text);
         let names: Vec<_> = stanzas.iter().map(|stanza| stanza.name.as_str()).collect();

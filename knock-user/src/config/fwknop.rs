@@ -47,6 +47,8 @@ pub(super) fn read_keys(path: &Path) -> Result<FwknopKeys, String> {
 pub(crate) fn parse(text: &str) -> Result<FwknopKeys, String> {
     let mut passphrase = None;
     let mut hmac_key = None;
+    // Editors of other systems begin a file with this mark.
+    let text = text.trim_start_matches('\u{feff}');
     for (number, line) in (1..).zip(text.lines()) {
         let line = line.trim();
         if line.is_empty() || line.starts_with(['#', ';', '[']) {
@@ -120,6 +122,10 @@ mod tests {
             (
                 "of access.conf",
                 format!("# bob\nKEY_BASE64    {KEY};\nHMAC_KEY_BASE64 QUJD;\n"),
+            ),
+            (
+                "with a byte order mark",
+                format!("\u{feff}KEY_BASE64 {KEY}\r\nHMAC_KEY_BASE64 QUJD\r\n"),
             ),
             ("as text", format!("KEY {}\nHMAC_KEY ABC\n", "A".repeat(32))),
         ] {

@@ -26,7 +26,7 @@ mod rules;
 mod scan_rules;
 mod scans;
 mod section;
-mod shared_keys;
+pub(crate) mod shared_keys;
 mod spa;
 mod spa_rules;
 mod statements;

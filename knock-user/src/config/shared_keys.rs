@@ -34,7 +34,7 @@ pub(super) fn find(settings: &Settings, places: &FileLines) -> Vec<Problem> {
 }
 
 /// Returns whether a packet can be of both.
-fn are_alike(one: &Fwknop, other: &Fwknop) -> bool {
+pub(crate) fn are_alike(one: &Fwknop, other: &Fwknop) -> bool {
     let (Some(own), Some(others)) = (&one.keys, &other.keys) else {
         return false;
     };

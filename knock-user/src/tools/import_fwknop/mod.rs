@@ -19,6 +19,7 @@ use std::{
 
 use anyhow::{Context as _, Result, bail};
 use clap::Args;
+use knock_common::spa::layout::FWKNOP_KEYS_MAX;
 use knock_sequence::{Ports, Protocol};
 
 use self::{
@@ -26,9 +27,12 @@ use self::{
     user::ConvertedUser,
 };
 use crate::{
-    config,
+    config::{self, shared_keys::are_alike},
     host::{os_error, private_files},
-    model::problem::{Problem, Problems},
+    model::{
+        problem::{Problem, Problems},
+        spa::Fwknop,
+    },
     tools::toml_text::{comment, commented, list, string},
 };
 
@@ -106,6 +110,12 @@ pub fn run(options: &ImportOptions, out: &mut impl Write, stderr: &mut impl Writ
     for note in of_access.chain(of_server) {
         writeln!(stderr, "{note}").context("writing the notes")?;
     }
+    if keys.is_empty() && !toml.contains(LEFT_OUT) {
+        bail!(
+            "{} has no stanza to convert: a stanza begins with a line like SOURCE ANY",
+            options.access.display()
+        );
+    }
     if keys.is_empty() {
         bail!("no stanza could be converted: the notes give the reasons");
     }
@@ -142,9 +152,21 @@ pub fn import(access: &str, server: Option<&str>, open: &[Ports]) -> ImportedAcc
     }
     let mut doors: Vec<DoorDraft> = Vec::new();
     let mut users: Vec<String> = Vec::new();
+    let mut known: Vec<(usize, Fwknop)> = Vec::new();
     for (number, stanza) in (1..).zip(&stanzas) {
         match user::convert(stanza, number, open) {
             Ok(converted) => {
+                if let Some(reason) = unusable(&converted, &known) {
+                    let reasons = [Problem {
+                        line: Some(stanza.number()),
+                        key: "SOURCE".to_owned(),
+                        reason,
+                    }];
+                    page += &left_out(stanza, &reasons);
+                    imported.notes.extend(reasons);
+                    continue;
+                }
+                known.push((stanza.number(), converted.fwknop.clone()));
                 imported.notes.extend(converted.notes.iter().cloned());
                 page += &user_table(&converted, &mut users, &mut doors, &mut imported.keys);
             }
@@ -164,10 +186,26 @@ pub fn import(access: &str, server: Option<&str>, open: &[Ports]) -> ImportedAcc
     imported
 }
 
+/// Returns why a host can't have a user beside those of the stanzas at these lines.
+fn unusable(converted: &ConvertedUser, known: &[(usize, Fwknop)]) -> Option<String> {
+    if known.len() == FWKNOP_KEYS_MAX as usize {
+        return Some(format!(
+            "a host has at most {FWKNOP_KEYS_MAX} users of fwknop, because each packet costs an HMAC for each of \
+             them: make keys with `knock-client keygen` for the others"
+        ));
+    }
+    let mut others = known.iter();
+    let (line, _) = others.find(|(_, other)| are_alike(&converted.fwknop, other))?;
+    Some(format!(
+        "the stanza on line {line} has the same HMAC key, so packets can't be assigned: make other keys with `fwknop \
+         --key-gen`, or name a SOURCE without common addresses in both"
+    ))
+}
+
 fn note(line: &AccessLine, reason: &str) -> Problem {
     Problem {
         line: Some(line.number),
-        key: line.key.clone(),
+        key: line.shown_key().to_owned(),
         reason: reason.to_owned(),
     }
 }
@@ -188,8 +226,8 @@ fn head(server: &str, page: &mut String) -> Vec<Problem> {
                 None => notes.push(note(line, "not used: only \"udp port N\" names a port")),
             },
             "UDPSERV_PORT" if has_server => match line.value.parse() {
-                Ok(number) => port = Some(number),
-                Err(_) => notes.push(note(line, "not used: it is not a port")),
+                Ok(number @ 1..) => port = Some(number),
+                Ok(0) | Err(_) => notes.push(note(line, "not used: it is not a port")),
             },
             "MAX_SPA_PACKET_AGE" if line.value != "120" => {
                 notes.push(note(
@@ -221,7 +259,9 @@ fn head(server: &str, page: &mut String) -> Vec<Problem> {
 fn filter_port(filter: &str) -> Option<u16> {
     let words: Vec<_> = filter.split_whitespace().collect();
     match words.as_slice() {
-        ["udp", "port", port] | ["udp", "dst", "port", port] => port.parse().ok(),
+        ["udp", "port", port] | ["udp", "dst", "port", port] => {
+            port.parse().ok().filter(|port| *port != 0)
+        }
         _ => None,
     }
 }
@@ -287,12 +327,15 @@ fn free(wanted: &str, is_free: impl Fn(&str) -> bool) -> String {
     names.find(|name| is_free(name)).unwrap_or_default()
 }
 
+/// How the reason begins why a stanza is left out.
+const LEFT_OUT: &str = "Left out, line";
+
 /// Returns a stanza as a comment with the reasons why it is left out.
 fn left_out(stanza: &AccessStanza, reasons: &[Problem]) -> String {
     let reasons = reasons.iter().map(|problem| {
         let line = problem.line.unwrap_or(1);
         comment(&format!(
-            "Left out, line {line}: {}: {}",
+            "{LEFT_OUT} {line}: {}: {}",
             problem.key, problem.reason
         ))
     });

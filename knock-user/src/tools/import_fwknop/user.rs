@@ -1,17 +1,22 @@
 //! Converts a stanza of access.conf to a user and its doors.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, path::PathBuf};
 
 use jiff::{Timestamp, civil::Date};
+use knock_common::spa::layout::FWKNOP_SOURCES_MAX;
 use knock_sequence::Ports;
 
 use super::{
-    stanza::{AccessLine, AccessStanza},
-    values::{prefix, words},
+    stanza::{AccessLine, AccessStanza, EXPIRE, HMAC_KEY, KEY},
+    values::{prefix, without, words},
 };
 use crate::{
     config::fwknop,
-    model::{problem::Problem, settings::Prefix},
+    model::{
+        problem::Problem,
+        settings::Prefix,
+        spa::{Fwknop, FwknopKeys},
+    },
     tools::toml_text::{list, string},
 };
 
@@ -75,6 +80,8 @@ pub(super) struct ConvertedUser {
     pub(super) table: Vec<String>,
     /// The lines of the key file.
     pub(super) keys: String,
+    /// Whose packets are its own.
+    pub(super) fwknop: Fwknop,
     /// What its doors have in common: keys and values, and the ports, one door each.
     pub(super) door: Vec<String>,
     pub(super) ports: Vec<Ports>,
@@ -96,6 +103,7 @@ pub(super) fn convert(
         notes: Vec::new(),
     };
     let keys = user.keys();
+    user.empty();
     user.impossible();
     let source = user.source();
     let ports = user.ports(open);
@@ -110,6 +118,14 @@ pub(super) fn convert(
     if !user.wrong.is_empty() {
         return Err(user.wrong);
     }
+    let (keys, read) = keys.unzip();
+    let keys = keys.unwrap_or_default();
+    let fwknop = Fwknop {
+        file: PathBuf::new(),
+        source: source.clone(),
+        username: username.clone(),
+        keys: read,
+    };
     let fits = |name: &&String| {
         let is_fine = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
         (1..=40).contains(&name.len()) && name.chars().all(is_fine)
@@ -134,7 +150,8 @@ pub(super) fn convert(
     Ok(ConvertedUser {
         name,
         table,
-        keys: keys.unwrap_or_default(),
+        keys,
+        fwknop,
         door,
         ports,
         notes: user.notes,
@@ -152,7 +169,7 @@ struct UserDraft<'s> {
 fn problem(line: &AccessLine, reason: impl Into<String>) -> Problem {
     Problem {
         line: Some(line.number),
-        key: line.key.clone(),
+        key: line.shown_key().to_owned(),
         reason: reason.into(),
     }
 }
@@ -171,10 +188,9 @@ impl<'s> UserDraft<'s> {
     }
 
     /// Returns the lines of the key file.
-    fn keys(&mut self) -> Option<String> {
+    fn keys(&mut self) -> Option<(String, FwknopKeys)> {
         let stanza = self.stanza;
-        let of = |names: [&str; 2]| names.iter().find_map(|name| stanza.get(name));
-        let lines = [["KEY_BASE64", "KEY"], ["HMAC_KEY_BASE64", "HMAC_KEY"]].map(of);
+        let lines = [KEY, HMAC_KEY].map(|names| stanza.get_any(names));
         if lines[0].is_none()
             && let Some(line) = stanza
                 .lines
@@ -189,7 +205,7 @@ impl<'s> UserDraft<'s> {
         });
         let text = text.concat();
         match fwknop::parse(&text) {
-            Ok(_) => Some(text),
+            Ok(keys) => Some((text, keys)),
             Err(reason) => {
                 // Lines are counted in the key file.
                 let mut read = (1..).zip(lines.iter().flatten());
@@ -202,6 +218,16 @@ impl<'s> UserDraft<'s> {
                     None => self.refuse_all("KEY", reason),
                 }
                 None
+            }
+        }
+    }
+
+    /// Refuses lines that need a value and have none: without it, a limit would be no limit.
+    fn empty(&mut self) {
+        let stanza = self.stanza;
+        for line in &stanza.lines {
+            if USED.contains(&line.key.as_str()) && line.value.is_empty() {
+                self.refuse(line, "no value: write one, or remove the line");
             }
         }
     }
@@ -237,9 +263,11 @@ impl<'s> UserDraft<'s> {
             return Vec::new();
         };
         let mut prefixes = Vec::new();
+        let mut is_any = false;
         for item in line.items() {
             if item.eq_ignore_ascii_case("any") {
-                return Vec::new();
+                is_any = true;
+                continue;
             }
             if item.starts_with('!') {
                 self.refuse(line, "an exclusion can't be written: list what may ask");
@@ -250,21 +278,32 @@ impl<'s> UserDraft<'s> {
                 None => self.refuse(line, format!("{item:?} is not an address or a prefix")),
             }
         }
+        if is_any {
+            return Vec::new();
+        }
+        if line.items().next().is_none() && !line.value.is_empty() {
+            self.refuse(line, "no address is named: write ANY for all");
+        }
+        if prefixes.len() > FWKNOP_SOURCES_MAX {
+            self.refuse(
+                line,
+                format!(
+                    "{} prefixes, and a user may have {FWKNOP_SOURCES_MAX}: join some of them",
+                    prefixes.len()
+                ),
+            );
+        }
         prefixes
     }
 
     /// Returns the ports that a client may ask for, without those of `RESTRICT_PORTS`.
     fn ports(&mut self, open: &[Ports]) -> Vec<Ports> {
         let stanza = self.stanza;
-        let restricted: Vec<Ports> = stanza
-            .get("RESTRICT_PORTS")
-            .into_iter()
-            .flat_map(AccessLine::items)
-            .filter_map(|item| item.to_ascii_lowercase().parse().ok())
-            .collect();
+        let restrict = stanza.get("RESTRICT_PORTS");
+        let restricted = restrict.map_or_else(Vec::new, |line| self.listed(line));
         let Some(line) = stanza.get("OPEN_PORTS") else {
-            let ports = open.iter().copied();
-            let ports: BTreeSet<_> = ports.filter(|ports| !restricted.contains(ports)).collect();
+            let ports: BTreeSet<_> = open.iter().copied().collect();
+            let ports = without(ports, &restricted);
             if open.is_empty() {
                 self.refuse_all(
                     "OPEN_PORTS",
@@ -277,20 +316,34 @@ impl<'s> UserDraft<'s> {
                     "it has all ports of --open: name another port",
                 );
             }
-            return ports.into_iter().collect();
+            return ports;
         };
+        let mut ports = Vec::new();
+        for port in self.listed(line) {
+            if !ports.contains(&port) {
+                ports.push(port);
+            }
+        }
+        let ports = without(ports, &restricted);
+        if ports.is_empty() {
+            self.refuse(line, "no port is left: add one");
+        }
+        ports
+    }
+
+    /// Returns the ports of a line, and refuses items that are none: a restriction that is not understood must not be
+    /// left out.
+    fn listed(&mut self, line: &AccessLine) -> Vec<Ports> {
         let mut ports = Vec::new();
         for item in line.items() {
             match item.to_ascii_lowercase().parse::<Ports>() {
-                Ok(port) if !ports.contains(&port) && !restricted.contains(&port) => {
-                    ports.push(port);
-                }
-                Ok(_) => {}
+                Ok(port) if port.first == port.last => ports.push(port),
+                Ok(_) => self.refuse(
+                    line,
+                    format!("{item:?} is a range, which fwknop has not: list the ports"),
+                ),
                 Err(_) => self.refuse(line, format!("{item:?} is not tcp or udp with a port")),
             }
-        }
-        if ports.is_empty() {
-            self.refuse(line, "no port is left: add one");
         }
         ports
     }
@@ -337,8 +390,8 @@ impl<'s> UserDraft<'s> {
 
     /// Returns the end: fwknopd refuses packets from the beginning of the day on.
     fn until(&mut self) -> Option<String> {
-        let stanza = self.stanza;
-        if let Some(line) = stanza.get("ACCESS_EXPIRE_EPOCH") {
+        let line = self.stanza.get_any(EXPIRE)?;
+        if line.key == "ACCESS_EXPIRE_EPOCH" {
             let end = line.value.parse().ok();
             let end = end.and_then(|seconds| Timestamp::from_second(seconds).ok());
             if end.is_none() {
@@ -346,7 +399,6 @@ impl<'s> UserDraft<'s> {
             }
             return end.map(|end| end.to_string());
         }
-        let line = stanza.get("ACCESS_EXPIRE")?;
         let day = Date::strptime("%m/%d/%Y", &line.value).ok();
         let last = day.and_then(|day| day.yesterday().ok());
         match last {
@@ -399,6 +451,9 @@ impl<'s> UserDraft<'s> {
                     .any(|(key, _)| *key == line.key);
             if !is_read {
                 self.notes.push(problem(line, unread(&line.key)));
+            } else if let Some(later) = self.stanza.later(line) {
+                let reason = format!("not used: line {} takes its place", later.number);
+                self.notes.push(problem(line, reason));
             }
         }
     }

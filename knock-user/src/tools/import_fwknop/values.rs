@@ -1,4 +1,4 @@
-//! Converts values of fwknop: prefixes, commands and names of doors.
+//! Converts values of fwknop: prefixes, ports, commands and names of doors.
 
 use knock_sequence::{Ports, Protocol};
 
@@ -21,6 +21,38 @@ pub(super) fn prefix(text: &str) -> Option<Prefix> {
         Some(bits) => bits.parse().ok().filter(|bits| *bits <= one.bits)?,
     };
     Some(Prefix { bits, ..one }.cleared())
+}
+
+/// Returns ports without others, in the order that they have.
+pub(super) fn without(ports: impl IntoIterator<Item = Ports>, others: &[Ports]) -> Vec<Ports> {
+    let remove = |left: Vec<Ports>, other: &Ports| {
+        let parts = left.iter().flat_map(|ports| parts_outside(*ports, other));
+        parts.collect()
+    };
+    others.iter().fold(ports.into_iter().collect(), remove)
+}
+
+/// Returns what is left of a range below and above another one.
+fn parts_outside(ports: Ports, other: &Ports) -> impl Iterator<Item = Ports> {
+    let overlaps = ports.overlaps(*other);
+    let below = Ports {
+        last: if overlaps {
+            other.first.saturating_sub(1)
+        } else {
+            ports.last
+        },
+        ..ports
+    };
+    let above = Ports {
+        first: other.last.saturating_add(1),
+        ..ports
+    };
+    let is_above = overlaps && other.last < ports.last;
+    let parts = [
+        (below.first <= below.last).then_some(below),
+        is_above.then_some(above),
+    ];
+    parts.into_iter().flatten()
 }
 
 /// Splits a command into words with our placeholders; none if it needs a shell.
