@@ -10,6 +10,7 @@ mod credentials;
 mod oracle;
 mod order;
 mod paths;
+mod prefixes;
 mod rules;
 mod silence;
 mod users;

@@ -5,6 +5,7 @@
 mod changes;
 mod keys;
 mod locks;
+mod losses;
 
 use std::{fs, path::Path, thread, time::Duration};
 
