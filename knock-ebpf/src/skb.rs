@@ -124,7 +124,8 @@ extern "C" fn find_link(context: *mut __sk_buff) -> u64 {
 
 impl<const BARE: bool> Packet<BARE> {
     /// Returns the packet of a context with its headers in one piece: drivers and GRO leave the rest of a packet in
-    /// pages, which pointers can't reach. `None` if it is unknown where the packet begins.
+    /// pages, which pointers can't reach. `None` if it is unknown where the packet begins: an XDP program behind the
+    /// driver may have left the packet without the length of its link header (`skb_pp_cow_data`).
     #[inline(always)]
     pub(crate) fn contiguous(context: *mut __sk_buff) -> Option<Self> {
         let packet = Self::behind(link_length::<BARE>(context)?, context);
@@ -134,9 +135,18 @@ impl<const BARE: bool> Packet<BARE> {
         if here < length && !packet.has_headers() {
             // SAFETY: likewise. Pointers into the packet are invalid afterwards, and not used.
             unsafe { bpf_skb_pull_data(context, length.min(PULLED_MOST)) };
-            return Some(Self::of(context));
+            return Some(Self::of(context)).filter(Self::is_whole);
         }
-        Some(packet)
+        Some(packet).filter(Self::is_whole)
+    }
+
+    /// Returns whether the packet begins where the kernel says that it does.
+    #[inline(always)]
+    fn is_whole(&self) -> bool {
+        // SAFETY: as in `link_length`.
+        let protocol = u16::from_be(unsafe { (*self.context).protocol } as u16);
+        let is_ip = protocol == ETHERTYPE_IPV4 || protocol == ETHERTYPE_IPV6;
+        BARE || !is_ip || self.be16(ETHERTYPE) == Some(protocol)
     }
 
     /// Returns the packet behind a link header of this length, at most [`LINK_MOST`].
