@@ -420,7 +420,7 @@ fn every_other_event_is_written_as_a_line() {
         ),
         (
             "attached",
-            Box::new(|c| c.fallback("eth0", "the driver\nsaid no", SECOND)),
+            Box::new(|c| c.fallback("eth0", AttachMode::Generic, "the driver\nsaid no", SECOND)),
             "fallback to skb on eth0 because the driver\\nsaid no\n",
         ),
         (
@@ -488,7 +488,7 @@ fn with_json_a_line_is_an_object() {
             r#"{"time":"2026-03-01T08:00:01.000Z","event":"enabled","door":"ssh"}"#),
         ("protecting", false, Box::new(|c| c.protecting(&ports, "eth0", AttachMode::Native, SECOND)),
             r#"{"time":"2026-03-01T08:00:01.000Z","event":"protecting","ports":["tcp/22"],"interface":"eth0","mode":"native","doors":5}"#),
-        ("attached", false, Box::new(|c| c.fallback("eth0", "no", SECOND)),
+        ("attached", false, Box::new(|c| c.fallback("eth0", AttachMode::Generic, "no", SECOND)),
             r#"{"time":"2026-03-01T08:00:01.000Z","event":"fallback","interface":"eth0","mode":"skb","because":"no"}"#),
         ("stopped", false, Box::new(|c| c.detached(&ports, "eth0", SECOND)),
             r#"{"time":"2026-03-01T08:00:01.000Z","event":"detached","ports":["tcp/22"],"interface":"eth0"}"#),

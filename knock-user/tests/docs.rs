@@ -214,7 +214,7 @@ fn every_field_of_an_answer_is_on_the_page() {
         "refused",
         "missing",
     ]);
-    state.extend(["native", "skb"]);
+    state.extend(["native", "skb", "tc"]);
     state.extend(fields::<OneTimeStatus>());
     state.extend(fields::<Counter>());
     state.extend(&verdicts);

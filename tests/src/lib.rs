@@ -23,6 +23,7 @@ pub mod source;
 pub mod spa;
 pub mod ssh;
 pub mod stream;
+pub mod tun;
 pub mod unauthorized;
 pub mod wait;
 pub mod wire;

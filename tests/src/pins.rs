@@ -15,8 +15,11 @@ use knock_common::{
     layout::{Config, GrantKey},
 };
 use knock_user::kernel::{
+    barrier,
+    entry::Entry,
     instance::Instance,
     maps::{Plain, Table},
+    tcx,
 };
 use serde_json::Value;
 
@@ -88,7 +91,7 @@ pub fn counted(instance: &Instance, reason: Reason) -> u64 {
 /// It can't be read.
 #[track_caller]
 pub fn config(instance: &Instance) -> Config {
-    let path = instance.program();
+    let path = instance.program(Entry::Xdp);
     let read = || -> anyhow::Result<Config> {
         let maps = ProgramInfo::from_pin(&path)?.map_ids()?.unwrap_or_default();
         let named = |id: &u32| {
@@ -154,10 +157,20 @@ pub fn attached_programs(namespace: &Namespace) -> Vec<u32> {
         Err(error) => panic!("`ip -json link` printed {links}: {error}"),
     };
     let id = |link: &Value| u32::try_from(link.pointer("/xdp/prog/id")?.as_u64()?).ok();
-    links
-        .as_array()
-        .into_iter()
-        .flatten()
-        .filter_map(id)
-        .collect()
+    let index = |link: &Value| u32::try_from(link.pointer("/ifindex")?.as_u64()?).ok();
+    let links: Vec<_> = links.as_array().into_iter().flatten().collect();
+    let mut all: Vec<_> = links.iter().filter_map(|link| id(link)).collect();
+    let indices: Vec<_> = links.iter().filter_map(|link| index(link)).collect();
+    let placed = namespace.enter(|| {
+        // Kernels before 6.6 have no TCX.
+        let placed = indices.iter().filter_map(|index| tcx::ingress(*index).ok());
+        placed.flatten().collect::<Vec<_>>()
+    });
+    let is_barrier = |id: u32| {
+        let mut loaded = loaded_programs().flatten();
+        loaded.any(|one| one.id() == id && one.name_as_str() == Some(barrier::PROGRAM))
+    };
+    let placed = placed.into_iter().map(|placed| placed.program);
+    all.extend(placed.filter(|id| !is_barrier(*id)));
+    all
 }

@@ -28,7 +28,7 @@ use serde_json::{Value, json};
 /// Kinds of interfaces, the command that creates one named t0, the reason if it is refused, and whether
 /// every kernel has the kind.
 const KINDS: [(&str, &str, Option<&str>, bool); 19] = [
-    ("tun", "tuntap add t0 mode tun", Some("not-ethernet"), true),
+    ("tun", "tuntap add t0 mode tun", None, true),
     ("tap", "tuntap add t0 mode tap", None, true),
     ("veth", "link add t0 type veth peer name p0", None, true),
     ("bridge", "link add t0 type bridge", None, true),
@@ -61,28 +61,23 @@ const KINDS: [(&str, &str, Option<&str>, bool); 19] = [
     ),
     ("dummy", "link add t0 type dummy", None, false),
     ("bond", "link add t0 type bond", None, false),
-    (
-        "wireguard",
-        "link add t0 type wireguard",
-        Some("not-ethernet"),
-        false,
-    ),
+    ("wireguard", "link add t0 type wireguard", None, false),
     (
         "ipip",
         "link add t0 type ipip local 192.0.2.2 remote 192.0.2.1",
-        Some("not-ethernet"),
+        None,
         false,
     ),
     (
         "sit",
         "link add t0 type sit local 192.0.2.2 remote 192.0.2.1",
-        Some("not-ethernet"),
+        None,
         false,
     ),
     (
         "gre",
         "link add t0 type gre local 192.0.2.2 remote 192.0.2.1",
-        Some("not-ethernet"),
+        None,
         false,
     ),
     (
@@ -91,12 +86,7 @@ const KINDS: [(&str, &str, Option<&str>, bool); 19] = [
         None,
         false,
     ),
-    (
-        "xfrm",
-        "link add t0 type xfrm dev b1 if_id 5",
-        Some("not-ethernet"),
-        false,
-    ),
+    ("xfrm", "link add t0 type xfrm dev b1 if_id 5", None, false),
 ];
 
 #[test]
@@ -175,7 +165,7 @@ fn an_interface_that_appears_is_checked() {
 fn a_start_names_every_interface_it_cannot_protect() {
     net::test(|net| {
         net.add_second_link();
-        net.server.ip("tuntap add t0 mode tun");
+        net.server.ip("link add t0 type ifb");
         let others = foreign(&net.server, SERVER_LINK_2, XdpMode::Skb);
         let config = config_file(DOOR.as_bytes());
         let mut command = daemon::command(&config);
@@ -186,7 +176,7 @@ fn a_start_names_every_interface_it_cannot_protect() {
         assert_eq!(ended.status.code(), Some(1), "{ended:?}");
         for line in [
             "b1 has the XDP program of another knock-user",
-            "t0 has no Ethernet frames (tun, link layer none)",
+            "t0 is of kind ifb: packets get to it behind XDP",
             "there is no interface etho",
         ] {
             assert!(ended.stderr.contains(line), "no {line:?} in {ended:?}");
@@ -208,8 +198,10 @@ fn an_interface_is_protected_when_its_foreign_program_is_gone() {
     for mode in [XdpMode::Skb, XdpMode::Driver] {
         net::test(|net| {
             let _server = Server::tcp(&net.server, &[SSH]);
+            // `auto` would attach behind the foreign program.
             let arguments = ["--iface", "b0", "--iface", "b1", "--wait-for-interfaces"];
-            let daemon = Daemon::start_with(&net.server, DOOR, &arguments);
+            let config = format!("mode = \"skb\"\n{DOOR}");
+            let daemon = Daemon::start_with(&net.server, &config, &arguments);
             net.add_second_link();
             let protecting = json!({"event": "protecting", "interface": "b1"});
             wait_for_events(&daemon, &protecting, 1);
@@ -259,7 +251,7 @@ fn a_reload_succeeds_while_one_interface_is_refused() {
         let named = |names: &str, door: &str| format!("interfaces = [{names}]\n{door}");
         let config = named("\"b0\", \"t0\"", DOOR);
         let mut daemon = Daemon::start_with(&net.server, &config, &["--wait-for-interfaces"]);
-        net.server.ip("tuntap add t0 mode tun");
+        net.server.ip("link add t0 type ifb");
         daemon.wait_for_event(&json!({"event": "refused", "interface": "t0"}));
         let other = DOOR.replace("7000", "7500");
         daemon.reload(&named("\"b0\", \"t0\"", &other));
@@ -276,7 +268,7 @@ fn a_reload_succeeds_while_one_interface_is_refused() {
 fn the_end_of_a_refused_interface_is_not_reported() {
     for on_exit in ["detach", "keep"] {
         net::test(|net| {
-            net.server.ip("tuntap add t0 mode tun");
+            net.server.ip("link add t0 type ifb");
             let config = format!("interfaces = [\"b0\", \"t0\"]\n{DOOR}");
             let arguments = ["--wait-for-interfaces", "--on-exit", on_exit];
             let daemon = Daemon::start_with(&net.server, &config, &arguments);
@@ -331,7 +323,7 @@ fn a_port_of_a_protected_bridge_is_refused() {
         net.server
             .ip_batch("link add br0 type bridge\nlink set br0 up\nlink set b1 master br0");
         let _server = Server::tcp(&net.server, &[SSH]);
-        let config = |names: &str| format!("interfaces = [{names}]\n{DOOR}");
+        let config = |names: &str| format!("interfaces = [{names}]\nmode = \"skb\"\n{DOOR}");
         let daemon = Daemon::start_with(&net.server, &config("\"b0\", \"br0\""), &[]);
         daemon.rewrite(&config("\"b0\", \"br0\", \"b1\""));
         let (code, output) = daemon::ask(&net.server, &["reload"]);

@@ -290,7 +290,8 @@ fn explain_prints_the_chain_of_reasons() {
 fn status_reports_the_state() {
     net::test(|net| {
         let _server = Server::tcp(&net.server, &[SSH]);
-        let daemon = Daemon::start(&net.server, DOOR);
+        let arguments = ["--iface", SERVER_LINK, "--mode", "skb"];
+        let daemon = Daemon::start_with(&net.server, DOOR, &arguments);
         let client = net.new_source(Family::V4);
         net.new_source(Family::V4)
             .finds_closed(SSH, "an unauthorized source");
@@ -346,7 +347,7 @@ fn status_reports_the_state() {
 fn without_a_daemon_commands_read_the_pins() {
     net::test(|net| {
         let _server = Server::tcp(&net.server, &[SSH]);
-        let arguments = ["--iface", SERVER_LINK, "--on-exit", "keep"];
+        let arguments = ["--iface", SERVER_LINK, "--mode", "skb", "--on-exit", "keep"];
         let daemon = Daemon::start_with(&net.server, DOOR, &arguments);
         let client = net.new_source(Family::V4);
         client.knock(KNOCKS);

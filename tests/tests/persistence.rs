@@ -192,7 +192,7 @@ fn a_command_that_does_not_see_the_pins_reports_it() {
             let printed = text(&output);
             assert_eq!(output.status.code(), Some(1), "{words:?}: {printed}");
             let cure = format!("nsenter --net=/run/netns/{}", net.server.name());
-            for part in ["b0 has an XDP program of knock-user", &cure] {
+            for part in ["b0 has a program of knock-user", &cure] {
                 assert!(printed.contains(part), "{words:?}: {printed}");
             }
         }

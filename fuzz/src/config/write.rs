@@ -18,6 +18,7 @@ pub(super) fn settings(settings: &Settings) -> String {
         Mode::Auto => "auto",
         Mode::Native => "native",
         Mode::Skb => "skb",
+        Mode::Tc => "tc",
     };
     let mut text = Text::default();
     text.list("interfaces", &settings.interfaces);

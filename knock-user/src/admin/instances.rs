@@ -12,7 +12,7 @@ use crate::{
         interface::{self, Interface},
         paths::MOUNT_POINT,
     },
-    kernel::{barrier, instance::Instance, persistence},
+    kernel::{barrier, entry::Entry, instance::Instance, persistence, tcx},
     model::problem::Misuse,
 };
 
@@ -88,21 +88,23 @@ pub(crate) fn only(which: &Which) -> Result<Instance> {
 /// # Errors
 /// An interface has the program, or the interfaces can't be listed.
 pub(super) fn are_none_hidden(asked: Option<&str>) -> Result<()> {
-    // The name of the program in the kernel object.
-    const PROGRAM: &str = "knock";
     let is_ours = |id: u32| {
         let mut programs = loaded_programs().flatten();
-        programs.any(|program| program.id() == id && program.name_as_str() == Some(PROGRAM))
+        programs
+            .any(|program| program.id() == id && program.name_as_str().is_some_and(Entry::is_named))
     };
     let mut all = interface::list()?;
     all.retain(|interface| {
-        asked.is_none_or(|name| interface.is_called(name)) && interface.program.is_some_and(is_ours)
+        let placed = tcx::ingress(interface.index).unwrap_or_default();
+        let placed = placed.iter().map(|placed| placed.program);
+        asked.is_none_or(|name| interface.is_called(name))
+            && interface.program.into_iter().chain(placed).any(is_ours)
     });
     let Some(Interface { name, .. }) = all.first() else {
         return Ok(());
     };
     bail!(
-        "{name} has an XDP program of knock-user, and its pins are not in {} here: another mount \
+        "{name} has a program of knock-user, and its pins are not in {} here: another mount \
          namespace has them, and `ip netns exec` hides them; {}",
         MOUNT_POINT,
         persistence::cure()

@@ -2,19 +2,17 @@
 
 use anyhow::{Result, bail};
 
-use super::{change::Change, find_interfaces::FoundInterfaces};
+use super::{
+    change::Change,
+    find_interfaces::{Admitted, FoundInterfaces},
+};
 use crate::{
     host::interface::{self, Interface},
     interfaces::{
-        admission::Refusal,
+        admission::{Refusal, Ways},
         attach::{self, Attached},
     },
-    kernel::{
-        instance::Instance,
-        pins,
-        program::{self, XdpProgram},
-    },
-    model::settings::Mode,
+    kernel::{entry::Entry, instance::Instance, pins, program::XdpProgram},
 };
 
 impl Change<'_> {
@@ -31,9 +29,10 @@ impl Change<'_> {
         // committed.
         pins::step_aside(self.instance, all)?;
         let links = pins::links(self.instance)?;
-        let is_ours = |(_, interface): &&(String, Interface)| pins::is_ours(&links, interface);
-        for (name, interface) in found.admitted.iter().filter(|one| !is_ours(one)) {
-            match program.attach(name, interface, self.attach_options.mode, self.instance) {
+        let is_ours = |one: &&Admitted| pins::is_ours(&links, &one.interface);
+        for one in found.admitted.iter().filter(|one| !is_ours(one)) {
+            let name = &one.name;
+            match program.attach(name, &one.interface, &one.ways, self.instance) {
                 Ok((new, None)) => attached.push(new),
                 Ok((_, Some(_))) => bail!(
                     "{} has disappeared meanwhile, so the link can't be pinned",
@@ -58,25 +57,36 @@ impl Change<'_> {
                     pins::unlink(&self.instance.link(&link.name))?;
                     continue;
                 }
-                let replaced = program.replace(&link.name, interface, self.instance)?;
-                if self.interfaces.contains(&link.name) {
+                let current = link.mode(interface);
+                let ways = Ways::of(interface, self.attach_options.mode);
+                let is_misplaced =
+                    attach::is_misplaced(current, interface, &ways, self.mode_before());
+                // No program reads the packets of an interface whose link-layer type has changed in
+                // this mode.
+                let is_read = Entry::of(current, interface.first_header()).is_some();
+                if is_read {
+                    let replaced =
+                        program.replace(&link.name, interface, current, self.instance)?;
+                    if !self.interfaces.contains(&link.name) {
+                        continue;
+                    }
                     found.absent.retain(|name| *name != link.name);
                     attached.push(replaced);
-                    if attach::is_misplaced(interface, self.attach_options.mode, self.mode_before())
-                    {
-                        misplaced.push((link.name.clone(), interface));
-                    }
+                }
+                if is_misplaced {
+                    misplaced.push((link.name.clone(), interface, current, ways));
                 }
             }
         }
         // A link ends when its last descriptor is closed.
         drop(links);
         // Steps that are not atomic come last.
-        for (name, interface) in misplaced {
-            let switched =
-                program.switch(&name, interface, self.attach_options.mode, self.instance)?;
-            attached.retain(|replaced| replaced.interface != name);
-            attached.push(switched);
+        for (name, interface, current, ways) in misplaced {
+            let changed = program.change_mode(&name, interface, current, &ways, self.instance)?;
+            if let Some(changed) = changed {
+                attached.retain(|replaced| replaced.interface != name);
+                attached.push(changed);
+            }
         }
         Ok(())
     }
@@ -100,10 +110,10 @@ impl Change<'_> {
         for new in attached.iter().filter(|attached| !attached.replaced) {
             pins::unlink(&self.instance.link(&new.interface))?;
         }
-        if self.instance.linked().is_empty() || !self.instance.program().exists() {
+        if self.instance.linked().is_empty() || !self.instance.has_program() {
             return Ok(());
         }
-        program::restore(self.instance)?;
+        attach::restore(self.instance)?;
         move_back(program, attached, self.instance)
     }
 }
@@ -117,22 +127,22 @@ pub(super) fn move_back(
     attached: &[Attached],
     instance: &Instance,
 ) -> Result<()> {
-    let switched: Vec<_> = attached
-        .iter()
-        .filter(|attached| attached.switched)
-        .collect();
-    if switched.is_empty() {
-        return Ok(());
-    }
-    let all = interface::list()?;
-    for switched in switched {
-        let mode = match switched.native {
-            true => Mode::Skb,
-            false => Mode::Native,
+    let changed = attached.iter().filter_map(|attached| {
+        let before = attached.before?;
+        Some((&attached.interface, before))
+    });
+    for (name, before) in changed {
+        // A link that is held here would not end.
+        let links = pins::links(instance)?;
+        let all = interface::list()?;
+        let on = links.iter().filter(|link| link.name == *name);
+        let on = on.flat_map(|link| all.iter().find(|one| link.holds(one)).zip(Some(link)));
+        let Some((interface, current)) = on.map(|(on, link)| (on, link.mode(on))).next() else {
+            continue;
         };
-        if let Some(interface) = interface::named(&switched.interface, &all) {
-            program.switch_back(&switched.interface, interface, mode, instance)?;
-        }
+        drop(links);
+        let ways = Ways::of(interface, before.setting());
+        program.change_mode_back(name, interface, current, &ways, instance)?;
     }
     Ok(())
 }

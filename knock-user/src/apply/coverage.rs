@@ -6,7 +6,7 @@ use super::protection::Protection;
 use crate::{
     host::interface,
     interfaces::coverage::{self, Coverage, CoverageState},
-    kernel::pins,
+    kernel::{link_state::LinkState, pins},
 };
 
 impl Protection {
@@ -17,23 +17,31 @@ impl Protection {
     pub fn coverage(&self) -> Result<Vec<Coverage>> {
         let links = pins::links(&self.instance)?;
         let interfaces = interface::list()?;
-        let mut all = coverage::among(&self.registry.interfaces, &links, &interfaces);
+        let mut all = coverage::among(&self.registry.interfaces, self.mode, &links, &interfaces);
         for one in &mut all {
             if let Some(held) = self.held.get(&one.name)
                 && let Some(on) = interfaces.iter().find(|on| on.index == held.index)
-                && let Some(program) = on.program
-                && pins::index(&held.link)? == held.index
             {
-                one.state = CoverageState::Protected {
-                    native: on.native,
-                    program,
-                    is_pinned: false,
-                };
+                let link = LinkState::of(&held.link)?;
+                if link.holds(on) {
+                    one.state = CoverageState::Protected {
+                        mode: link.mode(on),
+                        chosen: None,
+                        program: link.program,
+                        is_pinned: false,
+                        behind: link.before().to_vec(),
+                    };
+                }
             }
-            if let CoverageState::Protected { native, .. } = one.state
+            if let CoverageState::Protected { chosen, .. } = &mut one.state
+                && chosen.is_none()
+            {
+                *chosen = self.chosen.get(&one.name).cloned();
+            }
+            if let CoverageState::Protected { mode, .. } = one.state
                 && let Some(shortfall) = one.index.and_then(|index| self.watchdog.shortfall(index))
             {
-                one.state = CoverageState::Bypassed { native, shortfall };
+                one.state = CoverageState::Bypassed { mode, shortfall };
             }
             // Only an attempt to attach shows this refusal.
             if one.state == CoverageState::Missing

@@ -11,7 +11,8 @@ use crate::{
         texts, unconfirmed,
     },
     host::clock,
-    kernel::{pins, program, registry::Registry},
+    interfaces::attach,
+    kernel::{pins, registry::Registry},
     model::prefix::Prefix,
 };
 
@@ -103,7 +104,7 @@ impl Protection {
             self.close_stamps();
             return Ok(());
         }
-        program::restore(&self.instance)?;
+        attach::restore(&self.instance)?;
         attach_interfaces::move_back(&mut self.program, &rollback.switched, &self.instance)?;
         unconfirmed::discard_trial(&self.instance, &self.registry, &rollback.indices, true)
     }

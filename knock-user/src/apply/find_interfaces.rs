@@ -5,20 +5,27 @@ use anyhow::{Result, bail};
 use super::change::Change;
 use crate::{
     host::interface::{self, Interface},
-    interfaces::admission::{self, Refusal},
+    interfaces::admission::{self, Refusal, Ways},
     kernel::pins,
 };
 
 /// The configured interfaces, by whether they can be attached to.
 #[derive(Default)]
 pub(super) struct FoundInterfaces {
-    /// Interfaces that can be attached to, with their configured names. An interface follows those
-    /// below it.
-    pub(super) admitted: Vec<(String, Interface)>,
+    /// Interfaces that can be attached to. An interface follows those below it.
+    pub(super) admitted: Vec<Admitted>,
     /// Interfaces that can't be attached to and do not have to be.
     pub(super) refused: Vec<(String, Refusal)>,
     /// Interfaces that do not exist.
     pub(super) absent: Vec<String>,
+}
+
+/// An interface that can be attached to.
+pub(super) struct Admitted {
+    /// Its configured name.
+    pub(super) name: String,
+    pub(super) interface: Interface,
+    pub(super) ways: Ways,
 }
 
 impl Change<'_> {
@@ -40,12 +47,17 @@ impl Change<'_> {
                 found.absent.push(name.clone());
                 continue;
             };
-            let same = |(_, other): &(String, Interface)| other.index == interface.index;
+            let same = |other: &Admitted| other.interface.index == interface.index;
             if found.admitted.iter().any(same) {
                 continue;
             }
-            match admission::admit(interface, all, pins::is_ours(&links, interface)) {
-                Ok(()) => found.admitted.push((name.clone(), interface.clone())),
+            let ours = pins::mode(&links, interface);
+            match admission::admit(interface, all, self.attach_options.mode, ours) {
+                Ok(ways) => found.admitted.push(Admitted {
+                    name: name.clone(),
+                    interface: interface.clone(),
+                    ways,
+                }),
                 Err(refusal) if self.may_be_refused(name) => {
                     found.refused.push((name.clone(), refusal));
                 }
@@ -55,11 +67,13 @@ impl Change<'_> {
         if !problems.is_empty() {
             bail!("{}", problems.join("\n"));
         }
-        let order = admission::in_order(found.admitted.iter().map(|(_, one)| one).collect(), all);
+        let interfaces = found.admitted.iter().map(|one| &one.interface).collect();
+        let order = admission::in_order(interfaces, all);
         let order: Vec<_> = order.into_iter().map(|one| one.index).collect();
-        let place = |(_, one): &(String, Interface)| order.iter().position(|at| *at == one.index);
+        let place = |one: &Admitted| order.iter().position(|at| *at == one.interface.index);
         found.admitted.sort_by_key(place);
-        for (_, Interface { name, .. }) in found.admitted.iter().filter(|(_, one)| !one.up) {
+        let interfaces = found.admitted.iter().map(|one| &one.interface);
+        for Interface { name, .. } in interfaces.filter(|one| !one.up) {
             tracing::warn!("{name} is down: it is protected, and stays so when it comes up");
         }
         Ok(found)

@@ -11,14 +11,17 @@ use crate::{
         os_error,
     },
     interfaces::{
-        admission::{self, Refusal},
+        admission::{self, Refusal, Ways},
         attach::{self, Attached},
         coverage,
     },
     kernel::{
         barrier, bpffs,
+        entry::Entry,
+        link_state::LinkState,
         pins::{self, Pinned},
     },
+    model::attach_mode::AttachMode,
 };
 
 /// Changes of the interfaces of an instance.
@@ -42,6 +45,10 @@ pub struct Followed {
     pub unpinned: Option<String>,
     /// Whether everything is pinned again.
     pub is_pinned_again: bool,
+    /// Interfaces on which other programs run before ours, with their ids, if that is new.
+    pub behind: Vec<(String, Vec<u32>)>,
+    /// Interfaces on which no other program runs before ours any more.
+    pub first_again: Vec<String>,
     /// Other failures, one line each.
     pub failures: Vec<String>,
     /// The names of all interfaces, by interface number.
@@ -102,6 +109,7 @@ impl Protection {
                 }
             }
         }
+        self.follow_order(&links, &all, &mut followed);
         self.attached.retain(|name, _| wanted.contains(name));
         self.refused.retain(|name, _| wanted.contains(name));
         self.follow_attachments()?;
@@ -126,8 +134,33 @@ impl Protection {
             .attached
             .values()
             .all(|index| links.iter().any(|link| link.index == *index));
+        let is_same = |link: &Pinned| {
+            let known = self.behind.get(&link.name);
+            known.map_or(&[][..], Vec::as_slice) == link.before()
+        };
+        let is_ordered = links.iter().all(is_same);
         let mut maps = pins::places(&self.instance, self.program.has_users());
-        is_final && is_whole && is_pinned && maps.all(|(_, path)| path.exists())
+        is_final && is_whole && is_pinned && is_ordered && maps.all(|(_, path)| path.exists())
+    }
+
+    /// Notes which programs run before ours: the kernel does not report such changes.
+    fn follow_order(&mut self, links: &[Pinned], all: &[Interface], followed: &mut Followed) {
+        let mut now = BTreeMap::new();
+        let ours = links.iter().filter(|link| {
+            !link.before().is_empty() && all.iter().any(|interface| link.holds(interface))
+        });
+        for link in ours {
+            let before = link.before().to_vec();
+            if self.behind.get(&link.name) != Some(&before) {
+                followed.behind.push((link.name.clone(), before.clone()));
+            }
+            now.insert(link.name.clone(), before);
+        }
+        let is_first = |name: &&String| {
+            !now.contains_key(*name) && links.iter().any(|link| link.name == **name)
+        };
+        followed.first_again = self.behind.keys().filter(is_first).cloned().collect();
+        self.behind = now;
     }
 
     /// Does the work of [`Protection::follow_interfaces`] for one existing interface.
@@ -149,16 +182,25 @@ impl Protection {
             .filter(|old| old.index != interface.index)
             .map(|old| old.name.clone())
             .or(self.renamed.remove(name));
-        let refusal = match admission::admit(interface, all, pinned.is_some() || is_held) {
-            Ok(()) if pinned.is_some() || is_held => {
+        let held = match (is_held, self.held.get(name)) {
+            (true, Some(held)) => Some(LinkState::of(&held.link)?.mode(interface)),
+            (true, None) | (false, _) => None,
+        };
+        let ours = pinned.map(|link| link.mode(interface)).or(held);
+        let refusal = match admission::admit(interface, all, self.mode, ours) {
+            Ok(ways) if ours.is_some() => {
+                if let Some(link) = pinned {
+                    self.follow_header(interface, link, &ways)?;
+                }
                 barrier::open(interface, &self.instance)?;
                 self.attached.insert(name.to_owned(), interface.index);
                 self.refused.remove(name);
                 return Ok(());
             }
-            Ok(()) => {
-                let mode = self.mode;
-                let attached = self.program.attach(name, interface, mode, &self.instance);
+            Ok(ways) => {
+                self.load_for(interface, ways.best())?;
+                let attached = self.program.attach(name, interface, &ways, &self.instance);
+                self.note_programs()?;
                 match attached.map_err(anyhow::Error::downcast::<Refusal>) {
                     Ok((attached, link)) => {
                         barrier::open(interface, &self.instance)?;
@@ -171,6 +213,7 @@ impl Protection {
                             followed.lost.push(name.to_owned());
                         }
                         self.refused.remove(name);
+                        self.note_chosen(std::slice::from_ref(&attached));
                         followed.attached.push(attached);
                         followed.released.extend(old);
                         return Ok(());
@@ -201,15 +244,59 @@ impl Protection {
         let Some(held) = self.held.get(name) else {
             return Ok(false);
         };
-        let is_on = pins::index(&held.link)? == interface.index
-            && match interface.program {
-                Some(id) => self.program.has_program(id)?,
-                None => false,
-            };
+        let is_on = LinkState::of(&held.link)?.holds(interface);
         if !is_on {
             self.held.remove(name);
         }
         Ok(is_on)
+    }
+
+    /// Gives an interface whose link-layer type has changed the program that reads its packets.
+    fn follow_header(&mut self, interface: &Interface, link: &Pinned, ways: &Ways) -> Result<()> {
+        let mode = link.mode(interface);
+        match Entry::of(mode, interface.first_header()) {
+            Some(entry) if self.program.reads_otherwise(link.program, entry)? => {
+                self.load_for(interface, Some(mode))?;
+                let instance = &self.instance;
+                self.program
+                    .replace(&link.name, interface, mode, instance)?;
+            }
+            Some(_) => {}
+            None => {
+                self.load_for(interface, ways.best())?;
+                self.program
+                    .change_mode(&link.name, interface, mode, ways, &self.instance)?;
+            }
+        }
+        self.note_programs()
+    }
+
+    /// Loads the program that an interface needs, before it is attached.
+    fn load_for(&mut self, interface: &Interface, mode: Option<AttachMode>) -> Result<()> {
+        let entry = mode.and_then(|mode| Entry::of(mode, interface.first_header()));
+        if let Some(entry) = entry {
+            self.program.load_entry(entry)?;
+        }
+        self.note_programs()
+    }
+
+    /// Records and pins programs that were loaded since the last call, so that a later process knows
+    /// them.
+    fn note_programs(&mut self) -> Result<()> {
+        let programs = self.program.program_ids()?;
+        if programs == self.registry.programs {
+            return Ok(());
+        }
+        self.registry.programs = programs;
+        self.registry.write(&self.instance.registry())?;
+        // Without bpffs, they are pinned when it is back.
+        if self.unpinned.is_some() {
+            return Ok(());
+        }
+        match self.rollback {
+            None => self.program.pin_program(&self.instance),
+            Some(_) => self.program.pin_next(&self.instance),
+        }
     }
 
     /// Pins everything again that must outlive this process: bpffs may have been unmounted, or
@@ -229,7 +316,7 @@ impl Protection {
         }
         self.program.pin_maps(instance)?;
         // A configuration on trial is pinned when it is confirmed.
-        let is_pinned = instance.program().exists() && instance.ports().exists();
+        let is_pinned = self.program.is_pinned(instance);
         if self.rollback.is_none() && !is_pinned {
             self.program.pin_program(instance)?;
         }

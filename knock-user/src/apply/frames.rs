@@ -7,18 +7,19 @@ use tokio::sync::oneshot;
 use super::protection::Protection;
 use crate::{
     host::{
-        interface::{self, Interface},
+        interface::{self, FirstHeader, Interface},
         link_events::{LinkChange, LinkChangeKind},
         os_error,
     },
     interfaces::{
+        admission::Ways,
         attach::Attached,
         coverage::CoverageState,
         driver,
         watchdog::{Attachment, frames::Finding},
     },
     kernel::{pins, program::LoadedCopy},
-    model::settings::Mode,
+    model::{attach_mode::AttachMode, settings::Mode},
 };
 
 /// A finding about the frames of an interface.
@@ -45,14 +46,15 @@ impl Protection {
             .coverage()?
             .into_iter()
             .filter_map(|one| {
-                let (CoverageState::Protected { .. } | CoverageState::Bypassed { .. }) = one.state
+                let (CoverageState::Protected { mode, .. } | CoverageState::Bypassed { mode, .. }) =
+                    one.state
                 else {
                     return None;
                 };
-                all.iter()
-                    .find(|interface| Some(interface.index) == one.index)
+                let mut there = all.iter();
+                let there = there.find(|interface| Some(interface.index) == one.index)?;
+                Some(attachment(there, mode, &all))
             })
-            .map(|interface| attachment(interface, &all))
             .collect();
         self.watchdog.follow(attachments);
         Ok(())
@@ -190,23 +192,33 @@ impl Protection {
         let all = interface::list()?;
         let interface = all.iter().find(|interface| interface.index == index);
         let interface = interface.with_context(|| format!("{name} no longer exists"))?;
-        self.program
-            .switch(&name, interface, Mode::Skb, &self.instance)
+        let ways = Ways::of(interface, Mode::Skb);
+        let current = AttachMode::Native;
+        let instance = &self.instance;
+        let changed = self
+            .program
+            .change_mode(&name, interface, current, &ways, instance)?;
+        changed.with_context(|| format!("{name} is attached behind its driver already"))
     }
 }
 
 /// Returns what the watchdog has to know of an interface.
-fn attachment(interface: &Interface, all: &[Interface]) -> Attachment {
+fn attachment(interface: &Interface, mode: AttachMode, all: &[Interface]) -> Attachment {
+    let native = mode == AttachMode::Native;
     // Bonds hand the program to their ports (bond_xdp_set()), and netvsc to its virtual function
     // (netvsc_vf_setxdp()), and frames have the numbers of those.
     let below = all
         .iter()
-        .filter(|below| interface.native && below.master == Some(interface.index));
+        .filter(|below| native && below.master == Some(interface.index));
+    // Tunnels count packets that end in them, such as keepalives, and what another XDP program drops
+    // is counted before it.
+    let has_other = mode == AttachMode::Tc && interface.program.is_some();
+    let is_ethernet = interface.first_header() == FirstHeader::Ethernet;
     Attachment {
         index: interface.index,
-        native: interface.native,
-        follows_events: interface.native && !driver::resets_for_a_program(interface),
-        is_software: interface.kind.is_some(),
+        native,
+        follows_events: native && !driver::resets_for_a_program(interface),
+        is_software: interface.kind.is_some() && is_ethernet && !has_other,
         below: below.map(|below| below.index).collect(),
     }
 }

@@ -4,9 +4,6 @@
 
 use std::{collections::BTreeSet, sync::Mutex, thread, time::Duration};
 
-use anyhow::{Result, anyhow};
-use aya::programs::Xdp;
-
 use super::preparation::{Preparation, Prepared};
 use crate::{
     apply::plan::Plan,
@@ -15,9 +12,16 @@ use crate::{
         admission,
         attach::{self, Attached},
     },
-    kernel::{instance::Instance, pins, program, registry::Registry},
+    kernel::{
+        entry::Entry,
+        instance::Instance,
+        pins,
+        program::{PinnedPrograms, Programs as _},
+        registry::Registry,
+    },
     model::settings::Mode,
 };
+use anyhow::{Result, anyhow};
 
 /// The longest time until a new interface is noticed.
 const PAUSE: Duration = Duration::from_millis(100);
@@ -26,7 +30,7 @@ const PAUSE: Duration = Duration::from_millis(100);
 struct PreviousProgram<'a> {
     instance: &'a Instance,
     registry: &'a Registry,
-    program: Xdp,
+    programs: PinnedPrograms<'a>,
     /// The numbers of interfaces that were attached to or can't be.
     tried: BTreeSet<u32>,
 }
@@ -71,15 +75,15 @@ impl<'a> PreviousProgram<'a> {
             return None;
         }
         // A configuration on trial is pinned as the next one.
-        let path = match registry.fallback {
-            Some(_) => instance.next_program(),
-            None => instance.program(),
+        let programs = match registry.fallback {
+            Some(_) => PinnedPrograms::next(instance),
+            None => PinnedPrograms::committed(instance),
         };
-        let program = program::pinned(&path).ok()?;
-        Some(Self {
+        let has_any = Entry::ALL.iter().any(|entry| programs.has(*entry));
+        has_any.then_some(Self {
             instance,
             registry,
-            program,
+            programs,
             tried: BTreeSet::new(),
         })
     }
@@ -91,21 +95,26 @@ impl<'a> PreviousProgram<'a> {
             let Some(interface) = interface::named(name, &all) else {
                 continue;
             };
-            let is_free =
-                interface.program.is_none() && admission::admit(interface, &all, false).is_ok();
-            if !is_free || !self.tried.insert(interface.index) {
+            let links = pins::links(self.instance)?;
+            let mode = self.registry.mode.unwrap_or(Mode::Auto);
+            let admitted = match pins::is_ours(&links, interface) {
+                true => None,
+                false => admission::admit(interface, &all, mode, None).ok(),
+            };
+            let Some(ways) = admitted else {
+                continue;
+            };
+            if !self.tried.insert(interface.index) {
                 continue;
             }
             // The link of this name may be on an interface that was renamed.
-            let links = pins::links(self.instance)?;
             if links
                 .iter()
                 .any(|link| link.name == *name && link.index != 0)
             {
                 continue;
             }
-            let mode = self.registry.mode.unwrap_or(Mode::Auto);
-            match attach::attach(&mut self.program, name, interface, mode, self.instance) {
+            match attach::attach(&mut self.programs, name, interface, &ways, self.instance) {
                 Ok((Attached { .. }, None)) => tracing::warn!(
                     "{name} has appeared: the previous configuration protects it until the new one is \
                      ready"

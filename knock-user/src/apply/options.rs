@@ -29,7 +29,7 @@ pub struct Run {
     /// Read the configuration from this file
     #[arg(short, long, value_name = "FILE", default_value = CONFIG, help_heading = WHAT)]
     pub config: PathBuf,
-    /// Attach in the driver, behind it, or in whichever way works
+    /// Attach in the driver, behind it, at traffic control, or in whichever way works
     /// [default: `mode` in the configuration]
     #[arg(long, value_name = "MODE", help_heading = WHAT)]
     pub mode: Option<Mode>,

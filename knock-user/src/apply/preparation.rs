@@ -20,8 +20,10 @@ use crate::{
         clock,
         interface::{self, Interface},
     },
+    interfaces::attach,
     kernel::{
         instance::Instance,
+        pins,
         program::{LoadOptions, XdpProgram},
         registry::Registry,
     },
@@ -81,7 +83,7 @@ impl Preparation {
             floor,
             stamps,
             // A configuration that was never committed is no fallback.
-            is_first: instance.linked().is_empty() || !instance.program().exists(),
+            is_first: instance.linked().is_empty() || !instance.has_program(),
             judged: Judged::by(before, instance),
         }
     }
@@ -109,6 +111,7 @@ impl Preparation {
         is_given_up: &Mutex<bool>,
     ) -> Result<Prepared> {
         let listed = interface::list()?;
+        let links = pins::links(&self.instance)?;
         let mut loopback = listed.iter().filter(|found| found.is_loopback());
         let is_named = |found: &Interface| interfaces.iter().any(|name| found.is_called(name));
         let moves = (plan.settings().doors.iter()).any(|door| door.dynamic.is_some());
@@ -131,6 +134,7 @@ impl Preparation {
             confirm_by_ms: self.attach_options.confirm_by_ms.filter(|_| self.is_first),
             loopback: loopback.any(is_named),
             instance: Some(&self.instance),
+            entries: &attach::entries(interfaces, self.attach_options.mode, &links, &listed),
         };
         let search = Search::new(&plan.host, interfaces, &self.judged);
         let (mut program, tracked) = thread::scope(|scope| {

@@ -22,7 +22,7 @@ use super::{
 };
 use crate::{
     host::os_error,
-    interfaces::{admission::Refusal, watchdog::Watchdog},
+    interfaces::{admission::Refusal, attach::Attached, watchdog::Watchdog},
     kernel::{
         instance::Instance, lock::Locked, maps, pins, program::XdpProgram, registry::Registry,
     },
@@ -46,6 +46,11 @@ pub struct Protection {
     pub(super) renamed: BTreeMap<String, String>,
     /// The numbers of the attached interfaces, by configured name.
     pub(super) attached: BTreeMap<String, u32>,
+    /// The reasons why the driver does not run the program where `auto` chose that, by configured
+    /// name.
+    pub(super) chosen: BTreeMap<String, String>,
+    /// The reported programs of others that run before ours, by configured name.
+    pub(super) behind: BTreeMap<String, Vec<u32>>,
     /// The reported reasons why interfaces can't be attached to, by configured name.
     pub(super) refused: BTreeMap<String, Refusal>,
     /// Links that can't be pinned because bpffs is gone, by configured name.
@@ -118,7 +123,7 @@ impl Protection {
             interim::prepare(&preparation, plan, interfaces, &instance, before.as_ref())
         })?;
         let refused = deployed.refused.iter().cloned().collect();
-        let protection = Self {
+        let mut protection = Self {
             instance,
             program,
             live_tables,
@@ -130,11 +135,14 @@ impl Protection {
             rollback: Some(rollback),
             renamed: BTreeMap::new(),
             attached: BTreeMap::new(),
+            chosen: BTreeMap::new(),
+            behind: BTreeMap::new(),
             refused,
             held: BTreeMap::new(),
             unpinned: None,
             watchdog: Watchdog::default(),
         };
+        protection.note_chosen(&deployed.attached);
         Ok((protection, deployed))
     }
 
@@ -186,6 +194,7 @@ impl Protection {
             rollback,
         } = change.execute(|| Ok(prepared))?;
         self.refused = deployed.refused.iter().cloned().collect();
+        self.note_chosen(&deployed.attached);
         let mut before = std::mem::replace(&mut self.program, program);
         let stamps = std::mem::replace(&mut self.key_stamps, key_stamps);
         if !self.program.has_users()
@@ -198,6 +207,23 @@ impl Protection {
         self.mode = attach_options.mode;
         self.rollback = Some(rollback);
         Ok(deployed)
+    }
+
+    /// Records why the driver does not run the program, for interfaces that it was attached to.
+    pub(super) fn note_chosen(&mut self, attached: &[Attached]) {
+        for one in attached {
+            let is_kept = one.replaced && one.before.is_none();
+            match &one.because {
+                Some(because) => {
+                    self.chosen.insert(one.interface.clone(), because.clone());
+                }
+                // A program that replaces another one keeps its place, and the reason for it.
+                None if is_kept => {}
+                None => {
+                    self.chosen.remove(&one.interface);
+                }
+            }
+        }
     }
 
     /// Retires used sequences and writes the current ones to the maps.

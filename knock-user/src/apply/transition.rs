@@ -38,7 +38,7 @@ impl Change<'_> {
             .and_then(|()| prepared())
             .and_then(|prepared| self.try_to_execute(prepared));
         if transition.is_err() {
-            let unpinned = pins::unlink(&self.instance.next_program()).map(drop);
+            let unpinned = pins::forget_next(self.instance);
             let undone = match self.before {
                 Some(before) => before.write(&self.instance.registry()),
                 None if self.instance.linked().is_empty() => self.instance.remove(),
@@ -117,6 +117,16 @@ impl Change<'_> {
         program.follow_blocks()?;
         let mut attached = Vec::new();
         let done = self.attach(&mut program, &mut found, &all, &mut attached);
+        // An interface may have taken another way than the first one, and its program was loaded for it.
+        let done = done.and_then(|()| {
+            let programs = program.program_ids()?;
+            if programs == registry.programs {
+                return Ok(());
+            }
+            registry.programs = programs;
+            program.pin_next(self.instance)?;
+            registry.write(&self.instance.registry())
+        });
         // Repeats both for grants and connections since the first pass.
         let done = done.and_then(|()| {
             write_grants(&mut program, &known, &registry.numbers, &tables)?;
@@ -132,7 +142,7 @@ impl Change<'_> {
         attached.sort_by(|a, b| a.interface.cmp(&b.interface));
         let switched = attached
             .iter()
-            .filter(|attached| attached.switched)
+            .filter(|attached| attached.before.is_some())
             .cloned()
             .collect();
         barrier::open_all(self.instance)?;

@@ -5,6 +5,8 @@
 //! ([`crate::apply::texts`]). None of this depends on a process, so any later one can roll back or
 //! continue the trial.
 
+use std::path::Path;
+
 use anyhow::{Context as _, Result};
 use aya::programs::ProgramInfo;
 
@@ -19,10 +21,12 @@ use crate::{
         clock::{self, Clock},
         os_error, privileges,
     },
+    interfaces::attach,
     kernel::{
+        entry::Entry,
         instance::Instance,
         lock::Locked,
-        pins, program,
+        pins,
         registry::{Fallback, Registry},
     },
 };
@@ -218,7 +222,7 @@ fn recover(instance: &Locked) -> Result<()> {
         }
         return Ok(());
     };
-    if !instance.program().exists() {
+    if !instance.has_program() {
         return Ok(());
     }
     let config = registry.config.display();
@@ -257,16 +261,34 @@ fn recover(instance: &Locked) -> Result<()> {
 
 /// Completes the commit of a configuration.
 fn finish_settling(instance: &Locked, registry: &Registry) -> Result<()> {
-    let next = instance.next_program();
-    if next.exists() {
-        let info = ProgramInfo::from_pin(&next)
-            .with_context(|| format!("looking at the program {}", next.display()))?;
-        if registry.programs.contains(&info.id()) {
-            let program = instance.program();
+    let is_known = |path: &Path| -> Result<bool> {
+        let info = ProgramInfo::from_pin(path)
+            .with_context(|| format!("looking at the program {}", path.display()))?;
+        Ok(registry.programs.contains(&info.id()))
+    };
+    for entry in Entry::ALL {
+        let next = instance.next_program(entry);
+        if next.exists() && is_known(&next)? {
+            let program = instance.program(entry);
             std::fs::rename(&next, &program)
                 .with_context(|| format!("pinning the program {}", program.display()))?;
-        } else {
-            pins::unlink(&next)?;
+        }
+        pins::unlink(&next)?;
+    }
+    // The previous configuration may have had a program for a place that this one does not use.
+    let mut known = Vec::new();
+    let mut left = Vec::new();
+    for program in Entry::ALL.map(|entry| instance.program(entry)) {
+        if program.exists() {
+            match is_known(&program)? {
+                true => known.push(program),
+                false => left.push(program),
+            }
+        }
+    }
+    if !known.is_empty() {
+        for program in left {
+            pins::unlink(&program)?;
         }
     }
     texts::settle_if(instance, registry)
@@ -274,7 +296,7 @@ fn finish_settling(instance: &Locked, registry: &Registry) -> Result<()> {
 
 /// Restores the configuration before the trial.
 fn roll_back(instance: &Locked, registry: &Registry) -> Result<()> {
-    program::restore(instance)?;
+    attach::restore(instance)?;
     let indices = registry.fallback.as_ref().map(|fallback| &fallback.indices);
     let indices = indices.cloned().unwrap_or_default();
     discard_trial(instance, registry, &indices, false)
@@ -302,7 +324,7 @@ pub fn discard_trial(
     if let Some(fallback) = fallback {
         registry_before(registry, fallback, is_moved_back).write(&instance.registry())?;
     }
-    pins::unlink(&instance.next_program())?;
+    pins::forget_next(instance)?;
     texts::forget_next(instance)
 }
 

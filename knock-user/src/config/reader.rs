@@ -92,6 +92,7 @@ pub(super) fn read(text: &str, report: &mut ProblemReport) -> Option<ReadFile> {
                 ("auto", Mode::Auto),
                 ("native", Mode::Native),
                 ("skb", Mode::Skb),
+                ("tc", Mode::Tc),
             ];
             item.word(report, &modes)
         }),

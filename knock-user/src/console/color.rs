@@ -82,6 +82,7 @@ impl EventKind {
             | Self::Absent
             | Self::Refused
             | Self::Lost
+            | Self::Preceded
             | Self::Bypassed
             | Self::Disabled => Tone::Bad,
             Self::Closed

@@ -39,25 +39,6 @@ impl DoorText {
     }
 }
 
-/// The mode in which the program is attached.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum AttachMode {
-    /// In the driver.
-    Native,
-    /// Behind the driver.
-    Generic,
-}
-
-impl AttachMode {
-    /// Returns the word on the console and in JSON.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Native => "native",
-            Self::Generic => "skb",
-        }
-    }
-}
-
 /// An interface by its name.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct NamedInterface<'a> {

@@ -11,7 +11,7 @@ use super::{
     record::{EventKind, Record},
 };
 use crate::{
-    interfaces::admission::Refusal,
+    interfaces::{admission::Refusal, watchdog},
     ledger::Adopted,
     model::{
         settings::Prefix,
@@ -55,15 +55,17 @@ impl<W: Write> Console<W> {
         self.say(at_ns, EventKind::Protecting, &text, record);
     }
 
-    /// Reports that the driver did not accept the program: `fallback to skb on eth0 because …`.
+    /// Reports that the program does not run in the driver, with the reason: `fallback to skb on eth0
+    /// because …`.
     pub fn fallback<'n>(
         &mut self,
         interface: impl Into<NamedInterface<'n>>,
+        mode: AttachMode,
         because: &str,
         at_ns: u64,
     ) {
         let interface = interface.into();
-        let mode = AttachMode::Generic.name();
+        let mode = mode.name();
         let text = format!(
             "fallback to {mode} on {} because {}",
             harmless(&interface.shown()),
@@ -213,6 +215,19 @@ impl<W: Write> Console<W> {
             &text,
             Record::of_interface(interface),
         );
+    }
+
+    /// Reports that programs of other owners, with these ids, run before ours on an interface.
+    pub fn preceded(&mut self, interface: &str, programs: &[u32], at_ns: u64) {
+        let Some(because) = watchdog::behind_text(programs) else {
+            return;
+        };
+        let text = format!("{}: {because}", harmless(interface));
+        let record = Record {
+            because: Some(&because),
+            ..Record::of_interface(interface)
+        };
+        self.say(at_ns, EventKind::Preceded, &text, record);
     }
 
     /// Reports that an interface of the configuration does not exist yet.

@@ -45,8 +45,9 @@ pub mod stdout;
 pub mod watch;
 
 use self::journal::{Journal, JournalFields};
-pub use self::labels::{AttachMode, DoorText, NamedInterface};
+pub use self::labels::{DoorText, NamedInterface};
 use self::line::ConsoleLine;
+pub use crate::model::attach_mode::AttachMode;
 pub use crate::model::log_format::LogFormat;
 use quota::{Omitted, Quota};
 pub use record::EventKind;

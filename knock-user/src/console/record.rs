@@ -140,6 +140,8 @@ pub enum EventKind {
     Refused,
     /// An interface had lost the program.
     Lost,
+    /// A program of another owner was put before ours at traffic control.
+    Preceded,
     /// Frames bypass the attached program.
     Bypassed,
     /// Frames reach the program again.
@@ -192,6 +194,7 @@ impl EventKind {
             Self::Absent => "absent",
             Self::Refused => "refused",
             Self::Lost => "lost",
+            Self::Preceded => "preceded",
             Self::Bypassed => "bypassed",
             Self::Recovered => "recovered",
             Self::Reloaded => "reloaded",
@@ -233,6 +236,7 @@ impl EventKind {
             | Self::Absent
             | Self::Refused
             | Self::Lost
+            | Self::Preceded
             | Self::Bypassed
             | Self::Recovered
             | Self::Reloaded

@@ -38,10 +38,10 @@ impl<W: Write> Daemon<W> {
         for moved in deployed
             .attached
             .iter()
-            .filter(|attached| attached.switched)
+            .filter(|attached| attached.before.is_some())
         {
-            let now = if moved.native { "native" } else { "skb" };
-            let because = moved.refused.as_ref();
+            let now = moved.mode.name();
+            let because = moved.because.as_ref();
             let because = because.map(|because| format!(" because {because}"));
             changes.words.push(format!(
                 "{} is {now} now{}",
@@ -121,7 +121,7 @@ impl<W: Write> Daemon<W> {
     fn report_new(&mut self, deployed: Deployed) {
         self.report_found(&deployed.found);
         let mut attached = deployed.attached;
-        attached.retain(|attached| !attached.replaced || attached.switched);
+        attached.retain(|attached| !attached.replaced || attached.before.is_some());
         self.report_protecting(attached);
         for interface in deployed.absent {
             self.console.awaited(&interface, clock::boot_ns());

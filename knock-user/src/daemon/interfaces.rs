@@ -7,7 +7,7 @@ use knock_common::layout::FlowKey;
 
 use super::state::Daemon;
 use crate::{
-    console::{AttachMode, NamedInterface},
+    console::NamedInterface,
     host::clock,
     interfaces::{admission::Refusal, attach::Attached},
 };
@@ -51,6 +51,12 @@ impl<W: Write> Daemon<W> {
         for interface in followed.lost {
             self.console.lost(&interface, at_ns);
         }
+        for (interface, programs) in followed.behind {
+            self.console.preceded(&interface, &programs, at_ns);
+        }
+        for interface in followed.first_again {
+            tracing::warn!("no other program runs before knock-user's on {interface} any more");
+        }
         self.report_refused(followed.refused);
         self.report_protecting(followed.attached);
         if self.failures != followed.failures {
@@ -67,8 +73,8 @@ impl<W: Write> Daemon<W> {
         for Attached {
             interface,
             now,
-            native,
-            refused,
+            mode,
+            because,
             ..
         } in attached
         {
@@ -76,14 +82,10 @@ impl<W: Write> Daemon<W> {
                 asked_for: &interface,
                 now: now.as_deref(),
             };
-            if let Some(because) = refused {
-                self.console.fallback(interface, &because, clock::boot_ns());
+            if let Some(because) = because {
+                self.console
+                    .fallback(interface, mode, &because, clock::boot_ns());
             }
-            let mode = if native {
-                AttachMode::Native
-            } else {
-                AttachMode::Generic
-            };
             self.console
                 .protecting(&self.ports, interface, mode, clock::boot_ns());
         }

@@ -111,9 +111,11 @@ mod tests {
             of(
                 name,
                 CoverageState::Protected {
-                    native: true,
+                    mode: crate::model::attach_mode::AttachMode::Native,
+                    chosen: None,
                     program: 7,
                     is_pinned: true,
+                    behind: Vec::new(),
                 },
             )
         };

@@ -49,6 +49,17 @@ pub struct Interface {
     pub(crate) other_end: Option<OtherEnd>,
 }
 
+/// What the packets of an interface begin with, by its link-layer type.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum FirstHeader {
+    /// An Ethernet header.
+    Ethernet,
+    /// The IP header.
+    Ip,
+    /// A header that the program does not read.
+    Other,
+}
+
 /// The location of the peer of a veth pair.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum OtherEnd {
@@ -59,6 +70,30 @@ pub(crate) enum OtherEnd {
 }
 
 impl Interface {
+    /// Returns what its packets begin with. The type may change while the interface is down
+    /// (`TUNSETLINK`), so this holds only for the moment in which the interface was read.
+    pub const fn first_header(&self) -> FirstHeader {
+        use LinkLayerType as Layer;
+        // The types without a link header in dev_is_mac_header_xmit(), except those that never carry
+        // packets to a port.
+        let is_ip = matches!(
+            self.layer,
+            Layer::None
+                | Layer::Rawip
+                | Layer::Ppp
+                | Layer::Tunnel
+                | Layer::Tunnel6
+                | Layer::Sit
+                | Layer::Ipgre
+                | Layer::Ip6gre
+        );
+        match (self.layer, is_ip) {
+            (Layer::Ether | Layer::Loopback, _) => FirstHeader::Ethernet,
+            (_, true) => FirstHeader::Ip,
+            (_, false) => FirstHeader::Other,
+        }
+    }
+
     /// Returns whether this is its name, or one of its alternative names.
     pub fn is_called(&self, name: &str) -> bool {
         self.name == name || self.altnames.iter().any(|other| other == name)

@@ -4,7 +4,10 @@ use std::{collections::BTreeMap, io};
 
 use anyhow::{Context as _, Result};
 use netlink_packet_core::{DecodeError, NetlinkPayload};
-use netlink_packet_route::{AddressFamily, RouteNetlinkMessage, link::LinkMessage};
+use netlink_packet_route::{
+    AddressFamily, RouteNetlinkMessage,
+    link::{LinkLayerType, LinkMessage},
+};
 use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
 use nix::libc::ENOBUFS;
 use tokio::io::{Interest, unix::AsyncFd};
@@ -40,7 +43,7 @@ pub enum LinkChangeKind {
         /// Whether it is up.
         up: bool,
     },
-    /// It went up or down.
+    /// It went up or down, or its link-layer type changed.
     Changed {
         /// Whether it is up.
         up: bool,
@@ -138,8 +141,14 @@ struct Batch {
 
 #[derive(Clone, Debug, Eq, PartialEq)]
 enum Message {
-    Is { index: u32, name: String, up: bool },
-    Gone { index: u32 },
+    Is {
+        index: u32,
+        name: String,
+        state: LinkFacts,
+    },
+    Gone {
+        index: u32,
+    },
 }
 
 /// Reads a batch of queued messages.
@@ -197,16 +206,27 @@ fn is_about_itself(link: &LinkMessage) -> bool {
 
 impl From<Interface> for Message {
     fn from(interface: Interface) -> Self {
-        let Interface {
-            index, name, up, ..
-        } = interface;
-        Self::Is { index, name, up }
+        Self::Is {
+            index: interface.index,
+            name: interface.name,
+            state: LinkFacts {
+                up: interface.up,
+                layer: interface.layer,
+            },
+        }
     }
 }
 
-/// The known interfaces by number: name, and whether it is up.
+/// The known interfaces by number: name and state.
 #[derive(Debug, Default)]
-struct KnownLinks(BTreeMap<u32, (String, bool)>);
+struct KnownLinks(BTreeMap<u32, (String, LinkFacts)>);
+
+/// The state of an interface whose changes are more than a touch.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+struct LinkFacts {
+    up: bool,
+    layer: LinkLayerType,
+}
 
 impl KnownLinks {
     /// Applies messages, and returns the changes.
@@ -214,7 +234,7 @@ impl KnownLinks {
         let mut changes = Vec::new();
         for message in messages {
             match message {
-                Message::Is { index, name, up } => self.is(index, name, up, &mut changes),
+                Message::Is { index, name, state } => self.is(index, name, state, &mut changes),
                 Message::Gone { index } => self.gone(index, &mut changes),
             }
         }
@@ -236,10 +256,11 @@ impl KnownLinks {
         changes
     }
 
-    fn is(&mut self, index: u32, name: String, up: bool, changes: &mut Vec<LinkChange>) {
+    fn is(&mut self, index: u32, name: String, state: LinkFacts, changes: &mut Vec<LinkChange>) {
+        let up = state.up;
         let kind = match self.0.get(&index) {
-            Some((known, was_up)) if *known == name => {
-                if *was_up == up {
+            Some((known, before)) if *known == name => {
+                if *before == state {
                     LinkChangeKind::Touched
                 } else {
                     LinkChangeKind::Changed { up }
@@ -251,7 +272,7 @@ impl KnownLinks {
             }
             None => LinkChangeKind::Appeared { up },
         };
-        self.0.insert(index, (name.clone(), up));
+        self.0.insert(index, (name.clone(), state));
         changes.push(LinkChange { name, index, kind });
     }
 

@@ -1,16 +1,20 @@
-//! Decides whether the program can be attached to an interface. Start, reload, late appearance,
+//! Decides whether the program can be attached to an interface, and how. Start, reload, late appearance,
 //! re-creation, rename and retry all use this one function, and so do `status` and `check`.
 
 use std::{collections::BTreeMap, sync::OnceLock};
 
 use aya::programs::{ProgramError, loaded_programs};
-use netlink_packet_route::link::{InfoKind, LinkLayerType};
+use netlink_packet_route::link::InfoKind;
 use nix::errno::Errno;
 
 use crate::{
-    host::{interface::Interface, os_error},
-    kernel::PROGRAM,
-    model::settings::Mode,
+    host::{
+        interface::{FirstHeader, Interface},
+        os_error,
+    },
+    interfaces::driver,
+    kernel::entry::Entry,
+    model::{attach_mode::AttachMode, settings::Mode},
 };
 
 mod refusal;
@@ -20,26 +24,100 @@ pub use refusal::Refusal;
 /// The names of the loaded programs, read while this process had all its capabilities.
 static SEEN: OnceLock<BTreeMap<u32, String>> = OnceLock::new();
 
-/// Decides whether the program can be attached to an interface. `all` are the interfaces of this
-/// network namespace, and `is_ours` states whether its program is ours.
+/// The ways in which the program can be attached to an interface.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Ways {
+    /// The configured mode.
+    pub mode: Mode,
+    /// The ways, best first.
+    pub list: Vec<Way>,
+    /// The reason why XDP is no way. It is the refusal where no other way works.
+    pub obstacle: Option<Refusal>,
+}
+
+/// A way to attach the program.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Way {
+    /// The place.
+    pub mode: AttachMode,
+    /// The reason why `auto` takes it without trying the driver.
+    pub because: Option<String>,
+}
+
+impl Ways {
+    /// Returns the ways for a configured mode, if nothing is in the way of XDP.
+    pub fn of(interface: &Interface, mode: Mode) -> Self {
+        let only = |mode| {
+            vec![Way {
+                mode,
+                because: None,
+            }]
+        };
+        let because = match interface.first_header() {
+            FirstHeader::Ip => Some("it has no Ethernet frames"),
+            FirstHeader::Ethernet | FirstHeader::Other => driver::prefers_generic(interface),
+        };
+        let list = match (mode, because) {
+            (Mode::Native, _) => only(AttachMode::Native),
+            (Mode::Skb, _) => only(AttachMode::Generic),
+            (Mode::Tc, _) => only(AttachMode::Tc),
+            (Mode::Auto, because) => {
+                let modes: &[_] = match because {
+                    Some(_) => &[AttachMode::Generic],
+                    None => &[AttachMode::Native, AttachMode::Generic],
+                };
+                let way = |&mode| Way {
+                    mode,
+                    because: because.map(str::to_owned),
+                };
+                modes.iter().map(way).collect()
+            }
+        };
+        Self {
+            mode,
+            list,
+            obstacle: None,
+        }
+    }
+
+    /// Returns the reason for which `auto` takes this mode without trying the driver.
+    pub fn reason(&self, mode: AttachMode) -> Option<String> {
+        let way = self.list.iter().find(|way| way.mode == mode);
+        way.and_then(|way| way.because.clone())
+    }
+
+    /// Returns the best one.
+    pub fn best(&self) -> Option<AttachMode> {
+        self.list.first().map(|way| way.mode)
+    }
+}
+
+/// Decides whether the program can be attached to an interface, and how. `all` are the interfaces of
+/// this network namespace, and `ours` is the place of our program, if the interface has it.
 ///
 /// # Errors
 /// It can't. If it has our program, its frames are not what the program reads.
-pub fn admit(interface: &Interface, all: &[Interface], is_ours: bool) -> Result<(), Refusal> {
+pub fn admit(
+    interface: &Interface,
+    all: &[Interface],
+    mode: Mode,
+    ours: Option<AttachMode>,
+) -> Result<Ways, Refusal> {
     let name = || interface.name.clone();
     let kind = || interface.kind.as_ref().map(ToString::to_string);
-    if !matches!(
-        interface.layer,
-        LinkLayerType::Ether | LinkLayerType::Loopback
-    ) {
-        return Err(Refusal::NotEthernet {
-            interface: name(),
-            layer: interface.layer,
-            kind: kind(),
-        });
+    match (interface.first_header(), mode) {
+        (FirstHeader::Ethernet, _) | (FirstHeader::Ip, Mode::Auto | Mode::Skb | Mode::Tc) => {}
+        (FirstHeader::Ip, Mode::Native) | (FirstHeader::Other, _) => {
+            return Err(Refusal::NotEthernet {
+                interface: name(),
+                layer: interface.layer,
+                kind: kind(),
+                is_ip: interface.first_header() == FirstHeader::Ip,
+            });
+        }
     }
     // vrf_l3_rcv() and ipvlan_l3_rcv() run in the IP layer; ifb returns frames to the receive path
-    // without XDP.
+    // without XDP and traffic control.
     let is_behind = matches!(interface.kind, Some(InfoKind::Vrf | InfoKind::Ifb));
     if is_behind || interface.is_behind_xdp {
         let mode = if interface.is_behind_xdp {
@@ -62,24 +140,48 @@ pub fn admit(interface: &Interface, all: &[Interface], is_ours: bool) -> Result<
             ports,
         });
     }
-    if is_ours {
-        return Ok(());
+    let ways = Ways::of(interface, mode);
+    if ours.is_some() {
+        return Ok(ways);
     }
+    if mode == Mode::Tc {
+        return match hides_headers(interface) {
+            Some(refusal) => Err(refusal),
+            None => Ok(ways),
+        };
+    }
+    match obstacle(interface, all) {
+        Some(obstacle) => Err(obstacle),
+        None => Ok(ways),
+    }
+}
+
+/// Returns the reason why a program of ours at traffic control can't read the packets of an interface:
+/// behind another XDP program in generic mode the kernel may not know where a frame begins
+/// (`skb_pp_cow_data` does not copy `mac_len`), and ours drops what it can't read.
+pub fn hides_headers(interface: &Interface) -> Option<Refusal> {
+    let is_ethernet = interface.first_header() == FirstHeader::Ethernet;
+    let id = interface
+        .program
+        .filter(|_| is_ethernet && !interface.native)?;
+    Some(occupied(interface, id, "skb"))
+}
+
+/// Returns the reason why no XDP program of ours can be attached to an interface that has none.
+fn obstacle(interface: &Interface, all: &[Interface]) -> Option<Refusal> {
     if let Some(id) = interface.offloaded {
-        return Err(occupied(interface, id, "offloaded"));
+        return Some(occupied(interface, id, "offloaded"));
     }
     if let Some(id) = interface.program {
         let place = if interface.native { "native" } else { "skb" };
-        return Err(occupied(interface, id, place));
+        return Some(occupied(interface, id, place));
     }
-    match above(interface, all).find(|above| has_program(above)) {
-        Some(above) => Err(Refusal::Above {
-            interface: name(),
-            above: Some(above.name.clone()),
-            is_port: interface.master == Some(above.index),
-        }),
-        None => Ok(()),
-    }
+    let above = above(interface, all).find(|above| has_program(above))?;
+    Some(Refusal::Above {
+        interface: interface.name.clone(),
+        above: Some(above.name.clone()),
+        is_port: interface.master == Some(above.index),
+    })
 }
 
 /// Sorts interfaces into the order in which the kernel can attach to all of them: each follows
@@ -146,7 +248,7 @@ fn occupied(interface: &Interface, program: u32, place: &'static str) -> Refusal
     }
     let interface = interface.name.clone();
     match name {
-        Some(name) if name == PROGRAM => Refusal::Hidden {
+        Some(name) if Entry::is_named(&name) => Refusal::Hidden {
             interface,
             program,
             place,
@@ -185,7 +287,7 @@ pub fn refused(
     let errno = errno(error);
     if matches!(errno, Some(Errno::EBUSY | Errno::EEXIST)) {
         let now = all.iter().find(|now| now.index == interface.index);
-        if let Some(Err(refusal)) = now.map(|now| admit(now, all, false)) {
+        if let Some(refusal) = now.and_then(|now| obstacle(now, all)) {
             return refusal;
         }
         if errno == Some(Errno::EEXIST) {
@@ -199,8 +301,16 @@ pub fn refused(
     let name = &interface.name;
     let generic = match mode {
         Mode::Native => ", or take `mode = \"skb\"`, which works on every Ethernet interface",
-        Mode::Auto | Mode::Skb => "",
+        Mode::Auto | Mode::Skb | Mode::Tc => "",
     };
+    if mode == Mode::Tc && errno == Some(Errno::EINVAL) {
+        return Refusal::Kernel {
+            interface: name.clone(),
+            mode,
+            because: NO_TCX.to_owned(),
+            cure: "boot Linux 6.6 or later, or take `mode = \"skb\"`".to_owned(),
+        };
+    }
     let cure = match errno {
         Some(Errno::ERANGE) => format!("make its MTU smaller{generic}"),
         Some(Errno::EOPNOTSUPP) => format!(
@@ -230,6 +340,9 @@ fn errno(error: &ProgramError) -> Option<Errno> {
     };
     error.io_error.raw_os_error().map(Errno::from_raw)
 }
+
+/// The reason for which a kernel refuses all programs at traffic control that are links.
+pub const NO_TCX: &str = "this kernel has no TCX, which came with Linux 6.6";
 
 /// Describes what the error of an attach means for XDP.
 pub fn cause(error: &ProgramError) -> String {

@@ -2,18 +2,27 @@
 //! pinned one of an instance.
 
 mod loaded;
+mod place;
 
-use std::{path::Path, thread, time::Duration};
+use std::{fs, path::Path, thread, time::Duration};
 
 use anyhow::{Context as _, Result, bail, ensure};
-use aya::programs::{ProgramError, SchedClassifier, Xdp, XdpMode, links::FdLink, xdp::XdpLinkId};
-use nix::errno::Errno;
+use aya::programs::links::FdLink;
 
 use crate::{
     host::interface::{self, Interface},
-    interfaces::{admission, driver},
-    kernel::{barrier, bpffs, instance::Instance, pins, program},
-    model::settings::Mode,
+    interfaces::{
+        admission::{Refusal, Way, Ways},
+        driver,
+    },
+    kernel::{
+        barrier, bpffs,
+        entry::Entry,
+        instance::Instance,
+        pins::{self, Pinned},
+        program::{self, PinnedPrograms, Programs},
+    },
+    model::{attach_mode::AttachMode, settings::Mode},
 };
 
 /// The result of attaching to an interface.
@@ -23,14 +32,25 @@ pub struct Attached {
     pub interface: String,
     /// Its current name, if that differs.
     pub now: Option<String>,
-    /// Whether the driver runs the program.
-    pub native: bool,
-    /// The reason why the driver does not, if the mode is `auto`.
-    pub refused: Option<String>,
+    /// Where the program runs.
+    pub mode: AttachMode,
+    /// The reason why the driver does not run it, if the mode is `auto`.
+    pub because: Option<String>,
     /// Whether it replaced another program of this instance.
     pub replaced: bool,
-    /// Whether the attach mode was switched.
-    pub switched: bool,
+    /// Where the program ran before, if that changed.
+    pub before: Option<AttachMode>,
+}
+
+/// The result of an attempt to attach a program at another place before the old one is detached.
+#[derive(Debug)]
+pub enum Moved {
+    /// It runs at the other place alone.
+    Done(Attached),
+    /// It stays where it is, which is the best place that works.
+    Stays,
+    /// The kernel does not run programs at both places at once: the change takes a barrier.
+    NeedsBarrier,
 }
 
 /// Attaches a program to an interface that has none, and pins the link under the configured name.
@@ -38,27 +58,30 @@ pub struct Attached {
 /// as the link is held.
 ///
 /// # Errors
-/// A [`admission::Refusal`] if the interface can't be attached to, or the error of another step.
+/// A [`Refusal`] if the interface can't be attached to, or the error of another step.
 pub fn attach(
-    program: &mut Xdp,
+    programs: &mut impl Programs,
     asked_for: &str,
     interface: &Interface,
-    mode: Mode,
+    ways: &Ways,
     instance: &Instance,
 ) -> Result<(Attached, Option<FdLink>)> {
     let pin = instance.link(asked_for);
     pins::unlink(&pin)?;
-    let (link, native, refused) = link(program, interface, mode)?;
+    let (link, way) = place::link(programs, interface, ways)?;
     let held = pin_if_possible(link, &pin)?;
-    let attached = Attached {
+    Ok((attached(asked_for, interface, way), held))
+}
+
+fn attached(asked_for: &str, interface: &Interface, way: Way) -> Attached {
+    Attached {
         interface: asked_for.to_owned(),
         now: (interface.name != asked_for).then(|| interface.name.clone()),
-        native,
-        refused,
+        mode: way.mode,
+        because: way.because,
         replaced: false,
-        switched: false,
-    };
-    Ok((attached, held))
+        before: None,
+    }
 }
 
 /// Pins a link, or returns it if its path is not on a bpffs: a failed pin would end the link.
@@ -75,76 +98,143 @@ pub fn pin_if_possible(link: FdLink, pin: &Path) -> Result<Option<FdLink>> {
 }
 
 /// Switches the pinned link of a configured name to a program in one step: no packet passes
-/// unjudged.
+/// unjudged. `mode` is where the link runs its program.
 ///
 /// # Errors
-/// There is no such link, or the kernel refuses.
+/// There is no such link, no program reads the packets of the interface there, or the kernel refuses.
 pub fn replace(
-    program: &mut Xdp,
+    programs: &mut impl Programs,
     asked_for: &str,
     interface: &Interface,
+    mode: AttachMode,
     instance: &Instance,
 ) -> Result<Attached> {
     let path = instance.link(asked_for);
     let link =
         pins::open(&path)?.with_context(|| format!("there is no link {}", path.display()))?;
-    program::give(program, link)
-        .with_context(|| format!("replacing the program on {}", interface.name))?;
+    let name = &interface.name;
+    let entry = Entry::of(mode, interface.first_header()).with_context(|| {
+        format!(
+            "{name} no longer has Ethernet frames, and no program reads its packets in mode {}: take \
+             `mode = \"auto\"`",
+            mode.name()
+        )
+    })?;
+    program::give(programs.entry(entry)?, link)
+        .with_context(|| format!("replacing the program on {name}"))?;
+    let way = Way {
+        mode,
+        because: None,
+    };
     Ok(Attached {
-        interface: asked_for.to_owned(),
-        now: (interface.name != asked_for).then(|| interface.name.clone()),
-        native: interface.native,
-        refused: None,
         replaced: true,
-        switched: false,
+        ..attached(asked_for, interface, way)
     })
 }
 
-/// Returns whether the program runs in another mode than the configured one. `before` is the
-/// previously configured mode, if it is known: a native attach that failed with `auto` is not tried
-/// again.
-pub fn is_misplaced(interface: &Interface, mode: Mode, before: Option<Mode>) -> bool {
-    match mode {
-        Mode::Native => !interface.native,
-        Mode::Skb => interface.native,
-        Mode::Auto if driver::prefers_generic(interface).is_some() => interface.native,
-        Mode::Auto => !interface.native && before.is_some_and(|before| before != Mode::Auto),
+/// Returns whether the program runs at another place than the configured one. `before` is the
+/// previously configured mode, if it is known: `auto` does not try again what failed, and keeps the
+/// place of a program that it replaces.
+pub fn is_misplaced(
+    current: AttachMode,
+    interface: &Interface,
+    ways: &Ways,
+    before: Option<Mode>,
+) -> bool {
+    if Entry::of(current, interface.first_header()).is_none() {
+        return true;
+    }
+    match ways.mode {
+        Mode::Native | Mode::Skb | Mode::Tc => ways.best() != Some(current),
+        Mode::Auto if driver::prefers_generic(interface).is_some() => current == AttachMode::Native,
+        Mode::Auto => {
+            ways.best() != Some(current) && before.is_some_and(|before| before != Mode::Auto)
+        }
     }
 }
 
-/// Switches the attach mode of an interface and attaches `program` there. The kernel has no atomic
-/// step for this, so a barrier drops all packets meanwhile.
+/// Attaches the program at another place, and then removes the link of the old one: for a moment both
+/// judge, so no packet passes unjudged.
 ///
 /// # Errors
-/// A [`admission::Refusal`] if the kernel or the driver refuses; the program then has its previous
-/// mode again. If that failed too, the barrier stays shut, and the error reports it.
-pub fn switch(
-    (program, barrier): (&mut Xdp, &mut SchedClassifier),
+/// A [`Refusal`] if no place works, or the error of another step; the program stays where it is.
+pub fn move_over(
+    programs: &mut impl Programs,
     asked_for: &str,
     interface: &Interface,
-    mode: Mode,
+    current: AttachMode,
+    ways: &Ways,
+    instance: &Instance,
+) -> Result<Moved> {
+    let mut refused: Option<Refusal> = None;
+    for way in &ways.list {
+        if way.mode == current {
+            return Ok(Moved::Stays);
+        }
+        if way.mode.is_xdp() && current.is_xdp() {
+            return Ok(Moved::NeedsBarrier);
+        }
+        let only = Ways {
+            list: vec![way.clone()],
+            ..ways.clone()
+        };
+        match place::link(programs, interface, &only) {
+            Ok((link, way)) => {
+                let done = take_place(link, asked_for, instance);
+                done.with_context(|| format!("moving the program on {}", interface.name))?;
+                return Ok(Moved::Done(Attached {
+                    replaced: true,
+                    before: Some(current),
+                    ..attached(asked_for, interface, way)
+                }));
+            }
+            Err(error) => refused = Some(error.downcast::<Refusal>()?),
+        }
+    }
+    match refused {
+        Some(refusal) => Err(refusal.into()),
+        None => Ok(Moved::Stays),
+    }
+}
+
+/// Pins a link in place of another one, which ends by that.
+fn take_place(link: FdLink, asked_for: &str, instance: &Instance) -> Result<()> {
+    // No interface has this name, so a process that is killed here leaves both links, and the next one
+    // keeps the new one.
+    let next = instance.link("%new");
+    pins::unlink(&next)?;
+    ensure!(
+        pin_if_possible(link, &next)?.is_none(),
+        "the link can't be pinned: bpffs is gone"
+    );
+    let path = instance.link(asked_for);
+    fs::rename(&next, &path).with_context(|| format!("pinning the link {}", path.display()))
+}
+
+/// Switches between native and generic, and attaches a program there. The kernel has no atomic step
+/// for this, so the caller has shut the barrier, which drops all packets meanwhile.
+///
+/// # Errors
+/// A [`Refusal`] if the kernel or the driver refuses; the program then has its previous
+/// mode again. If that failed too, the barrier stays shut, and the error reports it.
+pub fn switch(
+    programs: &mut impl Programs,
+    asked_for: &str,
+    interface: &Interface,
+    current: AttachMode,
+    ways: &Ways,
     instance: &Instance,
 ) -> Result<Attached> {
     let name = &interface.name;
-    barrier::shut(barrier, interface, instance).with_context(|| {
-        format!(
-            "{name} can't change its mode without a moment in which its ports are open, and the \
-             barrier for that moment can't be attached. Keep the mode, or accept that moment: \
-             `knock-user detach`, then start again"
-        )
-    })?;
     pins::unlink(&instance.link(asked_for))?;
     wait_for_end(interface)?;
-    let switched = attach(program, asked_for, interface, mode, instance);
+    let switched = attach(programs, asked_for, interface, ways, instance);
     let (done, refusal) = match switched {
         Ok(done) => (Ok(done), None),
         Err(error) => {
-            let back = match interface.native {
-                true => Mode::Native,
-                false => Mode::Skb,
-            };
+            let back = Ways::of(interface, current.setting());
             (
-                attach(program, asked_for, interface, back, instance),
+                attach(programs, asked_for, interface, &back, instance),
                 Some(error),
             )
         }
@@ -162,10 +252,90 @@ pub fn switch(
     barrier::open(interface, instance)?;
     let attached = Attached {
         replaced: true,
-        switched: true,
+        before: Some(current),
         ..attached
     };
     refusal.map_or(Ok(attached), Err)
+}
+
+/// Gives the pinned programs of an instance, which are those of the last committed configuration,
+/// back to all its links, in one step for each interface. Where that configuration has no program for
+/// the place of a link, its program is attached at another place before the link is removed.
+///
+/// # Errors
+/// The kernel refuses.
+pub fn restore(instance: &Instance) -> Result<()> {
+    let mut programs = PinnedPrograms::committed(instance);
+    let all = interface::list()?;
+    for link in pins::links(instance)? {
+        let Some(interface) = all.iter().find(|interface| link.holds(interface)) else {
+            continue;
+        };
+        let current = link.mode(interface);
+        let entry = Entry::of(current, interface.first_header());
+        match entry.filter(|entry| programs.has(*entry)) {
+            Some(entry) => program::give(programs.entry(entry)?, link.link),
+            None => put_elsewhere(&mut programs, &link.name, interface, current, instance),
+        }
+        .with_context(|| format!("attaching the previous program to {}", interface.name))?;
+    }
+    Ok(())
+}
+
+/// Attaches a program at any place for which there is one. A link of a configuration that did not
+/// have the interface keeps its program: it is removed with that configuration.
+fn put_elsewhere(
+    programs: &mut PinnedPrograms<'_>,
+    name: &str,
+    interface: &Interface,
+    current: AttachMode,
+    instance: &Instance,
+) -> Result<()> {
+    let has = |mode: AttachMode| {
+        let entry = Entry::of(mode, interface.first_header());
+        mode != current && entry.is_some_and(|entry| programs.has(entry))
+    };
+    let mut modes = vec![AttachMode::Tc];
+    modes.extend(
+        Ways::of(interface, Mode::Auto)
+            .list
+            .iter()
+            .map(|way| way.mode),
+    );
+    modes.retain(|mode| has(*mode));
+    let ways = Ways {
+        mode: Mode::Auto,
+        list: modes
+            .into_iter()
+            .map(|mode| Way {
+                mode,
+                because: None,
+            })
+            .collect(),
+        obstacle: None,
+    };
+    move_over(programs, name, interface, current, &ways, instance).map(drop)
+}
+
+/// Returns the programs that these configured interfaces and the pinned links need first.
+pub fn entries(names: &[String], mode: Mode, links: &[Pinned], all: &[Interface]) -> Vec<Entry> {
+    let mut entries = Vec::new();
+    for interface in all {
+        let header = interface.first_header();
+        let current = pins::mode(links, interface);
+        let is_named = names.iter().any(|name| interface.is_called(name));
+        let ways = Ways::of(interface, mode);
+        let first = match (current, mode) {
+            _ if !is_named => None,
+            (Some(_), Mode::Auto) => None,
+            (Some(_) | None, _) => ways.best(),
+        };
+        let modes = current.into_iter().chain(first);
+        entries.extend(modes.filter_map(|mode| Entry::of(mode, header)));
+    }
+    entries.sort_unstable();
+    entries.dedup();
+    entries
 }
 
 /// Waits until an interface has no program: the kernel detaches a link a moment after its file is
@@ -186,43 +356,4 @@ fn wait_for_end(interface: &Interface) -> Result<()> {
          through it: end that process and reload; `knock-user detach` opens {0}",
         interface.name
     )
-}
-
-/// Attaches, and returns the link, whether the driver runs the program, and the reason if `auto`
-/// chose generic.
-fn link(
-    program: &mut Xdp,
-    interface: &Interface,
-    mode: Mode,
-) -> Result<(FdLink, bool, Option<String>)> {
-    let mut attach = |mode| program.attach_to_if_index(interface.index, mode);
-    let (link, native, refused): (Result<XdpLinkId, _>, _, _) = match mode {
-        Mode::Native => (attach(XdpMode::Driver), true, None),
-        Mode::Skb => (attach(XdpMode::Skb), false, None),
-        Mode::Auto => match driver::prefers_generic(interface) {
-            Some(because) => (attach(XdpMode::Skb), false, Some(because.to_owned())),
-            None => match attach(XdpMode::Driver) {
-                Ok(link) => (Ok(link), true, None),
-                // The generic mode would be refused for the same reason.
-                Err(error) if is_taken(&error) => (Err(error), true, None),
-                Err(error) => (attach(XdpMode::Skb), false, Some(admission::cause(&error))),
-            },
-        },
-    };
-    let link = match link {
-        Ok(link) => link,
-        Err(error) => {
-            let all = interface::list()?;
-            return Err(admission::refused(interface, mode, &error, &all).into());
-        }
-    };
-    Ok((FdLink::try_from(program.take_link(link)?)?, native, refused))
-}
-
-/// Returns whether another program, here or above, is in the way.
-fn is_taken(error: &ProgramError) -> bool {
-    matches!(error, ProgramError::SyscallError(error)
-    if error.io_error.raw_os_error().map(Errno::from_raw).is_some_and(|errno| {
-        matches!(errno, Errno::EBUSY | Errno::EEXIST | Errno::ENODEV)
-    }))
 }

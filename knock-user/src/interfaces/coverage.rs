@@ -14,7 +14,9 @@ use crate::{
         barrier,
         instance::Instance,
         pins::{self, Pinned},
+        registry::Registry,
     },
+    model::{attach_mode::AttachMode, settings::Mode},
 };
 
 /// A configured interface and its state.
@@ -35,18 +37,23 @@ pub struct Coverage {
 pub enum CoverageState {
     /// Our program is attached.
     Protected {
-        /// Whether the driver runs it.
-        native: bool,
+        /// Where it runs.
+        mode: AttachMode,
+        /// The reason for that, if `auto` chose it and the driver does not run it.
+        chosen: Option<String>,
         /// The id of the program.
         program: u32,
         /// Whether a pinned link keeps it, and not only the process that attached it.
         is_pinned: bool,
+        /// The ids of programs of others that run before it at traffic control: what they drop, pass
+        /// or redirect is not judged.
+        behind: Vec<u32>,
     },
     /// Our program is attached, but received frames do not reach it, or not in a form that it can
     /// judge.
     Bypassed {
-        /// Whether the driver should run it.
-        native: bool,
+        /// Where it should run.
+        mode: AttachMode,
         /// The finding, and its time.
         shortfall: FrameShortfall,
     },
@@ -111,9 +118,11 @@ impl CoverageState {
 /// # Errors
 /// The interfaces can't be listed, or the pins can't be read.
 pub fn of(instance: &Instance, names: &[String]) -> Result<Vec<Coverage>> {
+    let registry = Registry::read(&instance.registry()).ok().flatten();
+    let mode = registry.and_then(|registry| registry.mode);
     let links = pins::links(instance)?;
     let all = interface::list()?;
-    let mut found = among(names, &links, &all);
+    let mut found = among(names, mode.unwrap_or_default(), &links, &all);
     note_barriers(instance, &mut found, &all);
     Ok(found)
 }
@@ -128,8 +137,9 @@ pub fn note_barriers(instance: &Instance, found: &mut [Coverage], all: &[Interfa
     }
 }
 
-/// Returns the state of each of these names, given the pinned links and all interfaces.
-pub fn among(names: &[String], links: &[Pinned], all: &[Interface]) -> Vec<Coverage> {
+/// Returns the state of each of these names, given the configured mode, the pinned links and all
+/// interfaces.
+pub fn among(names: &[String], mode: Mode, links: &[Pinned], all: &[Interface]) -> Vec<Coverage> {
     let coverage = |name: &String| {
         let found = interface::named(name, all).or_else(|| renamed(name, names, links, all));
         Coverage {
@@ -139,7 +149,7 @@ pub fn among(names: &[String], links: &[Pinned], all: &[Interface]) -> Vec<Cover
                 .map(|interface| interface.name.clone()),
             index: found.map(|interface| interface.index),
             state: found.map_or(CoverageState::Absent, |interface| {
-                state(interface, links, all)
+                state(interface, mode, links, all)
             }),
         }
     };
@@ -160,15 +170,26 @@ pub fn renamed<'i>(
     (!is_asked_for).then_some(found)
 }
 
-fn state(interface: &Interface, links: &[Pinned], all: &[Interface]) -> CoverageState {
-    let is_ours = pins::is_ours(links, interface);
-    match (admission::admit(interface, all, is_ours), interface.program) {
+fn state(interface: &Interface, mode: Mode, links: &[Pinned], all: &[Interface]) -> CoverageState {
+    let link = links.iter().find(|link| link.holds(interface));
+    let ours = link.map(|link| link.mode(interface));
+    let is_known = |id: u32| links.iter().any(|link| link.program == id);
+    let foreign = interface.program.is_some_and(|id| !is_known(id));
+    if ours == Some(AttachMode::Tc)
+        && foreign
+        && let Some(refusal) = admission::hides_headers(interface)
+    {
+        return CoverageState::Refused(refusal);
+    }
+    match (admission::admit(interface, all, mode, ours), link) {
         (Err(refusal), _) => CoverageState::Refused(refusal),
-        (Ok(()), Some(program)) if is_ours => CoverageState::Protected {
-            native: interface.native,
-            program,
+        (Ok(ways), Some(link)) => CoverageState::Protected {
+            mode: link.mode(interface),
+            chosen: ways.reason(link.mode(interface)),
+            program: link.program,
             is_pinned: true,
+            behind: link.before().to_vec(),
         },
-        (Ok(()), _) => CoverageState::Missing,
+        (Ok(_), None) => CoverageState::Missing,
     }
 }

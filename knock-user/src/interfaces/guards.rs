@@ -17,7 +17,7 @@ pub fn note(links: &mut [Link]) {
         for pinned in pins::links(&instance).unwrap_or_default() {
             if let Some(link) = links
                 .iter_mut()
-                .find(|link| link.index == pinned.index && link.program == Some(pinned.program))
+                .find(|link| pinned.is_on(link.index, link.program))
             {
                 link.guard = Some(instance.name().to_owned());
             }

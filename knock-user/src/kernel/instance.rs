@@ -6,8 +6,8 @@
 //!     maps/ALLOW …                         maps that all configurations share
 //!     links/eth0 …                         links that keep the program attached
 //!     barriers/2 …                         barriers, by interface number
-//!     program                              the program of the last committed configuration
-//!     next                                 the program of a configuration that is not committed yet
+//!     program program-tc …                 the programs of the last committed configuration, one of a kind
+//!     next next-tc …                       the programs of a configuration that is not committed yet
 //!     ports                                the port table of the committed program, in case the registry is lost
 //! /run/knock/eth0@ns1.json                 the registry
 //!                    .settled .next        the texts of these configurations
@@ -28,7 +28,7 @@ use knock_common::layout;
 
 use crate::{
     host::paths::RUN,
-    kernel::{bpffs::DIRECTORY as PINS, registry::Registry},
+    kernel::{bpffs::DIRECTORY as PINS, entry::Entry, registry::Registry},
 };
 
 /// A set of interfaces that is protected together.
@@ -104,15 +104,20 @@ impl Instance {
         self.barriers().join(index.to_string())
     }
 
-    /// Returns the path of its pinned program.
-    pub fn program(&self) -> PathBuf {
-        self.pins().join("program")
+    /// Returns the path of a pinned program.
+    pub fn program(&self, entry: Entry) -> PathBuf {
+        self.pins().join(format!("program{}", entry.suffix()))
     }
 
-    /// Returns the path of the pinned program that replaces the current one when its configuration
+    /// Returns the path of a pinned program that replaces the current one when its configuration
     /// is committed.
-    pub fn next_program(&self) -> PathBuf {
-        self.pins().join("next")
+    pub fn next_program(&self, entry: Entry) -> PathBuf {
+        self.pins().join(format!("next{}", entry.suffix()))
+    }
+
+    /// Returns whether a program of the last committed configuration is pinned.
+    pub fn has_program(&self) -> bool {
+        Entry::ALL.iter().any(|entry| self.program(*entry).exists())
     }
 
     /// Returns the path of the pinned port table, which shows the closed ports if the registry

@@ -5,7 +5,7 @@ use std::{fs, time::Duration};
 
 use crate::{
     host::{interface, netns::Living},
-    kernel::{instance::Instance, pins, registry::Registry},
+    kernel::{instance::Instance, pins, registry::Registry, tcx},
 };
 
 /// The least age of files without pins that are removed: younger ones may belong to a start.
@@ -53,12 +53,15 @@ pub fn look_around(own: &Instance) {
     }
 }
 
-/// Returns whether any of its interfaces has an XDP program, ours or not.
+/// Returns whether any of its interfaces has a program at XDP or TCX, ours or not.
 fn has_programs(instance: &Instance) -> bool {
     let all = interface::list().unwrap_or_default();
     let names = instance.interfaces();
     let mut named = names.iter().filter_map(|name| interface::named(name, &all));
-    named.any(|interface| interface.program.is_some())
+    named.any(|interface| {
+        interface.program.is_some()
+            || tcx::ingress(interface.index).is_ok_and(|programs| !programs.is_empty())
+    })
 }
 
 /// Removes what network namespaces that no longer exist have left on bpffs and in the directory of

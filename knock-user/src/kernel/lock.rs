@@ -21,7 +21,7 @@ use crate::{
         paths::RUN,
         private_files,
     },
-    kernel::{barrier, pins},
+    kernel::{barrier, pins, tcx},
 };
 
 /// A user who can read a pinned map can see the sources with grants.
@@ -171,8 +171,12 @@ fn ignore_missing(removed: std::io::Result<()>, path: &Path) -> Result<()> {
 fn wait_for_end(programs: &[u32]) {
     const TRIES: u32 = 200;
     const PAUSE: Duration = Duration::from_millis(5);
-    let is_left =
-        |interface: &Interface| interface.program.is_some_and(|id| programs.contains(&id));
+    let is_left = |interface: &Interface| {
+        let placed = tcx::ingress(interface.index).unwrap_or_default();
+        let placed = placed.iter().map(|placed| placed.program);
+        let mut all = interface.program.into_iter().chain(placed);
+        all.any(|id| programs.contains(&id))
+    };
     for _ in 0..TRIES {
         let all = interface::list().unwrap_or_default();
         if !all.iter().any(is_left) {

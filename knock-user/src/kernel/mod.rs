@@ -7,9 +7,11 @@
 pub mod barrier;
 pub mod blocks;
 pub mod bpffs;
+pub mod entry;
 mod find_instance;
 pub mod instance;
 pub mod leftovers;
+pub mod link_state;
 pub mod lock;
 pub mod maps;
 pub mod persistence;
@@ -17,6 +19,7 @@ pub mod pins;
 pub mod program;
 pub mod registry;
 pub mod snapshot;
+pub mod tcx;
 
-/// The name of the program in the object.
+/// The name of the XDP program in the object.
 pub const PROGRAM: &str = "knock";

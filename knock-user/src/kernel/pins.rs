@@ -3,13 +3,14 @@
 use std::{
     fs,
     io::ErrorKind,
+    ops::Deref,
     path::{Path, PathBuf},
 };
 
 use anyhow::{Context as _, Result, bail};
 use aya::{
     maps::{Array, Map, MapData, MapInfo, MapType},
-    programs::links::{FdLink, Link as _, LinkError, PinnedLink},
+    programs::links::{FdLink, LinkError, PinnedLink},
 };
 use knock_common::{
     Address,
@@ -26,7 +27,10 @@ use knock_sequence::{PortSet, Ports};
 
 use crate::{
     host::interface::Interface,
-    kernel::{bpffs::DIRECTORY, instance::Instance, maps::Plain},
+    kernel::{
+        bpffs::DIRECTORY, entry::Entry, instance::Instance, link_state::LinkState, maps::Plain,
+    },
+    model::attach_mode::AttachMode,
 };
 
 /// A map that all configurations of an instance share.
@@ -155,17 +159,15 @@ pub struct Pinned {
     pub name: String,
     /// The link.
     pub link: FdLink,
-    /// The number of its interface; 0 if the interface is gone, or if the link was detached.
-    pub index: u32,
-    /// Id of its program.
-    pub program: u32,
+    /// What it does.
+    pub state: LinkState,
 }
 
-impl Pinned {
-    /// Returns whether it keeps the program on this interface.
-    pub fn holds(&self, interface: &Interface) -> bool {
-        // The same number is another interface in another network namespace.
-        self.index == interface.index && interface.program == Some(self.program)
+impl Deref for Pinned {
+    type Target = LinkState;
+
+    fn deref(&self) -> &LinkState {
+        &self.state
     }
 }
 
@@ -180,15 +182,9 @@ pub fn links(instance: &Instance) -> Result<Vec<Pinned>> {
         let Some(link) = open(&path)? else {
             continue;
         };
-        let looked = || format!("looking at the link {}", path.display());
-        let program = link.info().with_context(looked)?.program_id();
-        let index = index(&link).with_context(looked)?;
-        all.push(Pinned {
-            name,
-            link,
-            index,
-            program,
-        });
+        let state = LinkState::of(&link)
+            .with_context(|| format!("looking at the link {}", path.display()))?;
+        all.push(Pinned { name, link, state });
     }
     Ok(all)
 }
@@ -235,23 +231,6 @@ pub fn open(path: &Path) -> Result<Option<FdLink>> {
         }
         Err(error) => Err(error).with_context(|| format!("opening the link {}", path.display())),
     }
-}
-
-/// Returns the number of the interface that a link is on; 0 if it is detached.
-///
-/// aya does not expose `bpf_link_info`, but fdinfo has the number, too
-/// (`bpf_xdp_link_show_fdinfo`).
-///
-/// # Errors
-/// It can't be read.
-pub fn index(link: &FdLink) -> Result<u32> {
-    let number = format!("{:?}", link.id());
-    let number: String = number.chars().filter(char::is_ascii_digit).collect();
-    let path = format!("/proc/self/fdinfo/{number}");
-    let text = fs::read_to_string(&path).with_context(|| format!("reading {path}"))?;
-    let index = text.lines().find_map(|line| line.strip_prefix("ifindex:"));
-    let index = index.and_then(|index| index.trim().parse().ok());
-    index.with_context(|| format!("{path} has no ifindex: is it the link of an XDP program?"))
 }
 
 /// Renames links to the names under which their interfaces are configured now, and returns the old
@@ -301,8 +280,9 @@ pub fn step_aside(instance: &Instance, all: &[Interface]) -> Result<()> {
 }
 
 fn move_all(instance: &Instance, moves: &[(String, String)]) -> Result<()> {
-    // Two interfaces may have exchanged their names, so each link gets a temporary name first.
-    let aside = |number: usize| instance.links().join(format!("%{number}"));
+    // Two interfaces may have exchanged their names, so each link gets a temporary name first. If the
+    // process is killed in between, the next one finds the link under that.
+    let aside = |number: usize| instance.link(&format!("%{number}"));
     for (number, (from, _)) in moves.iter().enumerate() {
         rename(&instance.link(from), &aside(number))?;
     }
@@ -319,7 +299,24 @@ fn rename(from: &Path, to: &Path) -> Result<()> {
 
 /// Returns whether one of these links keeps the program on an interface.
 pub fn is_ours(links: &[Pinned], interface: &Interface) -> bool {
-    links.iter().any(|link| link.holds(interface))
+    mode(links, interface).is_some()
+}
+
+/// Returns where one of these links runs the program on an interface; none if none does.
+pub fn mode(links: &[Pinned], interface: &Interface) -> Option<AttachMode> {
+    let mut holding = links.iter().filter(|link| link.holds(interface));
+    holding.next().map(|link| link.mode(interface))
+}
+
+/// Removes the pins of the programs of a configuration that is not committed.
+///
+/// # Errors
+/// The kernel refuses.
+pub fn forget_next(instance: &Instance) -> Result<()> {
+    for entry in Entry::ALL {
+        unlink(&instance.next_program(entry))?;
+    }
+    Ok(())
 }
 
 /// Removes the pin of a link; returns whether there was one.

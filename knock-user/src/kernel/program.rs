@@ -1,35 +1,32 @@
 //! Loads the program, fills its maps with a configuration, and only then lets it be attached, so
 //! that the first packet meets all of it.
 
-use std::{fs, os::fd::AsFd as _, path::Path};
+use std::{fs, os::fd::AsFd as _};
 
 use anyhow::{Context as _, Result, bail};
 use aya::{
     Ebpf,
     maps::{Map, MapData, RingBuf},
-    programs::{Xdp, links::FdLink, xdp::XdpLink},
+    programs::{Program, ProgramInfo, Xdp},
 };
-use aya_obj::programs::XdpAttachType;
 use knock_common::{Address, layout::Config};
 
-use crate::{
-    host::interface,
-    kernel::{PROGRAM, bpffs, instance::Instance, maps, pins},
-};
+use crate::kernel::{PROGRAM, bpffs, entry::Entry, instance::Instance, maps, pins};
 
 mod blocks;
 mod copies;
 mod copy;
+mod entries;
 mod load;
 mod object;
+mod pinned;
 mod tables;
 
 use copy::Copy;
 pub use copy::LoadedCopy;
+pub(crate) use entries::INCOMPLETE;
 pub use object::OBJECT;
-
-pub(crate) const INCOMPLETE: &str =
-    "the kernel object lacks a program: rebuild knock-user with `cargo xtask build-ebpf`";
+pub use pinned::{PinnedPrograms, Programs, give};
 
 /// Options of loading the program.
 #[derive(Clone, Copy, Debug, Default)]
@@ -45,6 +42,9 @@ pub struct LoadOptions<'a> {
     pub loopback: bool,
     /// The instance with the pinned shared maps; `None` makes maps that end with this process.
     pub instance: Option<&'a Instance>,
+    /// The programs to load at once; the XDP program for Ethernet if empty. Others are loaded when
+    /// an interface needs them.
+    pub entries: &'a [Entry],
 }
 
 /// The loaded program with its maps.
@@ -80,17 +80,38 @@ impl XdpProgram {
 
     /// Returns how many instructions the verifier walked, if the kernel reports it.
     pub fn verified_instructions(&mut self) -> Result<Option<u32>> {
-        Ok(self.xdp()?.info()?.verified_instruction_count())
+        Ok(self.info()?.verified_instruction_count())
     }
 
-    /// Returns the id of the program.
-    pub fn program_id(&mut self) -> Result<u32> {
-        Ok(self.xdp()?.info()?.id())
+    /// Returns what the kernel reports of the program; of the first one if several are loaded.
+    ///
+    /// # Errors
+    /// None is loaded, or the kernel does not report it.
+    pub fn info(&mut self) -> Result<ProgramInfo> {
+        let (_, program) = self.loaded().next().context(INCOMPLETE)?;
+        Ok(program.info()?)
     }
 
-    /// Returns the handle of the program by which `aya` loads and attaches it.
+    /// Returns the handle of the XDP program by which `aya` loads and attaches it.
     pub fn xdp(&mut self) -> Result<&mut Xdp> {
         program(&mut self.ebpf)
+    }
+
+    /// Loads a program of the object, unless it is loaded.
+    ///
+    /// # Errors
+    /// The kernel refuses it (the error has the verifier's last lines), or the object lacks it.
+    pub fn load_entry(&mut self, entry: Entry) -> Result<&mut Program> {
+        entries::entry(&mut self.ebpf, entry)
+    }
+
+    /// Returns the loaded programs.
+    fn loaded(&mut self) -> impl Iterator<Item = (Entry, &mut Program)> {
+        let loaded = self.ebpf.programs_mut().filter_map(|(name, program)| {
+            let entry = Entry::ALL.into_iter().find(|entry| entry.name() == name)?;
+            Some((entry, program))
+        });
+        loaded.filter(|(_, program)| program.fd().is_ok())
     }
 
     /// Returns whether the program accepts SPA packets of users.
@@ -113,24 +134,26 @@ impl XdpProgram {
         &mut self.ebpf
     }
 
-    /// Pins the program as that of a configuration that is not committed yet.
+    /// Pins the programs as those of a configuration that is not committed yet.
     ///
     /// # Errors
     /// The kernel refuses.
     pub fn pin_next(&mut self, instance: &Instance) -> Result<()> {
-        let next = instance.next_program();
-        pins::unlink(&next)?;
-        self.xdp()?
-            .pin(&next)
-            .with_context(|| format!("pinning the program {}", next.display()))
+        pins::forget_next(instance)?;
+        for (entry, program) in self.loaded() {
+            let next = instance.next_program(entry);
+            program
+                .pin(&next)
+                .with_context(|| format!("pinning the program {}", next.display()))?;
+        }
+        Ok(())
     }
 
-    /// Pins the program as that of the committed configuration, in place of the previous one.
+    /// Pins the programs as those of the committed configuration, in place of the previous ones.
     ///
     /// # Errors
     /// The kernel refuses.
     pub fn pin_program(&mut self, instance: &Instance) -> Result<()> {
-        let path = instance.program();
         let ports = instance.ports();
         let next_ports = instance.pins().join("next-ports");
         pins::unlink(&next_ports)?;
@@ -139,9 +162,25 @@ impl XdpProgram {
             .with_context(|| format!("pinning the map {}", next_ports.display()))?;
         fs::rename(&next_ports, &ports)
             .with_context(|| format!("pinning the map {}", ports.display()))?;
-        let next = instance.next_program();
         self.pin_next(instance)?;
-        fs::rename(&next, &path).with_context(|| format!("pinning the program {}", path.display()))
+        let loaded: Vec<_> = self.loaded().map(|(entry, _)| entry).collect();
+        for &entry in &loaded {
+            let path = instance.program(entry);
+            fs::rename(instance.next_program(entry), &path)
+                .with_context(|| format!("pinning the program {}", path.display()))?;
+        }
+        for entry in Entry::ALL {
+            if !loaded.contains(&entry) {
+                pins::unlink(&instance.program(entry))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Returns whether all loaded programs are pinned as those of the committed configuration.
+    pub fn is_pinned(&mut self, instance: &Instance) -> bool {
+        let mut loaded = self.loaded();
+        instance.ports().exists() && loaded.all(|(entry, _)| instance.program(entry).exists())
     }
 
     /// Pins shared maps whose pins were removed.
@@ -181,37 +220,14 @@ impl XdpProgram {
     }
 }
 
-/// Switches a link to another program. The pin keeps the link, not this process.
-pub(crate) fn give(program: &mut Xdp, link: FdLink) -> Result<()> {
-    let link = program.attach_to_link(XdpLink::try_from(link)?)?;
-    drop(program.take_link(link)?);
-    Ok(())
-}
-
-/// Attaches the pinned program of an instance, which is that of the last committed configuration,
-/// wherever a program of the instance is attached, in one step for each interface.
-///
-/// # Errors
-/// The kernel refuses.
-pub fn restore(instance: &Instance) -> Result<()> {
-    let mut program = pinned(&instance.program())?;
-    let all = interface::list()?;
-    for link in pins::links(instance)? {
-        if let Some(interface) = all.iter().find(|interface| link.holds(interface)) {
-            give(&mut program, link.link)
-                .with_context(|| format!("attaching the previous program to {}", interface.name))?;
-        }
+impl Programs for XdpProgram {
+    fn has(&self, _: Entry) -> bool {
+        true
     }
-    Ok(())
-}
 
-/// Opens a pinned program.
-///
-/// # Errors
-/// It does not exist, or can't be opened.
-pub fn pinned(path: &Path) -> Result<Xdp> {
-    Xdp::from_pin(path, XdpAttachType::Interface)
-        .with_context(|| format!("opening the program {}", path.display()))
+    fn entry(&mut self, entry: Entry) -> Result<&mut Program> {
+        self.load_entry(entry)
+    }
 }
 
 fn program(ebpf: &mut Ebpf) -> Result<&mut Xdp> {

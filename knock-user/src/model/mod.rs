@@ -3,6 +3,7 @@
 //!
 //! May use knock-common and libraries. Must not know files, sockets, the kernel or any other room.
 
+pub mod attach_mode;
 pub mod fair_shares;
 pub mod log_format;
 pub mod otp;

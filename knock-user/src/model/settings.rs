@@ -117,6 +117,8 @@ pub enum Mode {
     Native,
     /// Generic: behind the driver, on socket buffers.
     Skb,
+    /// At traffic control ingress.
+    Tc,
 }
 
 /// The exempt ports, which are never wrong knocks.

@@ -15,11 +15,13 @@ use crate::{
     config::{self, Checked, named_files, one_time_lines::OneTimeCheck},
     host::{Host, interface},
     interfaces::{
+        admission,
         coverage::{self, CoverageState},
         guards,
     },
     kernel::{instance::Instance, pins},
     model::{
+        attach_mode::AttachMode,
         settings::{Door, Dynamic, Effect, OneTime, Settings, User, Verify},
         spa::{HostKeyPairs, UserKey},
     },
@@ -96,7 +98,34 @@ fn write_report(checked: &Checked, host: &Host, out: &mut impl Write) -> io::Res
     if let Some(note) = checked.unserved(host) {
         writeln!(out, "{}", note.render_in("note", &checked.file))?;
     }
+    for note in modes(&checked.settings) {
+        for problem in checked.problem("mode", note).list {
+            writeln!(out, "{}", problem.render_in("note", &checked.file))?;
+        }
+    }
     Ok(())
+}
+
+/// Returns a note for each interface of the file on which `auto` does not try the driver first.
+fn modes(settings: &Settings) -> Vec<String> {
+    let Ok(all) = interface::list() else {
+        return Vec::new();
+    };
+    let note = |name: &String| {
+        let found = interface::named(name, &all)?;
+        let ways = admission::admit(found, &all, settings.mode, None).ok()?;
+        let way = ways.list.first()?;
+        let because = way.because.as_ref()?;
+        let otherwise = match way.mode {
+            AttachMode::Tc => ", which takes Linux 6.6",
+            AttachMode::Native | AttachMode::Generic => "",
+        };
+        Some(format!(
+            "`auto` takes {}{otherwise} on {name} because {because}",
+            way.mode.name()
+        ))
+    };
+    settings.interfaces.iter().filter_map(note).collect()
 }
 
 /// Returns a warning for each interface of the file that does not exist or can't be protected.
@@ -110,7 +139,7 @@ fn interfaces(settings: &Settings) -> Vec<String> {
     let links = instance
         .and_then(|instance| pins::links(&instance).ok())
         .unwrap_or_default();
-    let covered = coverage::among(names, &links, &all).into_iter();
+    let covered = coverage::among(names, settings.mode, &links, &all).into_iter();
     let reasons = covered.filter_map(|coverage| match coverage.state {
         CoverageState::Absent => {
             let there: Vec<&str> = all.iter().map(|there| there.name.as_str()).collect();

@@ -131,7 +131,7 @@ impl Families {
         self.add(
             "knock_interface_mode",
             Gauge,
-            "Mode in which the program is attached: native in the driver, skb behind it",
+            "Mode in which the program is attached: native in the driver, skb behind it, tc at traffic control",
             modes,
         );
     }

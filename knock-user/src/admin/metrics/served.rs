@@ -38,7 +38,7 @@ pub(super) fn facts<W: Write>(daemon: &mut Daemon<W>) -> Result<IncompleteFacts>
             *count = count.saturating_add(1);
         }
     }
-    let loaded = daemon.protection.program().xdp()?.info()?.loaded_at();
+    let loaded = daemon.protection.program().info()?.loaded_at();
     let numbers = &daemon.protection.registry().numbers.doors;
     let doors = &daemon.settings().doors;
     let grants = doors.iter().map(|door| {

@@ -4,7 +4,11 @@ use std::fs;
 
 use nix::sys::utsname::uname;
 
-use crate::{host::interface, host::paths::MOUNT_POINT, interfaces::driver, kernel::bpffs};
+use crate::{
+    host::{interface, paths::MOUNT_POINT},
+    interfaces::driver,
+    kernel::{bpffs, tcx},
+};
 
 /// Settings of the kernel that BPF depends on.
 const SETTINGS: [&str; 5] = [
@@ -62,7 +66,13 @@ pub(super) fn interfaces() -> Vec<String> {
             (Some(id), true) => format!("XDP program {id}, native"),
             (Some(id), false) => format!("XDP program {id}, generic"),
         };
-        format!("{}: {driver}, {program}", one.name)
+        let placed = tcx::ingress(one.index).unwrap_or_default();
+        let placed: Vec<_> = placed.iter().map(|one| one.program.to_string()).collect();
+        let placed = match placed.as_slice() {
+            [] => String::new(),
+            ids => format!(", TCX programs {}", ids.join(", ")),
+        };
+        format!("{}: {driver}, {program}{placed}", one.name)
     };
     all.iter().map(line).collect()
 }

@@ -99,8 +99,15 @@ pub struct InterfaceAnswer {
     pub state: String,
     /// Whether its packets are judged now.
     pub attached: bool,
-    /// `native` in the driver, `skb` behind it; none if it is not attached.
+    /// `native` in the driver, `skb` behind it, `tc` at traffic control; none if it is not attached.
     pub mode: Option<String>,
+    /// Why the driver does not run the program, if `mode = "auto"` chose that.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mode_because: Option<String>,
+    /// The ids of programs of others that run before it at traffic control: what they drop, pass or
+    /// redirect is not judged.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub behind: Vec<u32>,
     /// Whether only the process keeps the program attached, because nothing can be pinned.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub ends_with_process: bool,

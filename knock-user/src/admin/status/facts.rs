@@ -4,7 +4,6 @@ use knock_common::{Reason, Stat, layout::ALLOW_MAX};
 
 use super::answer::{Answer, Counter, InterfaceAnswer};
 use crate::{
-    console::AttachMode,
     host::clock::Clock,
     interfaces::coverage::{Coverage, CoverageState},
     kernel::registry::Registry,
@@ -90,32 +89,28 @@ pub fn room(entries: usize, has_process: bool) -> Option<String> {
 /// Returns the interfaces of an instance, from what is true of them.
 pub fn interfaces(all: Vec<Coverage>) -> Vec<InterfaceAnswer> {
     let described = all.into_iter().map(|one| {
-        let mode = match &one.state {
-            CoverageState::Protected { native: true, .. } => Some(AttachMode::Native),
-            CoverageState::Protected { native: false, .. } => Some(AttachMode::Generic),
-            CoverageState::Bypassed { .. }
-            | CoverageState::Blocked
-            | CoverageState::Absent
-            | CoverageState::Refused(_)
-            | CoverageState::Missing => None,
-        };
-        let is_held = matches!(
-            one.state,
-            CoverageState::Protected {
-                is_pinned: false,
-                ..
-            }
-        );
-        let because = one.state.because();
-        InterfaceAnswer {
+        let mut answer = InterfaceAnswer {
             state: one.state.name().to_owned(),
+            because: one.state.because(),
             name: one.name,
             current_name: one.now,
-            attached: mode.is_some(),
-            mode: mode.map(|mode| mode.name().to_owned()),
-            ends_with_process: is_held,
-            because,
+            ..InterfaceAnswer::default()
+        };
+        if let CoverageState::Protected {
+            mode,
+            chosen,
+            is_pinned,
+            behind,
+            ..
+        } = one.state
+        {
+            answer.attached = true;
+            answer.mode = Some(mode.name().to_owned());
+            answer.mode_because = chosen;
+            answer.ends_with_process = !is_pinned;
+            answer.behind = behind;
         }
+        answer
     });
     described.collect()
 }

@@ -14,8 +14,11 @@ use knock_sequence::duration::spell_short;
 
 use super::answer::{Answer, Shortfall};
 use crate::{
-    commands, config, host::os_error, interfaces::coverage::CoverageState,
-    kernel::registry::Registry, model::text::about,
+    commands, config,
+    host::os_error,
+    interfaces::{coverage::CoverageState, watchdog},
+    kernel::registry::Registry,
+    model::text::about,
 };
 
 /// What the maps say, and what only a running process knows.
@@ -56,6 +59,7 @@ pub struct HealthInput {
 pub fn judged(mut status: Answer, registry: &Registry, circumstances: &HealthInput) -> Answer {
     let mut found = Findings::default();
     found.interfaces(&status);
+    found.order(&status);
     found.pins(&status, circumstances);
     found.mode(&status);
     found.trial(&status, registry, circumstances);
@@ -129,6 +133,16 @@ impl Findings {
             let because = about(known, because);
             let text = format!("{} {is}: {because}", interface.name);
             self.short(&interface.state, Some(&interface.name), text);
+        }
+    }
+
+    /// Reports programs of other owners that decide before ours.
+    fn order(&mut self, status: &Answer) {
+        for interface in &status.interfaces {
+            if let Some(behind) = watchdog::behind_text(&interface.behind) {
+                let text = format!("{}: {behind}", interface.name);
+                self.short("preceded", Some(&interface.name), text);
+            }
         }
     }
 

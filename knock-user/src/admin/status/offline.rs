@@ -172,9 +172,11 @@ mod tests {
                 now: None,
                 index: None,
                 state: CoverageState::Protected {
-                    native: true,
+                    mode: crate::model::attach_mode::AttachMode::Native,
+                    chosen: None,
                     program,
                     is_pinned: true,
+                    behind: Vec::new(),
                 },
             });
             let (in_force, text) = in_force(registry.clone(), &covered.collect::<Vec<_>>());

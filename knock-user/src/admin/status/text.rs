@@ -2,10 +2,10 @@
 
 use std::fmt::Write as _;
 
-use super::answer::{Answer, OneTimeStatus};
+use super::answer::{Answer, InterfaceAnswer, OneTimeStatus};
 use crate::{
     admin::text::{LocalTime, Side, short, table},
-    interfaces::coverage::CoverageState,
+    interfaces::{coverage::CoverageState, watchdog},
     model::text::{about, count, list},
 };
 
@@ -34,7 +34,7 @@ pub(super) fn render(status: &Answer, time: &LocalTime) -> Vec<String> {
     for (index, interface) in status.interfaces.iter().enumerate() {
         let mode = interface.mode.as_deref().filter(|_| interface.attached);
         let how = match (mode, &interface.because) {
-            (Some(mode), _) => mode.to_owned(),
+            (Some(mode), _) => attached(mode, interface),
             (None, Some(because)) if interface.state == CoverageState::Blocked.name() => {
                 format!("BLOCKED: {because}")
             }
@@ -100,6 +100,18 @@ pub(super) fn render(status: &Answer, time: &LocalTime) -> Vec<String> {
         row(if index == 0 { "counted" } else { "" }, counter);
     }
     table(&rows, [Side::Left, Side::Left])
+}
+
+/// Returns the mode of an attached interface, the reason for it, and what runs before the program.
+fn attached(mode: &str, interface: &InterfaceAnswer) -> String {
+    let because = interface.mode_because.as_ref();
+    let because = because.map(|because| format!(" because {because}"));
+    let behind = watchdog::behind_text(&interface.behind).map(|behind| format!("; {behind}"));
+    format!(
+        "{mode}{}{}",
+        because.unwrap_or_default(),
+        behind.unwrap_or_default()
+    )
 }
 
 fn blocked(prefixes: usize) -> String {

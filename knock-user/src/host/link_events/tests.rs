@@ -1,5 +1,5 @@
 use netlink_packet_core::{NetlinkHeader, NetlinkMessage};
-use netlink_packet_route::link::{LinkAttribute, LinkFlags};
+use netlink_packet_route::link::{LinkAttribute, LinkFlags, LinkLayerType};
 
 use super::*;
 
@@ -28,8 +28,20 @@ fn datagram(messages: Vec<RouteNetlinkMessage>) -> Vec<u8> {
 }
 
 fn is(index: u32, name: &str, up: bool) -> Message {
-    let name = name.to_owned();
-    Message::Is { index, name, up }
+    of_layer(
+        index,
+        name,
+        up,
+        LinkMessage::default().header.link_layer_type,
+    )
+}
+
+fn of_layer(index: u32, name: &str, up: bool, layer: LinkLayerType) -> Message {
+    Message::Is {
+        index,
+        name: name.to_owned(),
+        state: LinkFacts { up, layer },
+    }
 }
 
 #[test]
@@ -111,6 +123,11 @@ fn messages_become_changes() {
                 change(7, "eth0", Changed { up: false }),
                 change(7, "eth0", Changed { up: true }),
             ],
+        ),
+        (
+            "another link-layer type",
+            vec![of_layer(7, "eth0", true, LinkLayerType::Infiniband)],
+            vec![change(7, "eth0", Changed { up: true })],
         ),
         (
             "something else of it",

@@ -10,7 +10,8 @@ use crate::{host::paths::MOUNT_POINT, kernel::persistence, model::settings::Mode
 /// A reason why an interface can't be protected.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Refusal {
-    /// Its frames do not begin with an Ethernet header: the program can't read them.
+    /// Its packets do not begin with an Ethernet header: the program can't read them, or not in the
+    /// configured mode.
     NotEthernet {
         /// Its name.
         interface: String,
@@ -18,6 +19,8 @@ pub enum Refusal {
         layer: LinkLayerType,
         /// Its kind, such as `tun` or `wireguard`.
         kind: Option<String>,
+        /// Whether they begin with the IP header, which the program reads in other modes.
+        is_ip: bool,
     },
     /// Its packets reach it behind XDP or in another place, so a program there judges nothing.
     BehindXdp {
@@ -106,10 +109,16 @@ impl Refusal {
     /// Returns the reason in words that follow the name of the interface: `has no Ethernet frames`.
     pub fn because(&self) -> String {
         match self {
-            Self::NotEthernet { layer, kind, .. } => {
+            Self::NotEthernet {
+                layer, kind, is_ip, ..
+            } => {
                 let kind = kind.as_ref().map(|kind| format!("{kind}, "));
+                let reads = match is_ip {
+                    true => "a program in the driver reads no others",
+                    false => "the program reads only those and IP packets",
+                };
                 format!(
-                    "has no Ethernet frames ({}link layer {}), and the program reads no others",
+                    "has no Ethernet frames ({}link layer {}), and {reads}",
                     kind.unwrap_or_default(),
                     layer_name(*layer)
                 )
@@ -161,6 +170,9 @@ impl Refusal {
     /// Returns the cure.
     pub fn cure(&self) -> String {
         match self {
+            Self::NotEthernet { is_ip: true, .. } => {
+                "take `mode = \"auto\"`, or `mode = \"skb\"`".to_owned()
+            }
             Self::NotEthernet { interface, .. } => format!(
                 "protect the interface that carries it, and close the ports that can be reached \
                  through {interface} with another firewall, such as nftables"
@@ -244,6 +256,7 @@ const fn mode_name(mode: Mode) -> &'static str {
         Mode::Auto => "native or skb",
         Mode::Native => "native",
         Mode::Skb => "skb",
+        Mode::Tc => "tc",
     }
 }
 

@@ -1,3 +1,5 @@
+use netlink_packet_route::link::LinkLayerType;
+
 use super::*;
 
 fn ethernet(index: u32, name: &str) -> Interface {
@@ -14,13 +16,20 @@ fn of(kind: InfoKind, index: u32, name: &str) -> Interface {
     }
 }
 
-/// Its name, the interface, the others, whether its program is ours, the name of the refusal.
+/// The ways of `auto`.
+const NATIVE: &str = "native skb";
+const VETH: &str = "skb";
+const BARE: &str = "skb";
+
+/// Its name, the interface, the others, the configured mode, the place of our program, and the ways or
+/// the name of the refusal.
 type Row = (
     &'static str,
     Interface,
     Vec<Interface>,
-    bool,
-    Option<&'static str>,
+    Mode,
+    Option<AttachMode>,
+    Result<&'static str, &'static str>,
 );
 
 #[test]
@@ -41,85 +50,220 @@ fn an_interface_is_admitted_or_refused_for_a_named_reason() {
         carrier: Some(2),
         ..of(kind, 3, "up0")
     };
-    let rows: [Row; 26] = [
-        ("a device", eth0(), vec![], false, None),
-        ("loopback", layer(Layer::Loopback), vec![], false, None),
+    let rows: Vec<Row> = vec![
+        ("a device", eth0(), vec![], Mode::Auto, None, Ok(NATIVE)),
+        (
+            "loopback",
+            layer(Layer::Loopback),
+            vec![],
+            Mode::Auto,
+            None,
+            Ok(NATIVE),
+        ),
         (
             "tun, WireGuard",
             layer(Layer::None),
             vec![],
-            false,
-            Some("not-ethernet"),
+            Mode::Auto,
+            None,
+            Ok(BARE),
         ),
-        (
-            "PPP",
-            layer(Layer::Ppp),
-            vec![],
-            false,
-            Some("not-ethernet"),
-        ),
+        ("PPP", layer(Layer::Ppp), vec![], Mode::Auto, None, Ok(BARE)),
         (
             "ipip",
             layer(Layer::Tunnel),
             vec![],
-            false,
-            Some("not-ethernet"),
+            Mode::Auto,
+            None,
+            Ok(BARE),
         ),
         (
-            "sit",
-            layer(Layer::Sit),
+            "ip6tnl",
+            layer(Layer::Tunnel6),
             vec![],
-            false,
-            Some("not-ethernet"),
+            Mode::Auto,
+            None,
+            Ok(BARE),
         ),
+        ("sit", layer(Layer::Sit), vec![], Mode::Auto, None, Ok(BARE)),
         (
             "gre",
             layer(Layer::Ipgre),
             vec![],
-            false,
-            Some("not-ethernet"),
+            Mode::Auto,
+            None,
+            Ok(BARE),
+        ),
+        (
+            "ip6gre",
+            layer(Layer::Ip6gre),
+            vec![],
+            Mode::Auto,
+            None,
+            Ok(BARE),
         ),
         (
             "a modem",
             layer(Layer::Rawip),
             vec![],
-            false,
-            Some("not-ethernet"),
+            Mode::Auto,
+            None,
+            Ok(BARE),
+        ),
+        (
+            "tun in the driver",
+            layer(Layer::None),
+            vec![],
+            Mode::Native,
+            None,
+            Err("not-ethernet"),
+        ),
+        (
+            "tun behind the driver",
+            layer(Layer::None),
+            vec![],
+            Mode::Skb,
+            None,
+            Ok("skb"),
+        ),
+        (
+            "tun at traffic control",
+            layer(Layer::None),
+            vec![],
+            Mode::Tc,
+            None,
+            Ok("tc"),
         ),
         (
             "InfiniBand",
             layer(Layer::Infiniband),
             vec![],
-            false,
-            Some("not-ethernet"),
+            Mode::Auto,
+            None,
+            Err("not-ethernet"),
         ),
         (
             "monitor",
             layer(Layer::Ieee80211Radiotap),
             vec![],
-            false,
-            Some("not-ethernet"),
+            Mode::Auto,
+            None,
+            Err("not-ethernet"),
+        ),
+        (
+            "CAN",
+            layer(Layer::Can),
+            vec![],
+            Mode::Auto,
+            None,
+            Err("not-ethernet"),
+        ),
+        (
+            "no packets at all",
+            layer(Layer::Void),
+            vec![],
+            Mode::Auto,
+            None,
+            Err("not-ethernet"),
+        ),
+        (
+            "monitor at traffic control",
+            layer(Layer::Ieee80211Radiotap),
+            vec![],
+            Mode::Tc,
+            None,
+            Err("not-ethernet"),
         ),
         (
             "monitor, and ours",
             layer(Layer::Ieee80211Radiotap),
             vec![],
-            true,
-            Some("not-ethernet"),
+            Mode::Auto,
+            Some(AttachMode::Native),
+            Err("not-ethernet"),
+        ),
+        (
+            "veth",
+            of(InfoKind::Veth, 2, "eth0"),
+            vec![],
+            Mode::Auto,
+            None,
+            Ok(VETH),
+        ),
+        (
+            "veth in the driver",
+            of(InfoKind::Veth, 2, "eth0"),
+            vec![],
+            Mode::Native,
+            None,
+            Ok("native"),
+        ),
+        (
+            "another program, in the driver",
+            with(7),
+            vec![],
+            Mode::Native,
+            None,
+            Err("occupied"),
+        ),
+        (
+            "another program, behind the driver",
+            with(7),
+            vec![],
+            Mode::Skb,
+            None,
+            Err("occupied"),
+        ),
+        (
+            "another program, at traffic control",
+            with(7),
+            vec![],
+            Mode::Tc,
+            None,
+            Ok("tc"),
+        ),
+        (
+            "vrf at traffic control",
+            of(InfoKind::Vrf, 2, "eth0"),
+            vec![],
+            Mode::Tc,
+            None,
+            Err("behind-xdp"),
+        ),
+        (
+            "it carries a switch, at traffic control",
+            eth0(),
+            vec![above(InfoKind::Dsa, None)],
+            Mode::Tc,
+            None,
+            Err("switch"),
+        ),
+        (
+            "a port of one with a program, at traffic control",
+            port(),
+            vec![Interface {
+                program: Some(7),
+                ..of(InfoKind::Bridge, 3, "br0")
+            }],
+            Mode::Tc,
+            None,
+            Ok("tc"),
         ),
         (
             "vrf",
             of(InfoKind::Vrf, 2, "eth0"),
             vec![],
-            false,
-            Some("behind-xdp"),
+            Mode::Auto,
+            None,
+            Err("behind-xdp"),
         ),
         (
             "ifb",
             of(InfoKind::Ifb, 2, "eth0"),
             vec![],
-            false,
-            Some("behind-xdp"),
+            Mode::Auto,
+            None,
+            Err("behind-xdp"),
         ),
         (
             "ipvlan l3s",
@@ -128,18 +272,34 @@ fn an_interface_is_admitted_or_refused_for_a_named_reason() {
                 ..of(InfoKind::IpVlan, 2, "eth0")
             },
             vec![],
-            false,
-            Some("behind-xdp"),
+            Mode::Auto,
+            None,
+            Err("behind-xdp"),
         ),
         (
             "it carries a switch",
             eth0(),
             vec![above(InfoKind::Dsa, None)],
-            false,
-            Some("switch"),
+            Mode::Auto,
+            None,
+            Err("switch"),
         ),
-        ("another program", with(7), vec![], false, Some("occupied")),
-        ("our program", with(7), vec![], true, None),
+        (
+            "another program",
+            with(7),
+            vec![],
+            Mode::Auto,
+            None,
+            Err("occupied"),
+        ),
+        (
+            "our program",
+            with(7),
+            vec![],
+            Mode::Auto,
+            Some(AttachMode::Native),
+            Ok(NATIVE),
+        ),
         (
             "another program in the hardware",
             Interface {
@@ -147,8 +307,9 @@ fn an_interface_is_admitted_or_refused_for_a_named_reason() {
                 ..eth0()
             },
             vec![],
-            false,
-            Some("occupied"),
+            Mode::Auto,
+            None,
+            Err("occupied"),
         ),
         (
             "another program in the hardware, and ours",
@@ -157,15 +318,17 @@ fn an_interface_is_admitted_or_refused_for_a_named_reason() {
                 ..with(8)
             },
             vec![],
-            true,
-            None,
+            Mode::Auto,
+            Some(AttachMode::Native),
+            Ok(NATIVE),
         ),
         (
             "a port",
             port(),
             vec![of(InfoKind::Bridge, 3, "br0")],
-            false,
+            Mode::Auto,
             None,
+            Ok(NATIVE),
         ),
         (
             "a port of one with a program",
@@ -174,8 +337,9 @@ fn an_interface_is_admitted_or_refused_for_a_named_reason() {
                 program: Some(7),
                 ..of(InfoKind::Bridge, 3, "br0")
             }],
-            false,
-            Some("above"),
+            Mode::Auto,
+            None,
+            Err("above"),
         ),
         (
             "ours, and a port of one with a program",
@@ -187,47 +351,55 @@ fn an_interface_is_admitted_or_refused_for_a_named_reason() {
                 program: Some(7),
                 ..of(InfoKind::Bond, 3, "bond0")
             }],
-            true,
-            None,
+            Mode::Auto,
+            Some(AttachMode::Native),
+            Ok(NATIVE),
         ),
         (
             "it carries a VLAN",
             eth0(),
             vec![above(InfoKind::Vlan, None)],
-            false,
+            Mode::Auto,
             None,
+            Ok(NATIVE),
         ),
         (
             "a VLAN with a program",
             eth0(),
             vec![above(InfoKind::Vlan, Some(7))],
-            false,
-            Some("above"),
+            Mode::Auto,
+            None,
+            Err("above"),
         ),
         (
             "a macvlan with one",
             eth0(),
             vec![above(InfoKind::MacVlan, Some(7))],
-            false,
-            Some("above"),
+            Mode::Auto,
+            None,
+            Err("above"),
         ),
         (
             "a tunnel with one",
             eth0(),
             vec![above(InfoKind::GreTap, Some(7))],
-            false,
+            Mode::Auto,
             None,
+            Ok(NATIVE),
         ),
     ];
-    for (name, interface, others, is_ours, expected) in rows {
+    for (name, interface, others, mode, ours, expected) in rows {
         let all = [vec![interface.clone()], others].concat();
-        let refusal = admit(&interface, &all, is_ours).err();
-        assert_eq!(
-            refusal.as_ref().map(Refusal::name),
-            expected,
-            "{name}: {refusal:?}"
-        );
-        if let Some(refusal) = refusal {
+        let found = admit(&interface, &all, mode, ours);
+        let words = match &found {
+            Ok(ways) => {
+                let modes = ways.list.iter().map(|way| way.mode.name());
+                Ok(modes.collect::<Vec<_>>().join(" "))
+            }
+            Err(refusal) => Err(refusal.name()),
+        };
+        assert_eq!(words, expected.map(str::to_owned), "{name}: {found:?}");
+        if let Err(refusal) = found {
             let text = refusal.to_string();
             assert!(
                 text.starts_with("eth0 ") && text.contains("; "),

@@ -3,15 +3,16 @@
 use anyhow::{Context as _, Result};
 use aya::programs::{SchedClassifier, links::FdLink};
 
-use super::{Attached, attach, replace, switch};
+use super::{Attached, Moved, attach, move_over, replace, switch};
 use crate::{
-    host::interface::Interface,
+    host::interface::{FirstHeader, Interface},
+    interfaces::admission::Ways,
     kernel::{
-        PROGRAM, barrier,
+        barrier,
         instance::Instance,
-        program::{INCOMPLETE, XdpProgram, pinned},
+        program::{INCOMPLETE, PinnedPrograms, XdpProgram},
     },
-    model::settings::Mode,
+    model::attach_mode::AttachMode,
 };
 
 impl XdpProgram {
@@ -24,11 +25,11 @@ impl XdpProgram {
         &mut self,
         asked_for: &str,
         interface: &Interface,
-        mode: Mode,
+        ways: &Ways,
         instance: &Instance,
     ) -> Result<(Attached, Option<FdLink>)> {
-        let done = attach(self.xdp()?, asked_for, interface, mode, instance)?;
-        self.warn_of_answers(done.0.native, interface)?;
+        let done = attach(self, asked_for, interface, ways, instance)?;
+        self.warn_of_answers(done.0.mode, interface)?;
         Ok(done)
     }
 
@@ -40,37 +41,71 @@ impl XdpProgram {
         &mut self,
         asked_for: &str,
         interface: &Interface,
+        mode: AttachMode,
         instance: &Instance,
     ) -> Result<Attached> {
-        let attached = replace(self.xdp()?, asked_for, interface, instance)?;
-        self.warn_of_answers(attached.native, interface)?;
+        let attached = replace(self, asked_for, interface, mode, instance)?;
+        self.warn_of_answers(attached.mode, interface)?;
         Ok(attached)
     }
 
-    /// Switches the attach mode of an interface.
+    /// Changes the attach mode of an interface; none if it has the best one that works.
     ///
     /// # Errors
-    /// As for [`switch`].
-    pub fn switch(
+    /// As for [`move_over`] and [`switch`], or the barrier can't be attached.
+    pub fn change_mode(
         &mut self,
         asked_for: &str,
         interface: &Interface,
-        mode: Mode,
+        current: AttachMode,
+        ways: &Ways,
         instance: &Instance,
-    ) -> Result<Attached> {
-        let [mut program, mut barrier] = [None, None];
-        for (name, one) in self.ebpf().programs_mut() {
-            match name {
-                PROGRAM => program = Some(one),
-                barrier::PROGRAM => barrier = Some(one),
-                _ => {}
+    ) -> Result<Option<Attached>> {
+        let moved = move_over(self, asked_for, interface, current, ways, instance)?;
+        let attached = match moved {
+            Moved::Stays => return Ok(None),
+            Moved::Done(attached) => attached,
+            Moved::NeedsBarrier => {
+                self.shut_barrier(interface, instance)?;
+                switch(self, asked_for, interface, current, ways, instance)?
+            }
+        };
+        self.warn_of_answers(attached.mode, interface)?;
+        Ok(Some(attached))
+    }
+
+    /// Changes the attach mode of the pinned program, which runs in place of this one.
+    ///
+    /// # Errors
+    /// As for [`XdpProgram::change_mode`].
+    pub fn change_mode_back(
+        &mut self,
+        asked_for: &str,
+        interface: &Interface,
+        current: AttachMode,
+        ways: &Ways,
+        instance: &Instance,
+    ) -> Result<()> {
+        let mut pinned = PinnedPrograms::committed(instance);
+        match move_over(&mut pinned, asked_for, interface, current, ways, instance)? {
+            Moved::Stays | Moved::Done(_) => {}
+            Moved::NeedsBarrier => {
+                self.shut_barrier(interface, instance)?;
+                switch(&mut pinned, asked_for, interface, current, ways, instance)?;
             }
         }
-        let both = program.zip(barrier).context(INCOMPLETE)?;
-        let both = (both.0.try_into()?, both.1.try_into()?);
-        let attached = switch(both, asked_for, interface, mode, instance)?;
-        self.warn_of_answers(attached.native, interface)?;
-        Ok(attached)
+        Ok(())
+    }
+
+    fn shut_barrier(&mut self, interface: &Interface, instance: &Instance) -> Result<()> {
+        let name = &interface.name;
+        barrier::shut(self.barrier()?, interface, instance).with_context(|| {
+            format!(
+                "{name} can't change its mode without a moment in which its ports are open, and the \
+                 barrier for that moment can't be attached. Keep the mode, or accept that moment: \
+                 `knock-user detach`, then start again"
+            )
+        })
     }
 
     /// Returns the program of the barrier.
@@ -82,27 +117,27 @@ impl XdpProgram {
         Ok(barrier.try_into()?)
     }
 
-    /// Switches the attach mode of the pinned program, which runs in place of this one.
-    ///
-    /// # Errors
-    /// As for [`switch`].
-    pub fn switch_back(
-        &mut self,
-        asked_for: &str,
-        interface: &Interface,
-        mode: Mode,
-        instance: &Instance,
-    ) -> Result<Attached> {
-        let mut pinned = pinned(&instance.program())?;
-        let both = (&mut pinned, self.barrier()?);
-        switch(both, asked_for, interface, mode, instance)
-    }
-
-    fn warn_of_answers(&self, native: bool, interface: &Interface) -> Result<()> {
-        if self.answers()
-            && native
-            && let Some(warning) = interface.keeps_answers()?
-        {
+    fn warn_of_answers(&self, mode: AttachMode, interface: &Interface) -> Result<()> {
+        if !self.answers() {
+            return Ok(());
+        }
+        let warning = match (mode, interface.first_header()) {
+            (AttachMode::Native, _) => interface.keeps_answers()?,
+            (AttachMode::Generic, FirstHeader::Ip) | (AttachMode::Tc, _) => {
+                let cure = match interface.first_header() {
+                    FirstHeader::Ethernet => "; take `mode = \"skb\"`",
+                    FirstHeader::Ip | FirstHeader::Other => "",
+                };
+                Some(format!(
+                    "the program sends no answers on {} in mode {}: doors with `verify = \"handshake\"` \
+                     can't be opened through it, and no client gets a reply{cure}",
+                    interface.name,
+                    mode.name()
+                ))
+            }
+            (AttachMode::Generic, _) => None,
+        };
+        if let Some(warning) = warning {
             tracing::warn!("{warning}");
         }
         Ok(())

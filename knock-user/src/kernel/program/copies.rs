@@ -14,13 +14,14 @@ use tokio::sync::oneshot;
 use super::{
     XdpProgram,
     copy::{Copy, LoadedCopy},
-    give,
-    load::load_error,
+    entries::load_error,
+    pinned::give_xdp,
     program,
 };
 use crate::{
     host::clock,
     kernel::{
+        entry::Entry,
         instance::Instance,
         pins::{self, Pinned},
     },
@@ -117,23 +118,36 @@ impl XdpProgram {
             );
         };
         let own = program(&mut self.ebpf)?;
-        let has_own = own.info().is_ok_and(|info| info.id() == pinned.program);
+        let has_own = own
+            .info()
+            .is_ok_and(|info| info.id() == pinned.state.program);
         let other = if has_own { copy } else { own };
-        give(other, pinned.link)
+        give_xdp(other, pinned.link)
             .with_context(|| format!("handing the driver of {name} the program again"))
     }
 
-    /// Returns whether one of the copies has this id.
-    pub fn has_program(&mut self, id: u32) -> Result<bool> {
-        Ok(self.program_ids()?.contains(&id))
+    /// Returns whether a program with this id is loaded that is not `entry`.
+    ///
+    /// # Errors
+    /// The kernel does not report the ids.
+    pub fn reads_otherwise(&mut self, id: u32, entry: Entry) -> Result<bool> {
+        for (loaded, program) in self.loaded() {
+            if program.info()?.id() == id {
+                return Ok(loaded != entry);
+            }
+        }
+        Ok(entry != Entry::Xdp && self.program_ids()?.contains(&id))
     }
 
-    /// Returns the ids of the loaded copies.
+    /// Returns the ids of the loaded programs and copies.
     ///
     /// # Errors
     /// The kernel does not report them.
     pub fn program_ids(&mut self) -> Result<Vec<u32>> {
-        let mut all = vec![self.program_id()?];
+        let mut all = Vec::new();
+        for (_, program) in self.loaded() {
+            all.push(program.info()?.id());
+        }
         if let Copy::Loaded(copy) = &self.copy {
             all.push(copy.info()?.id());
         }

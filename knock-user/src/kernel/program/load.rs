@@ -1,18 +1,15 @@
 //! Loads the program and fills its maps with a configuration.
 
-use anyhow::{Context as _, Result, anyhow};
-use aya::{Ebpf, EbpfLoader, maps::Array, programs::ProgramError};
+use anyhow::{Context as _, Result};
+use aya::{Ebpf, EbpfLoader, maps::Array};
 use knock_common::layout::{Config, Features, FromKey, LOCKOUT_BUCKETS, WAYS};
 
-use super::{LoadOptions, XdpProgram, copy::Copy, object::OBJECT, program};
+use super::{LoadOptions, XdpProgram, copy::Copy, entries::entry, object::OBJECT};
 use crate::{
     compile::Tables,
-    host::{clock, os_error, random},
-    kernel::{bpffs, maps, pins},
+    host::{clock, random},
+    kernel::{bpffs, entry::Entry, maps, pins},
 };
-
-/// How many of the last lines of the verifier's log an error shows.
-const VERIFIER_LINES: usize = 12;
 
 impl XdpProgram {
     /// Loads the program and writes a configuration into its maps, without attaching it.
@@ -61,7 +58,13 @@ impl XdpProgram {
         if features.has(Features::LOCKOUT) {
             draw_lockout_key(&mut ebpf)?;
         }
-        program(&mut ebpf)?.load().map_err(load_error)?;
+        let first = match options.entries {
+            [] => &[Entry::Xdp],
+            entries => entries,
+        };
+        for &one in first {
+            entry(&mut ebpf, one)?;
+        }
         let mut program = Self {
             ebpf,
             events: None,
@@ -128,46 +131,4 @@ fn draw_lockout_key(ebpf: &mut Ebpf) -> Result<()> {
     }
     let key: [u64; WAYS] = random::key()?;
     maps::set(ebpf, "LOCKOUTS", [(LOCKOUT_BUCKETS, key)])
-}
-
-pub(super) fn load_error(error: ProgramError) -> anyhow::Error {
-    if let ProgramError::LoadError {
-        io_error,
-        verifier_log,
-    } = error
-    {
-        anyhow!(
-            "the kernel rejected the program: {}\n  kernels from 6.1 on accept it; the \
-             verifier's last lines are:\n    {}",
-            os_error::plain(&io_error),
-            last_lines(&verifier_log.to_string()).join("\n    ")
-        )
-    } else {
-        anyhow::Error::new(error).context("loading the program")
-    }
-}
-
-fn last_lines(log: &str) -> Vec<&str> {
-    let lines: Vec<_> = log.lines().collect();
-    let last = lines.len().saturating_sub(VERIFIER_LINES);
-    lines.into_iter().skip(last).collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_end_of_a_verifier_log_is_shown() {
-        let long: String = (0..40).map(|line| format!("line {line}\n")).collect();
-        for (name, log, first, count) in [
-            ("empty", "", None, 0),
-            ("short", "one\ntwo\n", Some("one"), 2),
-            ("long", &long, Some("line 28"), VERIFIER_LINES),
-        ] {
-            let shown = last_lines(log);
-            assert_eq!(shown.first().copied(), first, "{name}");
-            assert_eq!(shown.len(), count, "{name}");
-        }
-    }
 }
