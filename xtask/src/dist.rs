@@ -220,7 +220,7 @@ fn tarballs(
             copy(
                 sh,
                 "dist/seq.toml".into(),
-                root.join("share/doc/knock/examples"),
+                root.join("share/doc/knock/dist"),
             )?;
         }
         let archive = to.join(format!("{name}.tar.gz"));

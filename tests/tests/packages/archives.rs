@@ -39,7 +39,7 @@ fn both_programs_run_on_a_bare_root() {
         let output = run_there(root.path(), program, &["--version"]);
         assert_eq!(text(&output), format!("{program} {VERSION}\n"));
     }
-    let config = "/usr/local/share/doc/knock/examples/seq.toml";
+    let config = "/usr/local/share/doc/knock/dist/seq.toml";
     // It needs random numbers of the kernel, and nothing else of this system.
     let generated = run_there(root.path(), "knock-user", &["generate", "--knocks", "4"]);
     assert_eq!(generated.status.code(), Some(0), "{}", text(&generated));
@@ -51,6 +51,12 @@ fn both_programs_run_on_a_bare_root() {
         .collect();
     wanted.insert(config.to_owned());
     assert_same(&found, &wanted, "archive");
+    let documents = root.path().join("usr/local/share/doc/knock");
+    let repository = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    for file in ["dist/seq.toml", "examples/seq.toml"] {
+        let content = |directory: &Path| fs::read_to_string(directory.join(file)).unwrap();
+        assert_eq!(content(&documents), content(&repository), "{file}");
+    }
     let unit = root
         .path()
         .join("usr/local/lib/systemd/system/knock-user.service");

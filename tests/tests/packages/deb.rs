@@ -95,6 +95,7 @@ fn an_installation_has_these_files_and_starts_nothing() {
         ("/etc/knock/seq.toml", "root:knock 640"),
         ("/var/lib/knock", "knock:knock 700"),
         ("/usr/bin/knock-user", "root:root 755"),
+        ("/usr/share/knock/crowdsec/knock-bouncer", "root:root 755"),
         (
             "/usr/lib/systemd/system/knock-user.service",
             "root:root 644",

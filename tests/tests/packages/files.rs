@@ -5,17 +5,18 @@ use std::{collections::BTreeSet, fs, path::Path};
 use knock_tests::manual;
 
 /// Those that every package has, besides documents, man pages and completions.
-const COMMON: [&str; 6] = [
+const COMMON: [&str; 7] = [
     "/etc/knock/seq.toml",
     "/usr/bin/knock-client",
     "/usr/bin/knock-user",
     "/usr/lib/systemd/system/knock-user.service",
     "/usr/lib/sysusers.d/knock.conf",
     "/usr/lib/tmpfiles.d/knock.conf",
+    "/usr/share/knock/crowdsec/knock-bouncer",
 ];
 
 /// The documents of the repository, as `cargo xtask dist` installs them.
-const DOCUMENTS: [&str; 9] = [
+const DOCUMENTS: [&str; 15] = [
     "ARCHITECTURE.md",
     "CHANGELOG.md",
     "CONTRIBUTING.md",
@@ -23,6 +24,12 @@ const DOCUMENTS: [&str; 9] = [
     "LICENSE-MIT",
     "README.md",
     "SECURITY.md",
+    "dist/crowdsec",
+    "dist/fail2ban",
+    "dist/grafana",
+    "dist/kubernetes",
+    "dist/prometheus",
+    "dist/schema",
     "docs",
     "examples",
 ];

@@ -90,6 +90,7 @@ fn it_installs_upgrades_and_removes() {
         ("/etc/knock/seq.toml", "root:knock 640"),
         ("/var/lib/knock", "knock:knock 700"),
         ("/usr/bin/knock-user", "root:root 755"),
+        ("/usr/share/knock/crowdsec/knock-bouncer", "root:root 755"),
     ] {
         assert_eq!(system.rights(path), rights, "{path}");
     }

@@ -15,7 +15,7 @@ use crate::shell;
 const DOCUMENTS: &str = "share/doc/knock";
 
 /// The files that are installed there, with their paths in the repository, so that links between documents hold.
-const INSTALLED: [&str; 12] = [
+const INSTALLED: [&str; 15] = [
     "README.md",
     "ARCHITECTURE.md",
     "CHANGELOG.md",
@@ -27,6 +27,9 @@ const INSTALLED: [&str; 12] = [
     "examples",
     "dist/crowdsec",
     "dist/fail2ban",
+    "dist/grafana",
+    "dist/kubernetes",
+    "dist/prometheus",
     "dist/schema",
 ];
 
@@ -87,5 +90,11 @@ pub(super) fn fill(sh: &Shell, prefix: &Path) -> Result<()> {
         sh.create_dir(&directory)?;
         sh.copy_file(file, directory.join("knock.conf"))?;
     }
+    // CrowdSec runs it, so it can't be among the documents, which an administrator may remove.
+    copy(
+        sh,
+        "dist/crowdsec/knock-bouncer".into(),
+        prefix.join("share/knock/crowdsec"),
+    )?;
     Ok(())
 }
