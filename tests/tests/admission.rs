@@ -1,10 +1,7 @@
 //! Which interfaces are taken: asked at the start, and of whatever appears, changes or is tried
 //! again later. No interface through which packets pass unjudged is reported as protected.
 
-#![expect(
-    clippy::unwrap_used,
-    reason = "what a test can't do, it says by a panic"
-)]
+#![expect(clippy::unwrap_used, reason = "a helper of a test fails with the test")]
 
 use std::process::Command;
 

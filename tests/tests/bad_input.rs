@@ -44,11 +44,11 @@ fn missing_interfaces_are_named() {
             // A name that no interface can have is bad usage. A missing interface may appear.
             let code = if row == "not a name" { 2 } else { 1 };
             let output = refused(net, row, code, &mut command);
-            says(row, &output, words);
+            assert_names(row, &output, words);
             assert_eq!(pins::instances(&net.server), [], "{row}");
         }
         let output = refused(net, "none named", 2, &mut user(&["--config", &path]));
-        says("none named", &output, &["--iface"]);
+        assert_names("none named", &output, &["--iface"]);
     });
 }
 
@@ -78,7 +78,7 @@ fn an_interface_with_a_foreign_program_is_refused() {
             let (status, output) = ended(net, &mut command);
             assert_eq!(status, Some(1), "{row}: {output}");
             let words = ["another knock-user: id", "opens what it protects on b0"];
-            says(row, &output, &[&id, words[0], words[1]]);
+            assert_names(row, &output, &[&id, words[0], words[1]]);
             assert_eq!(
                 attached_programs(&net.server),
                 theirs,
@@ -125,7 +125,7 @@ fn a_start_without_privileges_is_refused() {
             1,
             run.args(["--config", &config, "--iface", "b0"]),
         );
-        says(
+        assert_names(
             "nobody",
             &output,
             &["CAP_BPF", "CAP_NET_ADMIN", "CAP_PERFMON", "sudo", "setcap"],
@@ -146,7 +146,7 @@ fn a_start_without_privileges_is_refused() {
             2,
             run.args(["--config", &config, "--iface", "b0"]),
         );
-        says("unreadable", &output, &[&config, "ermission"]);
+        assert_names("unreadable", &output, &[&config, "ermission"]);
     });
 }
 
@@ -190,10 +190,10 @@ fn files_that_are_no_configuration_are_refused() {
                 2,
                 &mut user(&["--config", &path, "--iface", "b0"]),
             );
-            says(row, &output, &[&path]);
-            says(row, &output, words);
+            assert_names(row, &output, &[&path]);
+            assert_names(row, &output, words);
             let checked = refused(net, row, 2, &mut user(&["check", "--config", &path]));
-            says(row, &checked, &[&path]);
+            assert_names(row, &checked, &[&path]);
             assert!(
                 output.len() < 4_000,
                 "{row}: {} octets of errors",
@@ -220,7 +220,7 @@ fn files_that_cannot_be_read_are_refused() {
     net::test(|net| {
         for (row, path) in rows {
             let output = refused(net, row, 2, &mut user(&["--config", path, "--iface", "b0"]));
-            says(row, &output, &[path]);
+            assert_names(row, &output, &[path]);
         }
     });
 }
@@ -237,7 +237,7 @@ fn wrong_usage_exits_with_2() {
     net::test(|net| {
         for (row, arguments) in rows {
             let output = refused(net, row, 2, &mut user(arguments));
-            says(row, &output, &["error: ", "try '--help'"]);
+            assert_names(row, &output, &["error: ", "try '--help'"]);
         }
     });
 }
@@ -267,7 +267,7 @@ fn refused(net: &Net, row: &str, code: i32, command: &mut Command) -> String {
 }
 
 #[track_caller]
-fn says(row: &str, output: &str, words: &[&str]) {
+fn assert_names(row: &str, output: &str, words: &[&str]) {
     for word in words {
         assert!(output.contains(word), "{row}: no {word:?} in: {output}");
     }

@@ -1,9 +1,6 @@
 //! Sources that commands and configurations block, from the command to the packet.
 
-#![expect(
-    clippy::unwrap_used,
-    reason = "what a test can't do, it says by a panic"
-)]
+#![expect(clippy::unwrap_used, reason = "a helper of a test fails with the test")]
 
 use std::{fs, net::TcpStream, path::Path, process::Command};
 

@@ -3,7 +3,7 @@
 #![expect(
     clippy::expect_used,
     clippy::unwrap_used,
-    reason = "what a test can't do, it says by a panic"
+    reason = "a helper of a test fails with the test"
 )]
 
 use std::{fs, os::unix::fs::PermissionsExt as _, path::Path, process::Command, thread};
@@ -50,7 +50,7 @@ fn concurrent_starts_mount_it_once() {
             let mounted = starts.into_iter().map(|start| start.join().unwrap());
             mounted.filter(|&mounted| mounted).count()
         });
-        assert_eq!(count, 1, "that many say that they mounted it");
+        assert_eq!(count, 1, "how many report that they mounted it");
         umount(MOUNT_POINT).unwrap();
         assert!(!is_mounted(), "it was mounted once");
     });

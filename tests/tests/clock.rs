@@ -2,10 +2,7 @@
 //!
 //! `cargo xtask vm` runs these, and nothing else does: elsewhere they would happen to the host.
 
-#![expect(
-    clippy::unwrap_used,
-    reason = "what a test can't do, it says by a panic"
-)]
+#![expect(clippy::unwrap_used, reason = "a helper of a test fails with the test")]
 
 use std::{
     fs,
@@ -201,7 +198,7 @@ fn used_packets_stay_used_when_the_wall_clock_is_set() {
     });
 }
 
-/// Returns a packet of a client whose clock says this.
+/// Returns a packet of a client whose clock shows this time.
 fn packet(channel: &Channel, now: Duration) -> Vec<u8> {
     let request = Request {
         stamp: now.as_nanos().try_into().unwrap(),

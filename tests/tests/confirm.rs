@@ -10,7 +10,7 @@ use knock_tests::{
     daemon::{self, Daemon},
     net::{self, Family, Net, SERVER_LINK, SERVER_LINK_2},
     pins::{self, attached_programs},
-    process::Ended,
+    process::ProcessEnd,
     server::Server,
     ssh::{DOOR, KNOCKS, SSH},
     stream::Stream,
@@ -393,7 +393,7 @@ fn is_not_confirmed(daemon: Daemon) -> Vec<Value> {
 
 /// Checks how an unconfirmed trial ended, and returns its events.
 #[track_caller]
-fn was_not_confirmed(ended: &Ended) -> Vec<Value> {
+fn was_not_confirmed(ended: &ProcessEnd) -> Vec<Value> {
     assert_eq!(ended.status.code(), Some(1), "{ended:?}");
     assert!(ended.stderr.contains("no confirmation came"), "{ended:?}");
     daemon::events(&ended.stdout)

@@ -3,10 +3,7 @@
 //!
 //! `KNOCK_KILLS` is the number of kills (100 in a full run). `KNOCK_SEED` repeats the random choices of a run.
 
-#![expect(
-    clippy::unwrap_used,
-    reason = "what a test can't do, it says by a panic"
-)]
+#![expect(clippy::unwrap_used, reason = "a helper of a test fails with the test")]
 
 use std::{
     fs,
@@ -69,7 +66,7 @@ fn a_kill_at_any_moment_lets_nobody_in() {
     net::test(|net| {
         let server = Server::tcp(&net.server, &[SSH, WEB, UPWARDS]);
         let mut unauthorized_sources = UnauthorizedSources::before_protection(net, SSH);
-        let mut host = Host::new(net, seed);
+        let mut host = CrashingHost::new(net, seed);
         // Without earlier protection, a start has either no effect or all of it.
         for _ in 0..3 {
             host.kill_a_start();
@@ -148,7 +145,7 @@ fn a_kill_at_the_very_beginning_leaves_nothing_in_the_way() {
 }
 
 /// A host whose knock-user is killed again and again.
-struct Host<'n> {
+struct CrashingHost<'n> {
     net: &'n Net,
     config: NamedTempFile,
     record: Record,
@@ -170,7 +167,7 @@ impl Kills {
     }
 }
 
-impl<'n> Host<'n> {
+impl<'n> CrashingHost<'n> {
     fn new(net: &'n Net, seed: u64) -> Self {
         let host = Self {
             net,
@@ -278,7 +275,7 @@ fn losses(net: &Net) -> impl FnMut() -> bool {
 /// failure.
 #[track_caller]
 fn is_let_in<'n>(
-    host: &Host<'n>,
+    host: &CrashingHost<'n>,
     knocks: &str,
     port: u16,
     row: &str,
@@ -325,7 +322,7 @@ fn scan_upwards(scanner: Source<'_>) {
 }
 
 /// Runs one round: from a time without a process to the next.
-fn round(host: &mut Host<'_>, holder: Source<'_>, stream: &Stream) {
+fn round(host: &mut CrashingHost<'_>, holder: Source<'_>, stream: &Stream) {
     host.rounds += 1;
     let row = format!("round {}, {:?}", host.rounds, host.kills);
     if host.random.one_in(3) {

@@ -1,10 +1,7 @@
 //! Missing or empty input never opens a port: a reload, a signal and a restart over kept
 //! protection change nothing, and report it.
 
-#![expect(
-    clippy::unwrap_used,
-    reason = "what a test can't do, it says by a panic"
-)]
+#![expect(clippy::unwrap_used, reason = "a helper of a test fails with the test")]
 
 use std::{
     fs,
@@ -36,43 +33,47 @@ const RUNS: &str = "interfaces = [\"b0\"]\n[[door]]\nname = \"ssh\"\n\
     knock = [\"tcp/7000\", \"udp/8000\", \"tcp/9000\"]\nopen = []\non_open = [\"/bin/true\"]\n";
 
 /// The input, and a part of the error.
-const INPUTS: &[(&str, Input, &str)] = &[
-    ("empty", Input::Text(""), "has no effect"),
-    ("blank", Input::Text(" \n\t\n"), "has no effect"),
-    ("comments", Input::Text("# nothing\n"), "has no effect"),
+const INPUTS: &[(&str, ConfigInput, &str)] = &[
+    ("empty", ConfigInput::Text(""), "has no effect"),
+    ("blank", ConfigInput::Text(" \n\t\n"), "has no effect"),
+    (
+        "comments",
+        ConfigInput::Text("# nothing\n"),
+        "has no effect",
+    ),
     (
         "interfaces alone",
-        Input::Text("interfaces = [\"b0\"]\n"),
+        ConfigInput::Text("interfaces = [\"b0\"]\n"),
         "has no effect",
     ),
     (
         "runs a command, and closes nothing",
-        Input::Text(RUNS),
+        ConfigInput::Text(RUNS),
         "tcp/22 would be open to everybody",
     ),
     (
         "no interface is left",
-        Input::Text("interfaces = []\nprotect = [\"tcp/22\"]\n"),
+        ConfigInput::Text("interfaces = []\nprotect = [\"tcp/22\"]\n"),
         "no interface to protect",
     ),
     (
         "half a line",
-        Input::Text("interfaces = [\"b0\"]\n[[door]]\nname = \"ssh\"\nkno"),
+        ConfigInput::Text("interfaces = [\"b0\"]\n[[door]]\nname = \"ssh\"\nkno"),
         ":4",
     ),
-    ("zeros", Input::Text("\0\0\0\0\0\0\0\0"), "not TOML"),
-    ("missing", Input::Missing, "can't be read"),
-    ("a directory", Input::Directory, "can't be read"),
+    ("zeros", ConfigInput::Text("\0\0\0\0\0\0\0\0"), "not TOML"),
+    ("missing", ConfigInput::Missing, "can't be read"),
+    ("a directory", ConfigInput::Directory, "can't be read"),
 ];
 
 /// Inputs that a start can read and a running process can't.
-const AGAIN: &[(&str, Input, &str)] = &[
+const AGAIN: &[(&str, ConfigInput, &str)] = &[
     (
         "a drained pipe",
-        Input::Pipe,
+        ConfigInput::Pipe,
         "a pipe can be read only once",
     ),
-    ("unreadable", Input::Unreadable, "can't be read"),
+    ("unreadable", ConfigInput::Unreadable, "can't be read"),
 ];
 
 #[test]
@@ -299,7 +300,7 @@ fn ports_and_interfaces_that_are_no_longer_protected_are_reported() {
 }
 
 /// What is found in place of the configuration.
-enum Input {
+enum ConfigInput {
     Text(&'static str),
     Missing,
     Directory,
@@ -308,7 +309,7 @@ enum Input {
     Unreadable,
 }
 
-impl Input {
+impl ConfigInput {
     fn put(&self, path: &Path) {
         let _file = fs::remove_file(path);
         let _directory = fs::remove_dir(path);

@@ -43,7 +43,7 @@ fn nothing_in_disguise_reaches_a_protected_port() {
         let sources = Family::ALL.map(|family| net.new_source(family));
         for source in &sources {
             for (shape, row) in rows(source, 20_000) {
-                let Shape { port, number, .. } = shape;
+                let RowPath { port, number, .. } = shape;
                 let name = format!("{} to port {port}, {}, no program", row.name, source.from);
                 send(&wire, &row);
                 if row.understood {
@@ -57,7 +57,7 @@ fn nothing_in_disguise_reaches_a_protected_port() {
         let before = net.server_packets();
         for source in &sources {
             for (shape, row) in rows(source, 30_000) {
-                let Shape { port, number, .. } = shape;
+                let RowPath { port, number, .. } = shape;
                 send(&wire, &row);
                 // What arrives is answered while it is being sent, but for the UDP echo.
                 if port == DNS {
@@ -202,13 +202,13 @@ fn row(name: &'static str, understood: bool, frames: impl Into<Vec<Vec<u8>>>) ->
 
 /// Where a row's packets go: its number distinguishes its answers and fragments from those of other rows.
 #[derive(Clone, Copy)]
-struct Shape {
+struct RowPath {
     path: Path,
     number: u16,
     port: u16,
 }
 
-impl Shape {
+impl RowPath {
     fn payload(self, port: u16) -> Payload {
         match self.port {
             SSH => syn(self.path, self.number, port),
@@ -388,11 +388,11 @@ fn tags(whole: &[u8]) -> [Row; 6] {
 }
 
 /// Returns all rows of a source, for both protocols.
-fn rows(source: &Source<'_>, first_number: u16) -> Vec<(Shape, Row)> {
+fn rows(source: &Source<'_>, first_number: u16) -> Vec<(RowPath, Row)> {
     let mut rows = Vec::new();
     let mut number = first_number;
     for port in [SSH, DNS] {
-        let shape = |number| Shape {
+        let shape = |number| RowPath {
             path: source.path(),
             number,
             port,

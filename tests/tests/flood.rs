@@ -15,7 +15,7 @@ use knock_common::{
 };
 use knock_tests::{
     frame::{Frame, SYN, eth},
-    kernel::{Kernel, Run},
+    kernel::{JudgedFrames, Kernel},
 };
 
 /// Attempts outlast every flood here: no first knock is too old to be evicted.
@@ -72,7 +72,7 @@ fn honest_clients_get_in_during_a_flood() {
         assert!(evicted > 0, "{name}");
         // One in two million, if the table is full.
         assert!(mistaken < 20, "{name}: {:?}", run.reasons);
-        let ssh = Packet::tcp(22);
+        let ssh = SpoofedPacket::tcp(22);
         let refused = send(&mut kernel, &ssh, others().take(1000), Reason::NoGrant);
         assert_eq!(refused, 1000, "{name}");
         // Room for the numbers without a source.
@@ -123,7 +123,7 @@ fn attempts_and_grants_survive_a_flood() {
         "{deep} unauthorized sources made two knocks: {opened} of {CLIENTS} clients that had made two got in"
     );
     assert!(deep > u64::from(PROGRESS_MAX / 10 * 9), "{deep}");
-    let ssh = Packet::tcp(22);
+    let ssh = SpoofedPacket::tcp(22);
     for group in [0, 1] {
         let granted = send(&mut kernel, &ssh, clients(group), Reason::Granted);
         assert_eq!(granted, ALL);
@@ -134,7 +134,11 @@ fn attempts_and_grants_survive_a_flood() {
 #[test]
 fn wrong_knocks_end_attempts_during_a_flood() {
     let mut kernel = Kernel::load(CONFIG).unwrap();
-    let [one, two, nothing] = [Packet::udp(7001), Packet::tcp(8001), Packet::tcp(7900)];
+    let [one, two, nothing] = [
+        SpoofedPacket::udp(7001),
+        SpoofedPacket::tcp(8001),
+        SpoofedPacket::tcp(7900),
+    ];
     let [wrong, right] = [0, 1];
     let both = clients(wrong).chain(clients(right));
     let knocked = send(&mut kernel, &one, both, Reason::FirstKnock);
@@ -161,12 +165,12 @@ fn wrong_knocks_end_attempts_during_a_flood() {
 }
 
 /// A packet of a spoofed source.
-struct Packet {
+struct SpoofedPacket {
     v4: Vec<u8>,
     v6: Vec<u8>,
 }
 
-impl Packet {
+impl SpoofedPacket {
     fn new(transport: impl Fn(Frame) -> Frame) -> Self {
         Self {
             v4: transport(eth().ip4("0.0.0.0", "192.0.2.2")).bytes(),
@@ -202,8 +206,12 @@ impl Packet {
 }
 
 /// Returns the knocks of the door "three".
-fn three() -> [Packet; 3] {
-    [Packet::tcp(7000), Packet::udp(8000), Packet::tcp(9000)]
+fn three() -> [SpoofedPacket; 3] {
+    [
+        SpoofedPacket::tcp(7000),
+        SpoofedPacket::udp(8000),
+        SpoofedPacket::tcp(9000),
+    ]
 }
 
 /// Returns a permutation of the numbers (the finalizer of `MurmurHash3`: Appleby, 2011).
@@ -252,7 +260,11 @@ fn clients(group: u32) -> impl Iterator<Item = IpAddr> {
     (first..first + CLIENTS).map(|bits| Ipv4Addr::from(bits).into())
 }
 
-fn flood(kernel: &mut Kernel, packet: &Packet, sources: impl Iterator<Item = IpAddr>) -> Run {
+fn flood(
+    kernel: &mut Kernel,
+    packet: &SpoofedPacket,
+    sources: impl Iterator<Item = IpAddr>,
+) -> JudgedFrames {
     let frames = sources.map(|source| packet.from(source));
     kernel.judge_all(frames).unwrap()
 }
@@ -260,19 +272,19 @@ fn flood(kernel: &mut Kernel, packet: &Packet, sources: impl Iterator<Item = IpA
 /// Sends a packet from each source, and returns how many got this reason.
 fn send(
     kernel: &mut Kernel,
-    packet: &Packet,
+    packet: &SpoofedPacket,
     sources: impl Iterator<Item = IpAddr>,
     reason: Reason,
 ) -> u64 {
     count(&flood(kernel, packet, sources), reason)
 }
 
-fn count(run: &Run, reason: Reason) -> u64 {
+fn count(run: &JudgedFrames, reason: Reason) -> u64 {
     let counted = run.reasons.iter().find(|(counted, _)| *counted == reason);
     counted.map_or(0, |(_, count)| *count)
 }
 
-fn evicted(run: &Run) -> u64 {
+fn evicted(run: &JudgedFrames) -> u64 {
     let stats = run.stats.iter();
     let mut evicted = stats.filter(|(stat, _)| *stat == Stat::FirstKnocksEvicted);
     evicted.next().map_or(0, |(_, count)| *count)

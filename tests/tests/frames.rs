@@ -1,9 +1,6 @@
 //! Frames that arrive must reach the program: an attached link does not prove that they do.
 
-#![expect(
-    clippy::unwrap_used,
-    reason = "what a test can't do, it says by a panic"
-)]
+#![expect(clippy::unwrap_used, reason = "a helper of a test fails with the test")]
 
 use std::time::Duration;
 

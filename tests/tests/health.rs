@@ -1,10 +1,7 @@
 //! `knock-user status` as a health check: its exit code is 0 only if everything that the
 //! configuration asks for is in force.
 
-#![expect(
-    clippy::unwrap_used,
-    reason = "what a test can't do, it says by a panic"
-)]
+#![expect(clippy::unwrap_used, reason = "a helper of a test fails with the test")]
 
 use std::{fs, path::PathBuf, process::Command};
 

@@ -357,7 +357,7 @@ fn knockd_starts(namespace: &Namespace, conf: &Path, directory: &Path) -> bool {
 }
 
 /// Returns the lines of a log about these sources, without times and with a name for each source.
-fn said(lines: &str, source: &Source<'_>) -> Vec<String> {
+fn lines_about(lines: &str, source: &Source<'_>) -> Vec<String> {
     // knockd begins its file with an empty line.
     let lines = lines.lines().filter(|line| !line.is_empty());
     lines
@@ -375,7 +375,11 @@ fn said(lines: &str, source: &Source<'_>) -> Vec<String> {
 /// Knocks correctly, then too slowly, and returns what the log says about both.
 fn logged(source: &Source<'_>, log: impl Fn() -> String) -> Vec<String> {
     source.knock("tcp/7000 udp/8000 tcp/9000");
-    let has = |text: &str| said(&log(), source).iter().any(|line| line.contains(text));
+    let has = |text: &str| {
+        lines_about(&log(), source)
+            .iter()
+            .any(|line| line.contains(text))
+    };
     wait::until("the commands ran", || has("running command: /bin/true out"));
     source.knock("udp/7100 udp/8100");
     wait::until("both knocks are logged", || has("slow: Stage 2"));
@@ -384,5 +388,5 @@ fn logged(source: &Source<'_>, log: impl Fn() -> String) -> Vec<String> {
     thread::sleep(Duration::from_millis(3_100));
     source.knock("udp/7101");
     wait::until("it was too late", || has("slow: sequence timeout"));
-    said(&log(), source)
+    lines_about(&log(), source)
 }

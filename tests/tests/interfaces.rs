@@ -176,7 +176,7 @@ fn a_renamed_interface_stays_protected() {
             there.finds(true, SSH, row);
         };
         rename(net, SERVER_LINK_2, "wan");
-        says(&daemon, &["b1 was renamed to wan"]);
+        wait_for_line(&daemon, &["b1 was renamed to wan"]);
         stays("another name");
 
         // A reload reaches it, also if it does not know the name.
@@ -192,7 +192,7 @@ fn a_renamed_interface_stays_protected() {
         stays("reloaded under the new name");
 
         rename(net, "wan", SERVER_LINK_2);
-        says(&daemon, &["wan was renamed to b1"]);
+        wait_for_line(&daemon, &["wan was renamed to b1"]);
         stays("the old name again");
         daemon.reload(&both(DOOR));
         stays("unchanged");
@@ -212,7 +212,7 @@ fn another_interface_that_gets_the_name_is_protected() {
         let _server = Server::tcp(&net.server, &[SSH]);
         let daemon = Daemon::start_with(&net.server, DOOR, &BOTH);
         rename(net, SERVER_LINK_2, "wan");
-        says(&daemon, &["b1 was renamed to wan"]);
+        wait_for_line(&daemon, &["b1 was renamed to wan"]);
         net.server
             .ip(&format!("link add {SERVER_LINK_2} type veth peer name x1"));
         daemon.wait_for_event(&json!({"event": "detached", "interface": "wan"}));
@@ -287,7 +287,7 @@ fn a_rename_between_two_configured_names_keeps_the_protection() {
         let daemon = Daemon::start_with(&net.server, DOOR, &arguments);
         daemon.wait_for_event(&json!({"event": "absent", "interface": "wan"}));
         rename(net, SERVER_LINK_2, "wan");
-        says(&daemon, &["b1 was renamed to wan"]);
+        wait_for_line(&daemon, &["b1 was renamed to wan"]);
         net.server
             .ip(&format!("link add {SERVER_LINK_2} type veth peer name x1"));
         let protecting = json!({"event": "protecting", "interface": SERVER_LINK_2});
@@ -366,7 +366,7 @@ fn rename(net: &Net, from: &str, to: &str) {
 }
 
 #[track_caller]
-fn says(daemon: &Daemon, words: &[&str]) {
+fn wait_for_line(daemon: &Daemon, words: &[&str]) {
     wait::until(&format!("a line with {words:?}"), || {
         let output = daemon.process().printed();
         output

@@ -1,9 +1,6 @@
 //! Frames that are larger than a page, and drivers that refuse.
 
-#![expect(
-    clippy::unwrap_used,
-    reason = "what a test can't do, it says by a panic"
-)]
+#![expect(clippy::unwrap_used, reason = "a helper of a test fails with the test")]
 
 use std::{
     io::{Read as _, Write as _},

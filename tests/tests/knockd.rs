@@ -1,9 +1,6 @@
 //! The differences to knockd in `docs/knockd.md`: these tests read its table and send its packets.
 
-#![expect(
-    clippy::expect_used,
-    reason = "what a test can't do, it says by a panic"
-)]
+#![expect(clippy::expect_used, reason = "a helper of a test fails with the test")]
 
 use std::{fs, process::Command, thread, time::Duration};
 
@@ -87,7 +84,7 @@ fn knockds_column_of_the_table_is_true() {
             send_all(net, source, other, &row.packets);
             send_all(net, last, other, "7000 8000 9000");
             let opens = |source: &Source<'_>, door: &str| {
-                knockd.says(&format!(" {}: {door}: OPEN SESAME", source.name()))
+                knockd.count_lines(&format!(" {}: {door}: OPEN SESAME", source.name()))
             };
             wait::until("what came last is reported", || opens(&last, A.0) > 0);
             for (name, _) in [A, B, C] {
@@ -112,7 +109,7 @@ fn knockd_ends_with_its_last_one_time_sequence() {
         net.new_source(Family::V4)
             .knock("tcp/7000 tcp/8000 tcp/9000");
         wait::until("knockd has ended", || !knockd.process.is_running());
-        assert_eq!(knockd.says("shutting down"), 0);
+        assert_eq!(knockd.count_lines("shutting down"), 0);
     });
 }
 
@@ -275,13 +272,13 @@ impl Knockd {
             directory,
         };
         wait::until("knockd listens", || {
-            knockd.says("starting up, listening on b0") > 0
+            knockd.count_lines("starting up, listening on b0") > 0
         });
         knockd
     }
 
     /// Returns how often it has printed a text.
-    fn says(&self, text: &str) -> usize {
+    fn count_lines(&self, text: &str) -> usize {
         let log = fs::read_to_string(self.directory.path().join("log")).unwrap_or_default();
         log.lines().filter(|line| line.contains(text)).count()
     }

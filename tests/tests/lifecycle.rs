@@ -1,9 +1,6 @@
 //! From the start of knock-user to its end: how it attaches, what it runs, what it leaves.
 
-#![expect(
-    clippy::unwrap_used,
-    reason = "what a test can't do, it says by a panic"
-)]
+#![expect(clippy::unwrap_used, reason = "a helper of a test fails with the test")]
 
 use std::{
     collections::HashMap,
@@ -53,7 +50,7 @@ fn lines_for_people_name_ports_doors_and_sources() {
         let config = config_file(DOOR.as_bytes());
         let mut command = daemon::command(&config);
         let process = Process::start(&net.server, command.args(["--iface", SERVER_LINK]));
-        let says = |words: &[&str]| {
+        let prints = |words: &[&str]| {
             wait::until(&format!("a line with {words:?}"), || {
                 let lines = process.stdout();
                 lines
@@ -61,13 +58,13 @@ fn lines_for_people_name_ports_doors_and_sources() {
                     .any(|line| words.iter().all(|word| line.contains(word)))
             });
         };
-        says(&["fallback to skb on b0 because native XDP on veth"]);
-        says(&["protecting tcp/22 on b0 (skb), 1 door"]);
+        prints(&["fallback to skb on b0 because native XDP on veth"]);
+        prints(&["protecting tcp/22 on b0 (skb), 1 door"]);
         let source = net.new_source(Family::V4);
         source.finds_closed(SSH, "protected");
-        says(&["denied", &source.name(), "tcp/22"]);
+        prints(&["denied", &source.name(), "tcp/22"]);
         source.knock(KNOCKS);
-        says(&["opened", &source.name(), "ssh", "tcp/22 for 30s"]);
+        prints(&["opened", &source.name(), "ssh", "tcp/22 for 30s"]);
         let ended = process.stop(Signal::SIGINT);
         assert!(ended.status.success(), "{ended:?}");
         let last = ended.stdout.last().map_or("", String::as_str);
@@ -95,10 +92,10 @@ fn each_level_of_verbosity_logs_its_packets() {
             source.finds_closed(SSH, name);
             daemon.wait_for_event(&json!({"event": "denied", "source": source.name()}));
             let ended = daemon.stop();
-            let says = |word: &str| ended.stderr.contains(word);
-            assert_eq!(says("no-grant"), decisions, "{name}: {}", ended.stderr);
-            assert_eq!(says("the verifier walked"), decisions, "{name}");
-            assert_eq!(says("ordinary"), packets, "{name}: {}", ended.stderr);
+            let prints = |word: &str| ended.stderr.contains(word);
+            assert_eq!(prints("no-grant"), decisions, "{name}: {}", ended.stderr);
+            assert_eq!(prints("the verifier walked"), decisions, "{name}");
+            assert_eq!(prints("ordinary"), packets, "{name}: {}", ended.stderr);
         });
     }
 }
@@ -179,7 +176,7 @@ fn a_dry_run_drops_nothing_and_logs_what_it_would() {
         let mut command = daemon::command(&config);
         command.args(["--iface", SERVER_LINK, "--dry-run"]);
         let process = Process::start(&net.server, &mut command);
-        let says = |words: &[&str]| {
+        let prints = |words: &[&str]| {
             wait::until(&format!("a line with {words:?}"), || {
                 let lines = process.stdout();
                 lines
@@ -187,14 +184,14 @@ fn a_dry_run_drops_nothing_and_logs_what_it_would() {
                     .any(|line| words.iter().all(|word| line.contains(word)))
             });
         };
-        says(&["would protect tcp/22 on b0"]);
+        prints(&["would protect tcp/22 on b0"]);
         for family in Family::ALL {
             let source = net.new_source(family);
             source.finds(true, SSH, "a protected port");
-            says(&["would drop", &source.name(), "tcp/22"]);
+            prints(&["would drop", &source.name(), "tcp/22"]);
             source.finds(true, 7000, "a knock port");
             source.knock("udp/8000 tcp/9000");
-            says(&["opened", &source.name()]);
+            prints(&["opened", &source.name()]);
         }
         let ended = process.stop(Signal::SIGINT);
         assert!(ended.status.success(), "{ended:?}");

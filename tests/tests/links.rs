@@ -1,9 +1,6 @@
 //! Interfaces that come, go and change: which messages report them, and how protection follows.
 
-#![expect(
-    clippy::unwrap_used,
-    reason = "what a test can't do, it says by a panic"
-)]
+#![expect(clippy::unwrap_used, reason = "a helper of a test fails with the test")]
 
 use std::{
     collections::VecDeque,
@@ -32,7 +29,7 @@ const BOTH: [&str; 4] = ["--iface", SERVER_LINK, "--iface", SERVER_LINK_2];
 #[test]
 fn each_change_of_a_link_is_noticed() {
     test(async |namespace| {
-        let mut watched = Watched::open();
+        let mut watched = LinkChanges::open();
         namespace.ip("link add v0 type veth peer name v1");
         let index = watched.receive("v0", Appeared { up: false }).await;
         namespace.ip("link set v0 up");
@@ -55,7 +52,7 @@ fn each_change_of_a_link_is_noticed() {
 fn a_link_that_moves_away_and_returns_is_noticed() {
     test(async |namespace| {
         namespace.ip("link add v0 type veth peer name v1");
-        let mut watched = Watched::open();
+        let mut watched = LinkChanges::open();
         let other = Namespace::new("away");
         namespace.ip(&format!("link set v0 netns {}", other.name()));
         watched.receive("v0", Gone).await;
@@ -71,7 +68,7 @@ fn a_link_in_a_bridge_is_not_gone_when_it_leaves() {
             "link add br0 type bridge
              link add v0 type veth peer name v1",
         );
-        let mut watched = Watched::open();
+        let mut watched = LinkChanges::open();
         namespace.ip_batch(
             "link set v0 master br0
              link set v0 nomaster
@@ -89,7 +86,7 @@ fn lost_link_messages_are_made_up_for() {
             "link add v0 type veth peer name v1
              link add w0 type veth peer name w1",
         );
-        let mut watched = Watched::open();
+        let mut watched = LinkChanges::open();
         let mut lines = String::from("link delete w0\n");
         for _ in 0..1_000 {
             lines += "link set v0 up\nlink set v0 down\n";
@@ -122,7 +119,7 @@ fn lost_link_messages_are_made_up_for() {
 #[test]
 fn waiting_for_links_can_be_cancelled() {
     test(async |namespace| {
-        let mut watched = Watched::open();
+        let mut watched = LinkChanges::open();
         for number in 0..20 {
             tokio::select! {
                 biased;
@@ -224,12 +221,12 @@ fn test(test: impl AsyncFnOnce(&Namespace) + Send) {
 }
 
 /// Changes, one after the other.
-struct Watched {
+struct LinkChanges {
     watch: LinkWatch,
     changes: VecDeque<LinkChange>,
 }
 
-impl Watched {
+impl LinkChanges {
     fn open() -> Self {
         Self {
             watch: LinkWatch::open().unwrap(),

@@ -160,7 +160,7 @@ fn largest() -> Tables {
         .collect();
     writeln!(text, "trust = [{}]", trust.join(", ")).unwrap();
     writeln!(text, "block = {{ prefixes = [{}] }}", trust.join(", ")).unwrap();
-    // Six of the sequence's ports say in base 8 which door it is for; flags belong to the port.
+    // Six of the sequence's ports are the digits of the door's number in base 8; flags belong to the port.
     text += "[[door]]\nname = \"bound\"\nopen = [\"udp/1\"]\ntarget = \"2001:db8::\"\n\
              otp = { secret = \"0123456789abcdef\", protocols = [\"udp\", \"udp\", \"udp\"] }\n\
              from = [\"198.51.100.0/24\", \"2001:db8::/32\"]\n";

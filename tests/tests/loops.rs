@@ -67,8 +67,8 @@ fn no_exchange_of_answers_continues() {
     for (name, config, services) in others {
         for [here, there] in ADDRESSES {
             let hosts = [
-                Host::new(Some(DOORS), Services::None),
-                Host::new(config, services),
+                LoopHost::new(Some(DOORS), Services::None),
+                LoopHost::new(config, services),
             ];
             let mut now = Moment::from_nanos(1 << 40);
             for from in PORTS {
@@ -117,13 +117,13 @@ enum Services {
     All,
 }
 
-struct Host {
+struct LoopHost {
     /// The program, if it runs here.
     world: Option<Sim>,
     services: Services,
 }
 
-impl Host {
+impl LoopHost {
     fn new(config: Option<&str>, services: Services) -> Self {
         let world = config.map(|config| compile(config).unwrap().simulate());
         Self { world, services }
@@ -180,7 +180,7 @@ fn back(frame: &[u8], flags: u8) -> Vec<u8> {
 }
 
 /// Returns the number of frames of an exchange that a frame to the first host causes, up to a bound.
-fn exchanged(hosts: &[Host; 2], first: Vec<u8>, now: Moment) -> usize {
+fn exchanged(hosts: &[LoopHost; 2], first: Vec<u8>, now: Moment) -> usize {
     let mut count = 0;
     let mut waiting = VecDeque::from([(0, first)]);
     while let Some((to, frame)) = waiting.pop_front() {

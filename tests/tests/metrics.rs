@@ -1,9 +1,6 @@
 //! Metrics: served over HTTP, printed, written to a file, and scraped by a stock Prometheus.
 
-#![expect(
-    clippy::unwrap_used,
-    reason = "what a test can't do, it says by a panic"
-)]
+#![expect(clippy::unwrap_used, reason = "a helper of a test fails with the test")]
 
 use std::{
     fs,

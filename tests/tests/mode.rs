@@ -1,9 +1,6 @@
 //! The program is moved from native to skb mode and back, while unauthorized sources send.
 
-#![expect(
-    clippy::unwrap_used,
-    reason = "what a test can't do, it says by a panic"
-)]
+#![expect(clippy::unwrap_used, reason = "a helper of a test fails with the test")]
 
 use knock_tests::{
     daemon::{self, Daemon},

@@ -1,9 +1,6 @@
 //! Lines that can't be written, events that are not read, full tables, and a daemon that does not run for a while.
 
-#![expect(
-    clippy::unwrap_used,
-    reason = "what a test can't do, it says by a panic"
-)]
+#![expect(clippy::unwrap_used, reason = "a helper of a test fails with the test")]
 
 use std::{
     fs,

@@ -1,9 +1,6 @@
 //! Leftovers of network namespaces, which no other namespace may take over.
 
-#![expect(
-    clippy::unwrap_used,
-    reason = "what a test can't do, it says by a panic"
-)]
+#![expect(clippy::unwrap_used, reason = "a helper of a test fails with the test")]
 
 use std::path::PathBuf;
 

@@ -1,9 +1,6 @@
 //! The rights of knock-user and its commands, and starts without root.
 
-#![expect(
-    clippy::unwrap_used,
-    reason = "what a test can't do, it says by a panic"
-)]
+#![expect(clippy::unwrap_used, reason = "a helper of a test fails with the test")]
 
 use std::{
     collections::HashMap,
@@ -38,7 +35,7 @@ const PREPARED: &str = "install -d -m 700 -o 65534 /sys/fs/bpf/knock; chmod o+x 
 #[test]
 fn an_ordinary_user_with_three_capabilities_protects() {
     net::test(|net| {
-        let place = Place::new(|_| DOOR.to_owned());
+        let place = SharedDirectory::new(|_| DOOR.to_owned());
         let _server = Server::tcp(&net.server, &[SSH]);
         let process = place.start(net, Who::Nobody);
         for family in Family::ALL {
@@ -61,7 +58,7 @@ fn an_ordinary_user_with_three_capabilities_protects() {
 #[test]
 fn an_ordinary_user_marks_its_own_file() {
     net::test(|net| {
-        let place = Place::new(|_| {
+        let place = SharedDirectory::new(|_| {
             let door = "[[door]]\nname = \"ssh\"\none_time = \"state/once\"\nopen = [\"tcp/22\"]\n";
             door.to_owned()
         });
@@ -121,7 +118,7 @@ fn a_user_that_cannot_pin_gets_the_cure() {
         ),
     ];
     net::test(|net| {
-        let place = Place::new(|_| DOOR.to_owned());
+        let place = SharedDirectory::new(|_| DOOR.to_owned());
         for (row, who, preparing, words) in rows {
             let mut command = place.command(who, preparing);
             let ended = Process::start(&net.server, &mut command).wait();
@@ -142,7 +139,7 @@ fn a_user_that_cannot_pin_gets_the_cure() {
 fn the_daemon_and_its_commands_have_only_the_capabilities_they_need() {
     for (who, of_commands) in [(Who::Root, THREE), (Who::Nobody, 0)] {
         net::test(|net| {
-            let place = Place::new(|directory| {
+            let place = SharedDirectory::new(|directory| {
                 let at = directory.display();
                 format!(
                     "{DOOR}\non_open = [\"/bin/sh\", \"-c\", \
@@ -199,9 +196,9 @@ enum Who {
 }
 
 /// Program and configuration, readable by every user, and a directory that every user may write.
-struct Place(TempDir);
+struct SharedDirectory(TempDir);
 
-impl Place {
+impl SharedDirectory {
     fn new(config: impl Fn(&Path) -> String) -> Self {
         let directory = TempDir::new().unwrap();
         let all = |mode| fs::Permissions::from_mode(mode);

@@ -32,7 +32,7 @@ const EMPTY: &str = "/run/sshd";
 #[test]
 fn ssh_knocks_and_logs_in() {
     net::test(|net| {
-        let files = Files::new();
+        let files = SshFiles::new();
         let sshd = sshd(net, &files);
         let daemon = Daemon::start(&net.server, DOOR);
         for family in Family::ALL {
@@ -59,14 +59,14 @@ fn ssh_knocks_and_logs_in() {
             // More octets than all buffers hold, in both directions, and then both ends of file.
             let input = vec![b'x'; 3 << 20];
             let output = ssh(net, &files, &right, "cat; echo done >&2; exit 7", &input);
-            let said = String::from_utf8_lossy(&output.stderr);
-            assert_eq!(output.status.code(), Some(7), "{family}: {said}");
+            let stderr = String::from_utf8_lossy(&output.stderr);
+            assert_eq!(output.status.code(), Some(7), "{family}: {stderr}");
             assert!(
                 output.stdout == input,
                 "{family}: {} bytes",
                 output.stdout.len()
             );
-            assert_eq!(said, "done\n", "{family}");
+            assert_eq!(stderr, "done\n", "{family}");
             let by = source.name();
             daemon.wait_for_event(&json!({"event": "opened", "source": by, "door": "ssh"}));
         }
@@ -76,12 +76,12 @@ fn ssh_knocks_and_logs_in() {
 }
 
 /// A directory with the files of sshd and of the client, and the empty directory that sshd needs.
-struct Files {
+struct SshFiles {
     directory: TempDir,
     made_empty: bool,
 }
 
-impl Files {
+impl SshFiles {
     fn new() -> Self {
         let files = Self {
             directory: tempfile::tempdir().unwrap(),
@@ -113,7 +113,7 @@ impl Files {
     }
 }
 
-impl Drop for Files {
+impl Drop for SshFiles {
     fn drop(&mut self) {
         if self.made_empty {
             let _another_sshd_uses_it = fs::remove_dir(EMPTY);
@@ -122,7 +122,7 @@ impl Drop for Files {
 }
 
 /// Returns an sshd that accepts only the key of this test.
-fn sshd(net: &Net, files: &Files) -> Process {
+fn sshd(net: &Net, files: &SshFiles) -> Process {
     let config = format!(
         "Port {SSH}
          ListenAddress 0.0.0.0
@@ -151,7 +151,7 @@ fn sshd(net: &Net, files: &Files) -> Process {
 }
 
 /// Logs in at `home`, sends octets, and returns what is received.
-fn ssh(net: &Net, files: &Files, profiles: &Path, command: &str, input: &[u8]) -> Output {
+fn ssh(net: &Net, files: &SshFiles, profiles: &Path, command: &str, input: &[u8]) -> Output {
     let proxy = format!(
         "{} proxy --config {} %h %p",
         binaries().client.display(),

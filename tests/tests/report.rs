@@ -1,9 +1,6 @@
 //! `knock-user report`: what it contains, and that no secret is in it.
 
-#![expect(
-    clippy::unwrap_used,
-    reason = "what a test can't do, it says by a panic"
-)]
+#![expect(clippy::unwrap_used, reason = "a helper of a test fails with the test")]
 
 use std::{fs, os::unix::fs::PermissionsExt as _, path::Path};
 

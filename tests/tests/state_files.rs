@@ -1,10 +1,7 @@
 //! The files in /run/knock: their owners and modes, foreign files in their place, and a start while the previous
 //! process is still ending.
 
-#![expect(
-    clippy::unwrap_used,
-    reason = "what a test can't do, it says by a panic"
-)]
+#![expect(clippy::unwrap_used, reason = "a helper of a test fails with the test")]
 
 use std::{
     fs,

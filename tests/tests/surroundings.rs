@@ -64,17 +64,23 @@ fn check_names_interfaces_that_a_configuration_leaves_open() {
             let mut command = Command::new(&binaries().user);
             command.args(["check", "--config"]).arg(file.path());
             let output = net.server.enter(|| command.output()).unwrap();
-            let said = text(&output);
-            assert_eq!(output.status.code(), Some(0), "{name}: {said}");
+            let output_text = text(&output);
+            assert_eq!(output.status.code(), Some(0), "{name}: {output_text}");
             let always = [
                 "this host does not have the address 192.0.2.99",
                 "no service of this host listens on these protected ports now: tcp/22",
             ];
             for words in present.iter().chain(&always) {
-                assert!(said.contains(words), "{name}: no {words:?} in\n{said}");
+                assert!(
+                    output_text.contains(words),
+                    "{name}: no {words:?} in\n{output_text}"
+                );
             }
             for words in absent {
-                assert!(!said.contains(words), "{name}: {words:?} in\n{said}");
+                assert!(
+                    !output_text.contains(words),
+                    "{name}: {words:?} in\n{output_text}"
+                );
             }
         }
     });
@@ -135,8 +141,8 @@ fn an_interface_of_another_instance_is_not_named() {
         let daemon = Daemon::start(&net.server, DOOR);
         let status = || daemon::ask(&net.server, &["status", "--iface", SERVER_LINK]).1;
         assert!(!status().contains("not protected: "), "{}", status());
-        let said = daemon.process().stderr();
-        assert!(!said.contains("not protected: "), "{said}");
+        let output_text = daemon.process().stderr();
+        assert!(!output_text.contains("not protected: "), "{output_text}");
         other.stop();
         let open = format!("not protected: {SERVER_LINK_2} (");
         assert!(status().contains(&open), "{}", status());
@@ -146,8 +152,8 @@ fn an_interface_of_another_instance_is_not_named() {
         let arguments = ["--iface", SERVER_LINK_2, "--dry-run"];
         let other = Daemon::start_with(&net.server, DOOR, &arguments);
         let daemon = Daemon::start(&net.server, DOOR);
-        let said = daemon.process().stderr();
-        assert!(said.contains(&open), "{said}");
+        let output_text = daemon.process().stderr();
+        assert!(output_text.contains(&open), "{output_text}");
         // The second one counts the programs of both as its own.
         other.stop();
         daemon.stop();

@@ -1,9 +1,6 @@
 //! `knock-user top` in a terminal: tmux has the terminal, sends the keys, and shows what is on the screen.
 
-#![expect(
-    clippy::unwrap_used,
-    reason = "what a test can't do, it says by a panic"
-)]
+#![expect(clippy::unwrap_used, reason = "a helper of a test fails with the test")]
 
 use std::{
     fs,

@@ -195,14 +195,18 @@ fn rules_that_open_what_is_protected_are_named() {
     for (name, rules, expected) in ROWS {
         net::test(|net| {
             rules.make(&net.server);
-            let said = said(&net.server, ":");
+            let lines_about = lines_about(&net.server, ":");
             for expected in *expected {
                 assert!(
-                    said.iter().any(|line| line.contains(expected)),
-                    "{name}: no {expected:?} in {said:#?}"
+                    lines_about.iter().any(|line| line.contains(expected)),
+                    "{name}: no {expected:?} in {lines_about:#?}"
                 );
             }
-            assert_eq!(said.len(), expected.len(), "{name}: {said:#?}");
+            assert_eq!(
+                lines_about.len(),
+                expected.len(),
+                "{name}: {lines_about:#?}"
+            );
         });
     }
 }
@@ -212,18 +216,21 @@ fn rules_that_cannot_be_read_are_reported() {
     net::test(|net| {
         let without = "for at in /usr/sbin /sbin; do mount --bind /dev/null $at/nft; done";
         assert_eq!(
-            said(&net.server, without),
+            lines_about(&net.server, without),
             [] as [&str; 0],
             "there are none"
         );
         By::Nft("table ip t { }").make(&net.server);
-        let said = said(&net.server, without);
-        assert_eq!(said.len(), 1, "{said:#?}");
+        let lines_about = lines_about(&net.server, without);
+        assert_eq!(lines_about.len(), 1, "{lines_about:#?}");
         for words in [
             "can't be read: rules of nftables: ",
             "/nft: permission denied",
         ] {
-            assert!(said.iter().all(|line| line.contains(words)), "{said:#?}");
+            assert!(
+                lines_about.iter().all(|line| line.contains(words)),
+                "{lines_about:#?}"
+            );
         }
     });
 }
@@ -337,7 +344,7 @@ impl By {
 }
 
 /// Returns the output of `check` about translations, after `prepared` in a mount namespace of its own.
-fn said(namespace: &Namespace, prepared: &str) -> Vec<String> {
+fn lines_about(namespace: &Namespace, prepared: &str) -> Vec<String> {
     let file = config_file(format!("interfaces = [\"b0\"]\n{DOOR}").as_bytes());
     let script = format!("{prepared}; exec \"$@\"");
     let mut command = Command::new("unshare");
@@ -356,8 +363,12 @@ fn said(namespace: &Namespace, prepared: &str) -> Vec<String> {
         Ok(output) => output,
         Err(error) => panic!("unshare: {error}"),
     };
-    let said = text(&output);
-    assert_eq!(output.status.code(), Some(0), "{said}");
+    let lines_about = text(&output);
+    assert_eq!(output.status.code(), Some(0), "{lines_about}");
     let about = |line: &&str| line.contains(" translated to ") || line.contains("translation");
-    said.lines().filter(about).map(str::to_owned).collect()
+    lines_about
+        .lines()
+        .filter(about)
+        .map(str::to_owned)
+        .collect()
 }

@@ -3,10 +3,7 @@
 //!
 //! `KNOCK_KILLS` is the number of kills. `KNOCK_SEED` repeats their moments.
 
-#![expect(
-    clippy::unwrap_used,
-    reason = "what a test can't do, it says by a panic"
-)]
+#![expect(clippy::unwrap_used, reason = "a helper of a test fails with the test")]
 
 use std::{fs, thread, time::Duration};
 
@@ -51,7 +48,7 @@ const THIRD: &str = r#"
 fn a_trial_continues_when_its_daemon_is_killed_and_started_in_time() {
     net::test(|net| {
         let mut unauthorized_sources = UnauthorizedSources::before_protection(net, SSH);
-        let host = Host::new(net);
+        let host = TrialHost::new(net);
         let first = host.on_trial("1m");
         unauthorized_sources.start(SSH);
         kill(first);
@@ -89,7 +86,7 @@ fn a_trial_continues_when_its_daemon_is_killed_and_started_in_time() {
 fn a_trial_that_a_new_daemon_continues_is_rolled_back_at_its_deadline() {
     net::test(|net| {
         let mut unauthorized_sources = UnauthorizedSources::before_protection(net, SSH);
-        let host = Host::new(net);
+        let host = TrialHost::new(net);
         let first = host.on_trial("8s");
         unauthorized_sources.start(SSH);
         kill(first);
@@ -138,7 +135,7 @@ fn a_trial_that_a_new_daemon_continues_is_rolled_back_at_its_deadline() {
 #[test]
 fn a_reload_on_request_applies_a_file_that_was_not_confirmed() {
     net::test(|net| {
-        let host = Host::new(net);
+        let host = TrialHost::new(net);
         let running = host.on_trial("1s");
         wait::until("it is settled", || host.shortfalls() == ["config-changed"]);
         host.asks(&["reload"], 0);
@@ -156,7 +153,7 @@ fn a_reload_on_request_applies_a_file_that_was_not_confirmed() {
 #[test]
 fn a_start_on_trial_that_is_killed_while_it_compiles() {
     net::test(|net| {
-        let host = Host::new(net);
+        let host = TrialHost::new(net);
         assert!(host.start(&[]).stop(SIGTERM).status.success());
         // As another instance does: a process that starts to use time-based doors waits for it.
         let lock = net.server.hold("used-sequences.lock");
@@ -193,7 +190,7 @@ fn a_daemon_that_starts_after_the_deadline_rolls_back() {
     ] {
         net::test(|net| {
             let mut unauthorized_sources = UnauthorizedSources::before_protection(net, SSH);
-            let host = Host::new(net);
+            let host = TrialHost::new(net);
             let first = host.on_trial("4s");
             unauthorized_sources.start(SSH);
             kill(first);
@@ -234,7 +231,7 @@ fn a_daemon_that_starts_after_the_deadline_rolls_back() {
 #[test]
 fn the_previous_file_ends_a_trial_whose_daemon_was_killed() {
     net::test(|net| {
-        let host = Host::new(net);
+        let host = TrialHost::new(net);
         kill(host.on_trial("1m"));
         host.write(DOOR);
         let again = host.start(&[]);
@@ -249,7 +246,7 @@ fn the_previous_file_ends_a_trial_whose_daemon_was_killed() {
 #[test]
 fn a_new_trial_after_a_kill_rolls_back_to_the_confirmed_configuration() {
     net::test(|net| {
-        let host = Host::new(net);
+        let host = TrialHost::new(net);
         kill(host.on_trial("1m"));
         let again = host.start(&["--confirm", "10s"]);
         host.is_in_force(OTHER_KNOCKS, "on trial again");
@@ -266,7 +263,7 @@ fn a_new_trial_after_a_kill_rolls_back_to_the_confirmed_configuration() {
 #[test]
 fn the_trial_of_a_first_start_continues_after_a_kill() {
     net::test(|net| {
-        let host = Host::new(net);
+        let host = TrialHost::new(net);
         let first = host.start(&["--confirm", "6s"]);
         kill(first);
         let again = host.start(&[]);
@@ -295,7 +292,7 @@ fn a_stop_on_trial_rolls_back() {
         ("detached", "detach", "nothing is protected now"),
     ] {
         net::test(|net| {
-            let host = Host::new(net);
+            let host = TrialHost::new(net);
             let first = host.start(&[]);
             assert!(first.stop(SIGTERM).status.success(), "{row}");
             host.write(OTHER);
@@ -319,7 +316,7 @@ fn a_daemon_killed_in_a_reload_leaves_one_of_two_configurations() {
     let mut random = Random::new(seed);
     net::test(|net| {
         let mut unauthorized_sources = UnauthorizedSources::before_protection(net, SSH);
-        let host = Host::new(net);
+        let host = TrialHost::new(net);
         let mut seen = [0_u32; 3];
         let mut running = host.start(&[]);
         unauthorized_sources.start(SSH);
@@ -379,7 +376,7 @@ fn a_daemon_killed_in_a_reload_leaves_one_of_two_configurations() {
 #[test]
 fn a_trial_of_an_unchanged_configuration_leaves_no_shortfall() {
     net::test(|net| {
-        let host = Host::new(net);
+        let host = TrialHost::new(net);
         let running = host.start(&[]);
         host.asks(&["reload", "--confirm", "1s"], 0);
         assert_eq!(host.shortfalls(), ["on-trial"]);
@@ -396,13 +393,13 @@ fn a_trial_of_an_unchanged_configuration_leaves_no_shortfall() {
 }
 
 /// A host with one configuration file, on which processes come and go.
-struct Host<'n> {
+struct TrialHost<'n> {
     net: &'n Net,
     config: NamedTempFile,
     _server: Server,
 }
 
-impl<'n> Host<'n> {
+impl<'n> TrialHost<'n> {
     fn new(net: &'n Net) -> Self {
         Self {
             net,

@@ -1,9 +1,6 @@
 //! The systemd unit, and what knock-user reports to the service manager.
 
-#![expect(
-    clippy::unwrap_used,
-    reason = "what a test can't do, it says by a panic"
-)]
+#![expect(clippy::unwrap_used, reason = "a helper of a test fails with the test")]
 
 use std::{
     fs,
@@ -72,7 +69,7 @@ fn the_unit_starts_before_the_network_and_keeps_its_state() {
             "DefaultDependencies",
             "no",
         ),
-        ("it says when it is ready", "Type", "notify"),
+        ("it reports when it is ready", "Type", "notify"),
         (
             "names of doors outlive it",
             "RuntimeDirectoryPreserve",

@@ -102,7 +102,7 @@ fn a_map_of_another_shape_is_refused() {
         fs::rename(maps.join("FLOWS"), maps.join("ALLOW")).unwrap();
         let output = refused(net, &[SERVER_LINK]);
         let allow = maps.join("ALLOW").display().to_string();
-        says(
+        assert_names(
             &output,
             &[&allow, "`knock-user detach`", "LruHash", "layout"],
         );
@@ -131,7 +131,7 @@ fn another_map_layout_is_refused() {
 
         for interfaces in [&[SERVER_LINK][..], &[SERVER_LINK_2, SERVER_LINK]] {
             let output = refused(net, interfaces);
-            says(&output, &[OTHER_LAYOUT, "`knock-user detach`", SERVER_LINK]);
+            assert_names(&output, &[OTHER_LAYOUT, "`knock-user detach`", SERVER_LINK]);
             net.new_source(Family::V4).finds_closed(SSH, "still there");
         }
         // An interface that it does not protect can be used.
@@ -154,7 +154,7 @@ fn a_second_process_is_refused_and_names_the_first() {
         let id = first.process().id().to_string();
         for interfaces in [&[SERVER_LINK][..], &[SERVER_LINK_2, SERVER_LINK]] {
             let output = refused(net, interfaces);
-            says(&output, &[SERVER_LINK, &id, "`knock-user reload`"]);
+            assert_names(&output, &[SERVER_LINK, &id, "`knock-user reload`"]);
         }
         let source = net.new_source(Family::V4);
         source.knock(KNOCKS);
@@ -198,11 +198,11 @@ fn two_instances_live_side_by_side() {
         // A command selects one of them.
         let (code, output) = daemon::ask(&net.server, &["confirm"]);
         assert_ne!(code, Some(0), "{output}");
-        says(&output, &[SERVER_LINK, SERVER_LINK_2, "--iface"]);
+        assert_names(&output, &[SERVER_LINK, SERVER_LINK_2, "--iface"]);
 
         // No command applies to both together.
         let output = refused(net, &[SERVER_LINK, SERVER_LINK_2]);
-        says(
+        assert_names(
             &output,
             &["several instances", "`knock-user detach --iface"],
         );
@@ -294,7 +294,7 @@ fn refused(net: &Net, interfaces: &[&str]) -> String {
 }
 
 #[track_caller]
-fn says(output: &str, words: &[&str]) {
+fn assert_names(output: &str, words: &[&str]) {
     for word in words {
         assert!(output.contains(word), "no {word:?} in: {output}");
     }

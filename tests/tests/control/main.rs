@@ -1,30 +1,23 @@
 //! The commands of an administrator to a running knock-user, and their effect on packets.
 
-#![expect(
-    clippy::unwrap_used,
-    reason = "what a test can't do, it says by a panic"
-)]
+#![expect(clippy::unwrap_used, reason = "a helper of a test fails with the test")]
 
-use std::{
-    io::{Read as _, Write as _},
-    net::{IpAddr, Ipv6Addr},
-    os::unix::net::UnixStream,
-    path::PathBuf,
-    process::Command,
-    thread,
-};
+mod explain;
+mod socket;
+
+use std::{path::PathBuf, process::Command};
 
 use knock_tests::{
     binary::binaries,
-    daemon::{Daemon, config_file, events, has},
+    daemon::{Daemon, config_file, has},
     namespace::Namespace,
-    net::{self, Family, Net, SERVER_LINK, SERVER_LINK_2},
+    net::{self, Family, SERVER_LINK, SERVER_LINK_2},
     pins::attached_programs,
     process::Process,
     server::Server,
-    source::{Source, echoes},
+    source::echoes,
     ssh::{DOOR, KNOCKS, SSH},
-    wait::{self, PATIENCE},
+    wait::{self},
 };
 use knock_user::kernel::instance::Instance;
 use nix::sys::signal::Signal;
@@ -42,53 +35,6 @@ const SHUT: &str = r#"
     knock = ["tcp/9000", "udp/8500", "tcp/3000"]
     close = ["tcp/22"]
 "#;
-
-/// Doors, and every other setting that affects a verdict.
-const HOUSE: &str = r#"
-    protect = ["tcp/3306"]
-    trust = ["192.0.2.1", "2001:db8::1"]
-    exempt = ["tcp/443"]
-
-    [lockout]
-    failures = 2
-    for = "60s"
-
-    [decoys]
-    ports = ["tcp/7001"]
-
-    [[door]]
-    name = "ssh"
-    knock = ["tcp/7000", "udp/8000", "tcp/9000"]
-    open = ["tcp/22", "udp/5353"]
-    open_for = "10m"
-"#;
-
-use Step::{Ask, Knock};
-
-/// The history of a source, the port in question, and the last sentence of the answer.
-type Situation = (&'static str, &'static [Step], &'static str, &'static str);
-
-#[rustfmt::skip]
-const SITUATIONS: &[Situation] = &[
-    ("an unauthorized source", &[], "tcp/22", "a new connection would be dropped: no grant"),
-    ("a port that no door opens", &[Knock(KNOCKS)], "tcp/3306", "a new connection would be dropped: no grant"),
-    ("by UDP", &[], "udp/5353", "a datagram would be dropped: no grant"),
-    ("let in", &[Knock(KNOCKS)], "tcp/22", "a new connection would pass: source has a grant"),
-    ("let in by UDP", &[Knock(KNOCKS)], "udp/5353", "a datagram would pass: source has a grant"),
-    ("let in by hand", &[Ask("grant SOURCE --door ssh")], "tcp/22", "a new connection would pass: source has a grant"),
-    ("revoked", &[Knock(KNOCKS), Ask("revoke SOURCE")], "tcp/22", "a new connection would be dropped: no grant"),
-    ("a first knock", &[], "tcp/7000", "a new connection would be dropped: first knock (1 of 3 of ssh)"),
-    ("a next knock", &[Knock("tcp/7000")], "udp/8000", "a datagram would be dropped: correct knock (2 of 3 of ssh)"),
-    ("a last knock", &[Knock("tcp/7000 udp/8000")], "tcp/9000", "a new connection would be dropped: door opened (ssh opens tcp/22, udp/5353 for 10m)"),
-    ("half way", &[Knock("tcp/7000 udp/8000")], "tcp/22", "a new connection would be dropped: no grant"),
-    ("a wrong knock", &[Knock("tcp/7000")], "tcp/9000", "a new connection would be dropped: wrong knock (after 1 of 3 of ssh)"),
-    ("a knock out of sequence", &[], "udp/8000", "a datagram would be dropped: knock out of sequence"),
-    ("a decoy", &[Knock("tcp/7000")], "tcp/7001", "a new connection would be dropped: decoy port (after 1 of 3 of ssh)"),
-    ("another port", &[Knock("tcp/7000")], "tcp/5555", "a new connection would pass: unrelated port during an attempt (after 1 of 3 of ssh)"),
-    ("another port, not knocking", &[], "tcp/5555", "a new connection would pass: port not configured"),
-    ("an exempt port", &[Knock("tcp/7000")], "tcp/443", "a new connection would pass: the port is exempt"),
-    ("locked out", &[Knock("tcp/7000 tcp/9000 tcp/7000 tcp/9000")], "tcp/7000", "a new connection would be dropped: locked out"),
-];
 
 #[test]
 fn grant_and_revoke_change_what_packets_find() {
@@ -223,65 +169,6 @@ fn wrong_requests_are_refused_with_the_cure() {
         ] {
             ask(&net.server, words).fails(code, reason);
         }
-        daemon.stop();
-    });
-}
-
-#[test]
-fn explain_agrees_with_what_a_packet_meets() {
-    for family in Family::ALL {
-        net::test(|net| {
-            let _server = Server::tcp(&net.server, &[SSH, 443, 3306, 5555]);
-            let _echo = Server::tcp(&net.server, &[]).and_udp(&net.server, 5353);
-            let daemon = Daemon::start(&net.server, HOUSE);
-            for (number, &(name, steps, port, outcome)) in (1_u128..).zip(SITUATIONS) {
-                // Lockouts of IPv6 are for a /64, so each row has one of its own.
-                let source = match family {
-                    Family::V4 => net.new_source(family),
-                    Family::V6 => {
-                        let from = (0x2001_0db8_000a << 80) | (number << 64) | 9;
-                        net.source(Ipv6Addr::from(from).into(), family.server())
-                    }
-                };
-                happens(net, &source, steps);
-                let explained = explained(net, source.from, port);
-                assert_eq!(last_sentence(&explained), outcome, "{family}: {name}");
-                meets(&daemon, &source, port, &explained, name);
-            }
-            // Trusted from its own address.
-            let trusted = net.native(family);
-            let explained = explained(net, trusted.from, "tcp/22");
-            assert_eq!(
-                last_sentence(&explained),
-                "a new connection would pass: trusted source"
-            );
-            trusted.finds_open(SSH, "trusted");
-            daemon.stop();
-        });
-    }
-}
-
-#[test]
-fn explain_prints_the_chain_of_reasons() {
-    net::test(|net| {
-        let daemon = Daemon::start(&net.server, HOUSE);
-        let source = net.new_source(Family::V4);
-        let name = source.name();
-        source.knock("tcp/7000 udp/8000");
-        let text = ask(&net.server, &format!("explain {name} tcp/22")).out;
-        let lines: Vec<_> = text.lines().collect();
-        assert_eq!(lines.len(), 5, "{text}");
-        assert_eq!(lines[0], "tcp/22 is protected; opened by ssh");
-        assert_eq!(lines[1], format!("{name} is not trusted"));
-        assert_eq!(lines[2], "no grant");
-        let left = lines[3]
-            .strip_prefix("2 of 3 knocks of ssh made, ")
-            .unwrap();
-        assert!(left.ends_with("s left for the rest"), "{text}");
-        assert_eq!(lines[4], "a new connection would be dropped: no grant");
-        // Explaining is no knock.
-        source.knock("tcp/9000");
-        daemon.wait_for_event(&json!({"event": "opened", "source": name}));
         daemon.stop();
     });
 }
@@ -426,47 +313,6 @@ fn detach_ends_a_running_daemon() {
 }
 
 #[test]
-fn every_watcher_receives_every_event() {
-    net::test(|net| {
-        let _server = Server::tcp(&net.server, &[SSH]);
-        let daemon = Daemon::start(&net.server, DOOR);
-        let watch = |more: &[&str]| {
-            let mut command = Command::new(&binaries().user);
-            Process::start(&net.server, command.arg("watch").args(more))
-        };
-        let (text, json) = (watch(&[]), watch(&["--json"]));
-        wait::until("both watch", || {
-            answer(&net.server, "status")["watchers"] == 2
-        });
-        let client = net.new_source(Family::V6);
-        client.knock(KNOCKS);
-        let name = client.name();
-        wait::until("the text has it", || {
-            let opened = |line: &String| {
-                line.contains(" opened ") && line.contains(&name) && line.contains("tcp/22 for 30s")
-            };
-            text.stdout().iter().any(opened)
-        });
-        wait::until("the objects have it", || {
-            let pattern = json!({"event": "opened", "source": name, "door": "ssh"});
-            events(&json.stdout())
-                .iter()
-                .any(|event| has(event, &pattern))
-        });
-        daemon.stop();
-        for watching in [text, json] {
-            let ended = watching.wait();
-            assert_eq!(ended.status.code(), COULD_NOT);
-            assert!(ended.stderr.contains("the process has ended"), "{ended:?}");
-            assert!(
-                ended.stdout.last().unwrap().contains("detached"),
-                "the last line comes through: {ended:?}"
-            );
-        }
-    });
-}
-
-#[test]
 fn a_command_selects_one_of_several_instances() {
     net::test(|net| {
         net.add_second_link();
@@ -542,140 +388,15 @@ fn a_bad_configuration_changes_nothing() {
     });
 }
 
-#[test]
-fn clients_that_hang_or_send_nonsense_disturb_no_other() {
-    net::test(|net| {
-        let _server = Server::tcp(&net.server, &[SSH]);
-        let daemon = Daemon::start(&net.server, DOOR);
-        let path = sockets(&net.server).pop().unwrap();
-        let connect = || UnixStream::connect(&path).unwrap();
-        let hanging: Vec<_> = (0..10).map(|_| connect()).collect();
-        // Asks for the list, and never reads it.
-        let mut deaf = connect();
-        deaf.write_all(b"{\"protocol\":1,\"command\":\"list\"}\n")
-            .unwrap();
-        let mut watching = connect();
-        watching
-            .write_all(b"{\"protocol\":1,\"command\":\"watch\"}\n")
-            .unwrap();
-        for nonsense in [
-            &b"\0\xff\n"[..],
-            &[b'x'; 100_000],
-            b"{}\n",
-            b"{\"protocol\":1}\n",
-        ] {
-            let mut stream = connect();
-            stream.set_read_timeout(Some(PATIENCE)).unwrap();
-            let _refused = stream.write_all(nonsense);
-            let mut reply = String::new();
-            let _reset = stream.read_to_string(&mut reply);
-            assert!(reply.contains("\"failed\""), "{reply}");
-        }
-        thread::scope(|scope| {
-            let asking: Vec<_> = (0..10)
-                .map(|_| scope.spawn(|| answer(&net.server, "status")))
-                .collect();
-            let client = net.new_source(Family::V4);
-            client.knock(KNOCKS);
-            client.finds_open(SSH, "meanwhile");
-            for asked in asking {
-                let status = asked.join().unwrap();
-                assert_eq!(status["pid"], daemon.process().id());
-            }
-        });
-        daemon.wait_for_event(&json!({"event": "opened"}));
-        // They don't hold it when it ends, either.
-        daemon.stop();
-        drop((hanging, deaf, watching));
-    });
-}
-
-#[test]
-fn only_root_and_the_group_may_use_the_socket() {
-    const NOBODY: u32 = 65_534;
-    const ADM: u32 = 4;
-    net::test(|net| {
-        let user = binaries().user.to_str().unwrap();
-        let ask_as = |group: u32, groups: &str| {
-            let uid = format!("--reuid={NOBODY}");
-            let gid = format!("--regid={group}");
-            ran(
-                &net.server,
-                "setpriv",
-                &[&uid, &gid, groups, user, "list", "--json"],
-            )
-        };
-        let daemon = Daemon::start(&net.server, DOOR);
-        ask_as(NOBODY, "--clear-groups").fails(COULD_NOT, "is for root: try `sudo`");
-        daemon.stop();
-        let daemon = Daemon::start(&net.server, &format!("[control]\ngroup = \"adm\"\n{DOOR}"));
-        ask_as(NOBODY, "--clear-groups").fails(COULD_NOT, "is for root: try `sudo`");
-        let listed = ask_as(ADM, "--clear-groups").answer();
-        assert_eq!(listed, json!({"grants": []}));
-        // The file's mode admits this user, who is not a member.
-        ask_as(NOBODY, "--groups=4").fails(
-            COULD_NOT,
-            "uid 65534 is not let in, only root and the group adm",
-        );
-        daemon.stop();
-    });
-}
-
-#[test]
-fn a_reload_changes_the_group_that_may_use_the_socket() {
-    net::test(|net| {
-        let with_adm = format!("[control]\ngroup = \"adm\"\n{DOOR}");
-        let mut daemon = Daemon::start(&net.server, &with_adm);
-        list_as_adm(net).answer();
-        let user = binaries().user.to_str().unwrap();
-        let mut watch = Command::new("setpriv");
-        watch.args([
-            "--reuid=65534",
-            "--regid=4",
-            "--clear-groups",
-            user,
-            "watch",
-        ]);
-        let watching = Process::start(&net.server, &mut watch);
-        let client = net.new_source(Family::V4);
-        wait::until("it watches", || {
-            client.knock(KNOCKS);
-            !watching.stdout().is_empty()
-        });
-
-        daemon.rewrite(DOOR);
-        let reloaded = ask(&net.server, "reload --confirm 1s");
-        assert_eq!(reloaded.code, Some(0), "{reloaded:?}");
-        list_as_adm(net).fails(COULD_NOT, "is for root: try `sudo`");
-        watching.wait();
-        wait::until("the previous configuration is restored", || {
-            list_as_adm(net).code == Some(0)
-        });
-
-        // A signal would not apply what was not confirmed.
-        let reloaded = ask(&net.server, "reload");
-        assert_eq!(reloaded.code, Some(0), "{reloaded:?}");
-        list_as_adm(net).fails(COULD_NOT, "is for root: try `sudo`");
-        daemon.reload(&with_adm);
-        list_as_adm(net).answer();
-
-        // That takes a capability that the daemon has given up.
-        daemon.rewrite(&format!("[control]\ngroup = \"daemon\"\n{DOOR}"));
-        ask(&net.server, "reload").fails(COULD_NOT, "restart it for that");
-        list_as_adm(net).answer();
-        daemon.stop();
-    });
-}
-
 /// The result of a command of an administrator.
 #[derive(Debug)]
-struct Asked {
+struct CommandResult {
     code: Option<i32>,
     out: String,
     error: String,
 }
 
-impl Asked {
+impl CommandResult {
     /// Returns its answer, if it has one.
     #[track_caller]
     fn answer(&self) -> Value {
@@ -695,14 +416,14 @@ impl Asked {
 }
 
 /// Runs `knock-user` with arguments, which are split at blanks.
-fn ask(namespace: &Namespace, words: &str) -> Asked {
+fn ask(namespace: &Namespace, words: &str) -> CommandResult {
     let words: Vec<_> = words.split_whitespace().collect();
     ran(namespace, binaries().user.to_str().unwrap(), &words)
 }
 
-fn ran(namespace: &Namespace, program: &str, arguments: &[&str]) -> Asked {
+fn ran(namespace: &Namespace, program: &str, arguments: &[&str]) -> CommandResult {
     let output = namespace.try_run(program, arguments);
-    Asked {
+    CommandResult {
         code: output.status.code(),
         out: String::from_utf8(output.stdout).unwrap(),
         error: String::from_utf8(output.stderr).unwrap(),
@@ -719,67 +440,4 @@ fn answer(namespace: &Namespace, words: &str) -> Value {
 fn sockets(namespace: &Namespace) -> Vec<PathBuf> {
     let all = namespace.enter(Instance::all_here).unwrap();
     all.iter().map(Instance::socket).collect()
-}
-
-/// A packet, or an action of an administrator.
-enum Step {
-    Knock(&'static str),
-    Ask(&'static str),
-}
-
-fn happens(net: &Net, source: &Source<'_>, steps: &[Step]) {
-    for step in steps {
-        match step {
-            Knock(knocks) => source.knock(knocks),
-            Ask(words) => {
-                let asked = ask(&net.server, &words.replace("SOURCE", &source.name()));
-                assert_eq!(asked.code, Some(0), "{asked:?}");
-            }
-        }
-    }
-}
-
-#[track_caller]
-fn explained(net: &Net, source: IpAddr, port: &str) -> Value {
-    answer(&net.server, &format!("explain {source} {port}"))
-}
-
-fn last_sentence(explained: &Value) -> &str {
-    explained["steps"]
-        .as_array()
-        .unwrap()
-        .last()
-        .unwrap()
-        .as_str()
-        .unwrap()
-}
-
-/// Sends the packet that was explained, and compares.
-#[track_caller]
-fn meets(daemon: &Daemon, source: &Source<'_>, port: &str, explained: &Value, name: &str) {
-    let (protocol, number) = port.split_once('/').unwrap();
-    let number: u16 = number.parse().unwrap();
-    let passes = explained["verdict"] == "pass";
-    if protocol == "tcp" {
-        source.finds(passes, number, name);
-    } else {
-        // A knock has no echo, whether or not it passes: its event shows it.
-        assert_eq!(source.has_udp_echo(number), passes, "{name}");
-    }
-    let reason = explained["reason"].as_str().unwrap();
-    // Packets pass without an event by default, and openings are reported by the ledger.
-    let pattern = match reason {
-        "granted" | "trusted" | "ordinary" => return,
-        "opened" => json!({"event": "opened", "source": source.name()}),
-        _ => json!({"source": source.name(), "port": number, "reason": reason}),
-    };
-    daemon.wait_for_event(&pattern);
-}
-
-/// Runs `list` as a user of the group adm.
-fn list_as_adm(net: &Net) -> Asked {
-    let user = binaries().user.to_str().unwrap();
-    let words = ["--reuid=65534", "--regid=4", "--clear-groups", user];
-    let words = [&words[..], &["list", "--json"]].concat();
-    ran(&net.server, "setpriv", &words)
 }

@@ -13,7 +13,7 @@ use knock_tests::{
 
 use crate::{
     outside::{self, MACHINE, ONCE, Outside},
-    qemu::{self, Card, Machine, Ran, parts},
+    qemu::{self, Card, Machine, ShellResult, parts},
 };
 
 /// The sequences of the one-time door.
@@ -32,8 +32,8 @@ pub(crate) struct Installed {
     /// The unit after dpkg: enabled or not, active or not.
     pub(crate) unit: [String; 2],
     /// The process of the unit and its version, once it is started.
-    pub(crate) status: Ran,
-    pub(crate) check: Ran,
+    pub(crate) status: ShellResult,
+    pub(crate) check: ShellResult,
 }
 
 /// Returns the other machine, which all rows share.
@@ -93,7 +93,7 @@ fn install() -> Installed {
     }
 }
 
-/// Writes the configuration as docs/guides say: a door by one packet or by knocks, and a one-time door.
+/// Writes the configuration as in docs/guides: a door by one packet or by knocks, and a one-time door.
 fn configure(machine: &mut Machine, outside: &Outside) {
     let config = format!(
         "interfaces = [\"eth0\"]\n\

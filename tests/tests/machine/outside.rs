@@ -221,7 +221,7 @@ impl Outside {
     }
 
     /// Tries to get in, from now on and all the time, from addresses that have never knocked.
-    pub(crate) fn attempts(&self) -> Attempts {
+    pub(crate) fn attempts(&self) -> ConnectionAttempts {
         let done = Arc::new(AtomicBool::new(false));
         let tried = MACHINE.map(|to| {
             let source = self.new_source(to);
@@ -247,7 +247,7 @@ impl Outside {
                 tried
             })
         });
-        Attempts { done, tried }
+        ConnectionAttempts { done, tried }
     }
 }
 
@@ -296,12 +296,12 @@ struct Tried {
 
 /// Attempts that continue beside a test.
 #[derive(Debug)]
-pub(crate) struct Attempts {
+pub(crate) struct ConnectionAttempts {
     done: Arc<AtomicBool>,
     tried: [JoinHandle<Tried>; 2],
 }
 
-impl Attempts {
+impl ConnectionAttempts {
     /// Ends them; the machine was reachable, and none got in.
     #[track_caller]
     pub(crate) fn all_failed(self, row: &str) {

@@ -27,7 +27,7 @@ pub(crate) const TAP: &str = "t0";
 
 /// What `cargo xtask machine` has made.
 #[derive(Debug, Deserialize)]
-pub(crate) struct Parts {
+pub(crate) struct MachineFiles {
     place: PathBuf,
     disk: PathBuf,
     initramfs: PathBuf,
@@ -42,8 +42,8 @@ pub(crate) struct Parts {
 }
 
 /// Reads the description of the parts.
-pub(crate) fn parts() -> &'static Parts {
-    static PARTS: LazyLock<Parts> = LazyLock::new(|| {
+pub(crate) fn parts() -> &'static MachineFiles {
+    static PARTS: LazyLock<MachineFiles> = LazyLock::new(|| {
         let path = env::var_os("KNOCK_MACHINE");
         let path = path.expect("run `cargo xtask machine`, which makes the machine first");
         serde_json::from_slice(&fs::read(path).unwrap()).unwrap()
@@ -111,7 +111,7 @@ pub(crate) struct Machine {
 
 /// The end of a command.
 #[derive(Debug)]
-pub(crate) struct Ran {
+pub(crate) struct ShellResult {
     /// Its exit code.
     pub(crate) code: i32,
     /// Its output.
@@ -134,7 +134,7 @@ impl Machine {
     }
 
     fn start(namespace: &Namespace, card: Card, disk: &Path, more: &[&str]) -> Self {
-        let Parts {
+        let MachineFiles {
             place,
             initramfs,
             kernels,
@@ -209,21 +209,21 @@ impl Machine {
     /// Waits until the shell answers.
     pub(crate) fn is_up(&mut self) {
         let deadline = Instant::now() + PATIENCE;
-        let mut said = Vec::new();
+        let mut answer = Vec::new();
         while Instant::now() < deadline {
             // A console that does not read yet drops it.
             self.shell.write_all(b"echo; echo 'I am' up\n").unwrap();
             let until = Instant::now() + Duration::from_millis(500);
             while Instant::now() < until {
-                self.read(&mut said);
-                if String::from_utf8_lossy(&said).contains("\nI am up\n") {
+                self.read(&mut answer);
+                if String::from_utf8_lossy(&answer).contains("\nI am up\n") {
                     return;
                 }
             }
         }
         panic!(
             "no shell:\n{}\n{}",
-            String::from_utf8_lossy(&said),
+            String::from_utf8_lossy(&answer),
             self.console()
         );
     }
@@ -238,7 +238,7 @@ impl Machine {
 
     /// Runs a command of bash.
     #[track_caller]
-    pub(crate) fn run(&mut self, command: &str) -> Ran {
+    pub(crate) fn run(&mut self, command: &str) -> ShellResult {
         self.commands += 1;
         let number = self.commands;
         // The quotes keep the line itself from looking like its answer.
@@ -248,29 +248,29 @@ impl Machine {
         self.shell.write_all(line.as_bytes()).unwrap();
         let (begin, end) = (format!("begin-{number}\n"), format!("\nend-{number}="));
         let deadline = Instant::now() + PATIENCE;
-        let mut said = Vec::new();
+        let mut answer = Vec::new();
         while Instant::now() < deadline {
-            self.read(&mut said);
-            let text = String::from_utf8_lossy(&said).into_owned();
-            // What the shell said to `is_up` may come first.
+            self.read(&mut answer);
+            let text = String::from_utf8_lossy(&answer).into_owned();
+            // What the shell answer to `is_up` may come first.
             let text = text.split_once(&begin).map(|(_before, text)| text);
             if let Some((text, code)) = text.and_then(|text| text.split_once(&end))
                 && let Some(code) = code.strip_suffix('\n')
             {
-                return Ran {
+                return ShellResult {
                     code: code.parse().unwrap(),
                     text: text.trim_matches('\n').to_owned(),
                 };
             }
         }
-        let said = String::from_utf8_lossy(&said).into_owned();
-        panic!("`{command}` does not end:\n{said}\n{}", self.console());
+        let answer = String::from_utf8_lossy(&answer).into_owned();
+        panic!("`{command}` does not end:\n{answer}\n{}", self.console());
     }
 
     /// Runs a command that must succeed; returns its output.
     #[track_caller]
     pub(crate) fn succeeds(&mut self, command: &str) -> String {
-        let Ran { code, text } = self.run(command);
+        let ShellResult { code, text } = self.run(command);
         assert_eq!(code, 0, "`{command}`:\n{text}");
         text
     }
@@ -295,8 +295,8 @@ impl Machine {
 
     /// Stores the state of the machine in its disk.
     pub(crate) fn save(&mut self) {
-        let said = self.human(&format!("savevm {BOOTED}"));
-        assert_eq!(said, "");
+        let answer = self.human(&format!("savevm {BOOTED}"));
+        assert_eq!(answer, "");
     }
 
     /// Ends the machine as a power cut does.
@@ -344,17 +344,17 @@ impl Machine {
         panic!("QEMU's monitor does not answer");
     }
 
-    fn read(&mut self, said: &mut Vec<u8>) {
+    fn read(&mut self, answer: &mut Vec<u8>) {
         let mut buffer = [0; 4096];
         match self.shell.read(&mut buffer) {
             Ok(0) => panic!("QEMU ended: {}", self.console()),
-            Ok(count) => said.extend(buffer[..count].iter().filter(|byte| **byte != b'\r')),
+            Ok(count) => answer.extend(buffer[..count].iter().filter(|byte| **byte != b'\r')),
             Err(error) if is_late(&error) => {}
             Err(error) => panic!("the machine's console: {error}"),
         }
     }
 
-    /// Returns what its serial line has said.
+    /// Returns what its serial line has answer.
     fn console(&self) -> String {
         fs::read_to_string(&self.serial).unwrap_or_default()
     }

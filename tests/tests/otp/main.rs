@@ -1,22 +1,18 @@
 //! Time-based sequences, from the client to the door.
+mod clients;
+mod restarts;
+
 use std::{
-    fs,
     net::{IpAddr, Ipv6Addr},
-    os::unix::fs::PermissionsExt as _,
-    path::Path,
-    process::Command,
     time::Duration,
 };
 
 use knock_common::{Reason, packet::Protocol};
 use knock_tests::{
-    binary::binaries,
     daemon::{self, Daemon},
     frame::{SYN, eth},
     kernel::Kernel,
-    namespace::{STATE_FILE, text},
-    net::{self, Family, Net, SERVER_LINK},
-    other_end::OtherEnd,
+    net::{self, Family, SERVER_LINK},
     otp::{Otp, unix, words},
     random::{Random, number},
     server::Server,
@@ -26,13 +22,9 @@ use knock_tests::{
 };
 use nix::sys::signal::Signal;
 use serde_json::json;
-use tempfile::tempdir;
 
 /// Packets cross the link while they are being sent.
 const SHORT: Duration = Duration::from_millis(50);
-
-/// The events after which a process might forget used sequences.
-type Forget = fn(Daemon, &Net, &str) -> Daemon;
 
 const OTHER: &str = "[[door]]\nname = \"other\"\nknock = [\"tcp/7000\", \"tcp/9000\", \
                      \"tcp/8000\"]\nopen = [\"tcp/23\"]\n";
@@ -385,150 +377,6 @@ fn repeated_knocks_are_harmless_and_reordered_ones_are_wrong() {
     });
 }
 
-/// The client reads secrets from each place, and determines its source or takes it from an option.
-#[test]
-fn knock_client_gets_in() {
-    net::test(|net| {
-        let _server = Server::tcp(&net.server, &[SSH]);
-        let directory = tempdir().unwrap();
-        let [secret, profiles] =
-            ["secret", "profiles.toml"].map(|name| directory.path().join(name));
-        let [secret_file, profile_file] = [&secret, &profiles].map(|path| path.to_str().unwrap());
-        let otp = Otp {
-            protocols: vec![Protocol::Udp, Protocol::Tcp],
-            base: 31_000,
-            ..Otp::steady("for the client %$ \"")
-        };
-        fs::write(&secret, format!("{}\n", otp.secret)).unwrap();
-        fs::set_permissions(&secret, fs::Permissions::from_mode(0o600)).unwrap();
-        let period = format!("{}s", otp.period);
-        let made = [
-            "--otp-period",
-            &period,
-            "--otp-port-base",
-            "31000",
-            "--otp-protocols",
-            "udp,tcp",
-        ];
-        for family in Family::ALL {
-            let host = family.server().to_string();
-            let address = family.client().to_string();
-            fs::write(
-                &profiles,
-                format!(
-                    "[profile.gate]\nhost = \"{host}\"\nthen_connect = 22\notp = {{ secret_file = \
-                     \"secret\", period = \"{period}\", port_base = 31000, protocols = [\"udp\", \
-                     \"tcp\"] }}\n"
-                ),
-            )
-            .unwrap();
-            let given: [&[&str]; 4] = [
-                &[&host, "--otp", secret_file],
-                &[&host, "--otp-env", "KNOCK_TEST_SECRET"],
-                &[&host, "--otp-secret", &otp.secret, "--source", &address],
-                &["gate", "--config", profile_file],
-            ];
-            for (number, given) in given.into_iter().enumerate() {
-                // A door is opened once in each period.
-                let daemon = Daemon::start(&net.server, &named(&format!("door{number}"), &otp));
-                let mut words = given.to_vec();
-                if number < 3 {
-                    words.extend(made);
-                    words.extend(["--then-connect", "22"]);
-                }
-                let mut command = client(&words);
-                command.env("KNOCK_TEST_SECRET", &otp.secret);
-                let output = net.client.enter(|| command.output()).unwrap();
-                assert!(
-                    output.status.success(),
-                    "{family}, {words:?}: {}",
-                    text(&output)
-                );
-                opens(&daemon, &net.native(family), &format!("door{number}"));
-                daemon.stop();
-                net.server.forget_used();
-            }
-        }
-    });
-}
-
-/// A sequence that was used is not tried again: the next retry has another period's.
-#[test]
-fn knock_client_retries_with_another_period() {
-    net::test(|net| {
-        let _server = Server::tcp(&net.server, &[SSH]);
-        let otp = Otp {
-            bind_source: false,
-            ..Otp::steady("used")
-        };
-        let daemon = Daemon::start(&net.server, &door(&otp));
-        let other = net.new_source(Family::V4);
-        knock(&other, &otp, otp.now());
-        opens(&daemon, &other, "ssh");
-        let (host, period) = (Family::V4.server().to_string(), format!("{}s", otp.period));
-        let words = [
-            &host,
-            "--otp-secret",
-            "used",
-            "--otp-period",
-            &period,
-            "--otp-no-bind-source",
-            "--then-connect",
-            "22",
-            "--timeout",
-            "1s",
-            "--retries",
-            "2",
-        ];
-        let output = net.client.enter(|| client(&words).output()).unwrap();
-        assert!(output.status.success(), "{}", text(&output));
-        opens(&daemon, &net.native(Family::V4), "ssh");
-        daemon.stop();
-    });
-}
-
-/// The script uses openssl, and knock or nmap.
-#[test]
-fn the_shell_script_gets_in() {
-    net::test(|net| {
-        let _server = Server::tcp(&net.server, &[SSH]);
-        let otp = Otp {
-            base: 65_000,
-            ..Otp::steady("AAgR%XXx30O")
-        };
-        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples/otp-knock.sh");
-        for family in Family::ALL {
-            for with in ["knock", "nmap"] {
-                for bind_source in [true, false] {
-                    let otp = Otp {
-                        bind_source,
-                        ..otp.clone()
-                    };
-                    let row = format!("{family}, {with}, bound {bind_source}");
-                    let name = format!("{family}-{with}-{bind_source}");
-                    let daemon = Daemon::start(&net.server, &named(&name, &otp));
-                    let source = net.native(family);
-                    source.finds_closed(SSH, &row);
-                    let mut command = Command::new(&script);
-                    command.arg(family.server().to_string());
-                    if bind_source {
-                        command.arg(family.client().to_string());
-                    }
-                    command.env("OTP_SECRET", &otp.secret).env("OTP_WITH", with);
-                    command.env("OTP_PERIOD", otp.period.to_string());
-                    command.env("OTP_BASE", otp.base.to_string());
-                    let output = net.client.enter(|| command.output()).unwrap();
-                    assert!(output.status.success(), "{row}: {}", text(&output));
-                    opens(&daemon, &source, &name);
-                    drop(source.finds_open(SSH, &row));
-                    daemon.stop();
-                    net.server.forget_used();
-                }
-            }
-        }
-    });
-}
-
 /// Neither the daemon's output nor its answers contain the secret.
 #[test]
 fn no_output_has_the_secret() {
@@ -540,24 +388,24 @@ fn no_output_has_the_secret() {
         knock(&source, &otp, otp.now());
         opens(&daemon, &source, "ssh");
         let name = source.name();
-        let mut said = String::new();
+        let mut all_output = String::new();
         for words in [
             &["status"][..],
             &["status", "--json"],
             &["list"],
             &["explain", &name, "tcp/22"],
         ] {
-            said += &daemon::ask(&net.server, words).1;
+            all_output += &daemon::ask(&net.server, words).1;
         }
         let file = daemon::config_file(config.as_bytes());
         let path = file.path().to_str().unwrap();
-        said += &daemon::ask(&net.server, &["check", "--config", path]).1;
-        assert!(said.contains("ssh"), "{said}");
+        all_output += &daemon::ask(&net.server, &["check", "--config", path]).1;
+        assert!(all_output.contains("ssh"), "{all_output}");
         let ended = daemon.stop();
-        said += &ended.stdout.concat();
-        said += &ended.stderr;
+        all_output += &ended.stdout.concat();
+        all_output += &ended.stderr;
         for spelling in ["xyzzy", "78797a7a79", "120, 121, 122"] {
-            assert!(!said.contains(spelling), "{spelling}: {said}");
+            assert!(!all_output.contains(spelling), "{spelling}: {all_output}");
         }
     });
 }
@@ -582,224 +430,6 @@ fn a_skewed_clock_is_reported() {
             );
             assert!(!has_opened(&daemon, &source));
         }
-        daemon.stop();
-    });
-}
-
-/// A time-based sequence whose knocks are each verified with a handshake.
-#[test]
-fn time_based_knocks_can_need_handshakes() {
-    net::test(|net| {
-        let other_end = OtherEnd::of(net);
-        let _server = Server::tcp(&net.server, &[SSH]);
-        let otp = Otp {
-            protocols: vec![Protocol::Tcp; 3],
-            ..Otp::steady("proved")
-        };
-        let config = format!("{}verify = \"handshake\"\n", door(&otp));
-        let daemon = Daemon::start(&net.server, &config);
-        let period = format!("{}s", otp.period);
-        for family in Family::ALL {
-            let host = family.server().to_string();
-            let words = [
-                &host,
-                "--otp-secret",
-                "proved",
-                "--otp-protocols",
-                "tcp,tcp,tcp",
-                "--otp-period",
-                &period,
-                "--then-connect",
-                "22",
-                "--timeout",
-                "2s",
-                "--retries",
-                "2",
-            ];
-            let output = net.client.enter(|| client(&words).output()).unwrap();
-            assert!(output.status.success(), "{family}: {}", text(&output));
-            opens(&daemon, &net.native(family), "ssh");
-        }
-        daemon.stop();
-        drop(other_end);
-    });
-}
-
-/// A used sequence opens nothing in its period, whatever happens to the daemon meanwhile.
-#[test]
-fn used_sequences_stay_used_across_restarts() {
-    let rows: [(&str, Forget); 11] = [
-        ("SIGTERM and a start", |daemon, net, config| {
-            daemon.leave(Signal::SIGTERM);
-            restart(net, config)
-        }),
-        ("kill -9 and a start", |daemon, net, config| {
-            daemon.kill();
-            restart(net, config)
-        }),
-        ("kill -9, detach and a start", |daemon, net, config| {
-            daemon.kill();
-            detach(net);
-            restart(net, config)
-        }),
-        ("detach and a start", |daemon, net, config| {
-            detach(net);
-            daemon.wait();
-            restart(net, config)
-        }),
-        ("kept and started", |daemon, net, config| {
-            daemon.leave(Signal::SIGTERM);
-            let kept = keep(net, config);
-            kept.leave(Signal::SIGTERM);
-            restart(net, config)
-        }),
-        ("another name", |mut daemon, _, config| {
-            daemon.reload(&config.replace("\"ssh\"", "\"login\""));
-            daemon
-        }),
-        ("another name after kill -9", |daemon, net, config| {
-            daemon.kill();
-            restart(net, &config.replace("\"ssh\"", "\"login\""))
-        }),
-        ("another name after SIGTERM", |daemon, net, config| {
-            daemon.leave(Signal::SIGTERM);
-            restart(net, &config.replace("\"ssh\"", "\"login\""))
-        }),
-        ("taken out and back", |mut daemon, _, config| {
-            daemon.reload(OTHER);
-            daemon.reload(config);
-            daemon
-        }),
-        (
-            "taken out, restarted and back",
-            |mut daemon, net, config| {
-                daemon.reload(OTHER);
-                daemon.leave(Signal::SIGTERM);
-                let mut daemon = restart(net, OTHER);
-                daemon.reload(config);
-                daemon
-            },
-        ),
-        ("behind another door", |mut daemon, _, config| {
-            daemon.reload(&format!("{OTHER}{config}"));
-            daemon
-        }),
-    ];
-    let otp = Otp::steady("a secret");
-    let config = format!("{}open_for = \"1s\"\n", door(&otp));
-    for (name, forget) in rows {
-        net::test(|net| {
-            let _server = Server::tcp(&net.server, &[SSH]);
-            let source = net.new_source(Family::V4);
-            let daemon = Daemon::start(&net.server, &config);
-            let period = otp.now();
-            knock(&source, &otp, period);
-            opens(&daemon, &source, "ssh");
-            wait::until("the grant has ended", || {
-                !daemon
-                    .events_like(&json!({"event": "closed", "source": source.name()}))
-                    .is_empty()
-            });
-            let daemon = forget(daemon, net, &config);
-            let opened = json!({"event": "opened", "source": source.name()});
-            let before = daemon.events_like(&opened).len();
-            knock(&source, &otp, period);
-            source.finds_closed(SSH, name);
-            assert_eq!(daemon.events_like(&opened).len(), before, "{name}");
-            daemon.stop();
-            net.server.forget_used();
-        });
-    }
-}
-
-/// If the record of used sequences is lost, only later periods are accepted.
-#[test]
-fn time_based_doors_wait_while_used_sequences_are_unknown() {
-    let rows: [(&str, Option<&str>); 5] = [
-        ("no file", None),
-        (
-            "another instance of this boot that no process serves",
-            Some(r#"{"open": {"b0@ns9": "BOOT"}, "unknown_before_ms": 0, "used": []}"#),
-        ),
-        ("a file that can't be read", Some("{")),
-        (
-            "another boot that did not end in order",
-            Some(r#"{"open": {"b0@ns9": "another boot"}, "unknown_before_ms": 0, "used": []}"#),
-        ),
-        (
-            "it was not known before either",
-            Some(r#"{"open": {}, "unknown_before_ms": NOW, "used": []}"#),
-        ),
-    ];
-    for (name, file) in rows {
-        net::test(|net| {
-            let _server = Server::tcp(&net.server, &[SSH]);
-            let otp = Otp {
-                skew: 0,
-                ..Otp::every(8, "a secret")
-            };
-            // Early in a period, so that the next one does not begin meanwhile.
-            wait::until("a period begins", || unix().is_multiple_of(otp.period));
-            let path = net.server.state().join(STATE_FILE);
-            match file {
-                Some(text) => {
-                    let now = format!("{}", unix() * 1_000);
-                    let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap();
-                    let text = text.replace("NOW", &now).replace("BOOT", boot.trim());
-                    fs::write(&path, text).unwrap();
-                }
-                None => fs::remove_file(&path).unwrap(),
-            }
-            let daemon = Daemon::start(&net.server, &door(&otp));
-            let source = net.new_source(Family::V4);
-            let first = otp.now();
-            knock(&source, &otp, first);
-            source.finds_closed(SSH, name);
-            assert_eq!(
-                otp.now(),
-                first,
-                "{name}: the machine is too slow for this test"
-            );
-            assert!(!has_opened(&daemon, &source), "{name}");
-            assert!(
-                daemon
-                    .process()
-                    .stderr()
-                    .contains("time-based doors can be opened in")
-            );
-            wait::until("the next period", || otp.now() > first);
-            let later = net.new_source(Family::V4);
-            wait::until("the next sequence opens", || {
-                knock(&later, &otp, otp.now());
-                has_opened(&daemon, &later)
-            });
-            daemon.stop();
-            net.server.forget_used();
-        });
-    }
-}
-
-/// The two doors have one secret, so a recorded sequence is known for both.
-#[test]
-fn doors_that_share_a_secret_share_used_sequences() {
-    let otp = Otp::steady("a secret");
-    let other = Otp {
-        base: 30_000,
-        ..otp.clone()
-    };
-    let config = format!("{}{}", door(&otp), named("other", &other));
-    net::test(|net| {
-        let daemon = Daemon::start(&net.server, &config);
-        let source = net.new_source(Family::V4);
-        let period = otp.now();
-        knock(&source, &otp, period);
-        opens(&daemon, &source, "ssh");
-        knock(&source, &other, period);
-        let second = net.new_source(Family::V4);
-        knock(&second, &other, period + 1);
-        opens(&daemon, &second, "other");
-        let by_other = json!({"event": "opened", "source": source.name(), "door": "other"});
-        assert!(daemon.events_like(&by_other).is_empty());
         daemon.stop();
     });
 }
@@ -857,29 +487,4 @@ fn address(random: &mut Random) -> IpAddr {
     }
     groups[0] = 0x2001;
     Ipv6Addr::from(groups).into()
-}
-
-/// Returns the client with these words, and no profiles of whoever runs this.
-fn client(words: &[&str]) -> Command {
-    let mut command = Command::new(&binaries().client);
-    command.args(words).env("XDG_CONFIG_HOME", "/nonexistent");
-    command
-}
-
-/// Starts a daemon that detaches when it ends.
-fn restart(net: &Net, config: &str) -> Daemon {
-    Daemon::start(&net.server, config)
-}
-
-fn keep(net: &Net, config: &str) -> Daemon {
-    Daemon::start_with(
-        &net.server,
-        config,
-        &["--iface", SERVER_LINK, "--on-exit", "keep"],
-    )
-}
-
-fn detach(net: &Net) {
-    let (code, output) = daemon::ask(&net.server, &["detach"]);
-    assert_eq!(code, Some(0), "{output}");
 }

@@ -112,7 +112,7 @@ fn an_installation_has_these_files_and_starts_nothing() {
         let version = system.succeeds(&format!("{program} --version"));
         assert_eq!(version, format!("{program} {VERSION}\n"));
     }
-    // Everything is commented out: a start would fail, and the message says what to edit.
+    // Everything is commented out: a start would fail, and the message names what to edit.
     let checked = system.run("knock-user check --config /etc/knock/seq.toml");
     assert_eq!(checked.status.code(), Some(2), "{}", text(&checked));
     let unit = fs::read_to_string(system.path("/usr/lib/systemd/system/knock-user.service"));

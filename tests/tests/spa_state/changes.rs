@@ -24,7 +24,7 @@ use knock_tests::{
 use nix::sys::signal::Signal::SIGTERM;
 use serde_json::Value;
 
-use crate::keys::{DOORS, Keys, gets_in, is_refused, packet, send, start, user_table};
+use crate::keys::{DOORS, KeyedHost, gets_in, is_refused, packet, send, start, user_table};
 
 /// Enough for every check before the end of a trial, on a busy machine.
 const TRIAL: &str = "8s";
@@ -35,7 +35,7 @@ const PAUSE: Duration = Duration::from_millis(5);
 fn an_unconfirmed_change_of_users_is_rolled_back() {
     net::test(|net| {
         let _server = Server::tcp(&net.server, &[SSH]);
-        let keys = Keys::new();
+        let keys = KeyedHost::new();
         let [other, host] = [(); 2].map(|()| PrivateKey::generate().unwrap());
         keys.write("new-host.key", &host);
         let before = keys.config("alice", &keys.text());
@@ -110,7 +110,7 @@ fn an_unconfirmed_change_of_users_is_rolled_back() {
 fn used_packets_stay_used_over_upgrades() {
     net::test(|net| {
         let _server = Server::tcp(&net.server, &[SSH]);
-        let keys = Keys::new();
+        let keys = KeyedHost::new();
         let channel = keys.channel();
         let users = keys.config("alice", &keys.text());
         let fwknop = keys.path("bob.fwknop");

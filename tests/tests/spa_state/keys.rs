@@ -32,13 +32,13 @@ open = [\"tcp/80\"]
 ";
 
 /// A host with a key, and a client.
-pub(crate) struct Keys {
+pub(crate) struct KeyedHost {
     directory: TempDir,
     pub(crate) host: PrivateKey,
     pub(crate) client: PrivateKey,
 }
 
-impl Keys {
+impl KeyedHost {
     pub(crate) fn new() -> Self {
         let [host, client] = [(); 2].map(|()| PrivateKey::generate().unwrap());
         let keys = Self {
@@ -133,7 +133,7 @@ pub(crate) fn stamps(server: &Namespace) -> PathBuf {
 }
 
 /// Waits until the file has a stamp of the client's key.
-pub(crate) fn is_on_disk(net: &Net, keys: &Keys) {
+pub(crate) fn is_on_disk(net: &Net, keys: &KeyedHost) {
     let id = format!("\"{}\":", keys.client.public().id().number());
     wait::until("the stamp is in the file", || {
         fs::read_to_string(stamps(&net.server)).is_ok_and(|text| text.contains(&id))

@@ -3,7 +3,7 @@
 use knock_tests::{daemon, net, otp::Otp, server::Server, ssh::SSH};
 use nix::sys::signal::Signal::SIGTERM;
 
-use crate::keys::{Keys, gets_in, start};
+use crate::keys::{KeyedHost, gets_in, start};
 
 /// Neither packets nor requests nor an end wait for a lock; what could not be recorded is reported.
 #[test]
@@ -14,7 +14,7 @@ fn a_lock_of_another_process_delays_no_packet_no_request_and_no_stop() {
     ];
     net::test(|net| {
         let _server = Server::tcp(&net.server, &[SSH]);
-        let keys = Keys::new();
+        let keys = KeyedHost::new();
         let channel = keys.channel();
         let config = format!(
             "{}[[door]]\nname = \"timed\"\nopen = [\"tcp/8080\"]\n{}\n",

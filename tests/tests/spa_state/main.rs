@@ -26,7 +26,7 @@ use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
 use keys::{
-    DOORS, Keys, gets_in, is_on_disk, is_refused, lose_pins, packet, reboot_uncleanly, send,
+    DOORS, KeyedHost, gets_in, is_on_disk, is_refused, lose_pins, packet, reboot_uncleanly, send,
     stamps, start, unix_ns,
 };
 
@@ -36,7 +36,7 @@ const WEB: u16 = 80;
 fn a_packet_opens_once_whatever_happens_to_daemon_and_configuration() {
     net::test(|net| {
         let _server = Server::tcp(&net.server, &[SSH]);
-        let keys = Keys::new();
+        let keys = KeyedHost::new();
         let channel = keys.channel();
         let config = keys.config("alice", &keys.text());
         let mut daemon = start(net, &config);
@@ -106,7 +106,7 @@ fn a_packet_opens_once_whatever_happens_to_daemon_and_configuration() {
 fn a_packet_that_was_used_while_no_daemon_runs_opens_once() {
     net::test(|net| {
         let _server = Server::tcp(&net.server, &[SSH]);
-        let keys = Keys::new();
+        let keys = KeyedHost::new();
         let channel = keys.channel();
         let config = keys.config("alice", &keys.text());
         start(net, &config).kill();
@@ -123,7 +123,7 @@ fn a_packet_that_was_used_while_no_daemon_runs_opens_once() {
 fn stamps_outlive_a_reboot_after_an_orderly_end() {
     net::test(|net| {
         let _server = Server::tcp(&net.server, &[SSH]);
-        let keys = Keys::new();
+        let keys = KeyedHost::new();
         let channel = keys.channel();
         let config = keys.config("alice", &keys.text());
         let daemon = start(net, &config);
@@ -144,7 +144,7 @@ fn stamps_outlive_a_reboot_after_an_orderly_end() {
 fn a_used_packet_stays_used_after_its_record_is_lost() {
     net::test(|net| {
         let _server = Server::tcp(&net.server, &[SSH]);
-        let keys = Keys::new();
+        let keys = KeyedHost::new();
         let channel = keys.channel();
         let config = keys.config("alice", &keys.text());
         let file = stamps(&net.server);
@@ -206,7 +206,7 @@ fn a_used_packet_stays_used_after_its_record_is_lost() {
 fn detach_records_what_was_used_without_a_daemon() {
     net::test(|net| {
         let _server = Server::tcp(&net.server, &[SSH]);
-        let keys = Keys::new();
+        let keys = KeyedHost::new();
         let channel = keys.channel();
         let config = keys.config("alice", &keys.text());
         start(net, &config).kill();
@@ -226,7 +226,7 @@ fn detach_records_what_was_used_without_a_daemon() {
 fn what_was_recorded_elsewhere_stays_used() {
     net::test(|net| {
         let _server = Server::tcp(&net.server, &[SSH]);
-        let keys = Keys::new();
+        let keys = KeyedHost::new();
         let channel = keys.channel();
         let config = keys.config("alice", &keys.text());
         let daemon = start(net, &config);
@@ -254,7 +254,7 @@ fn what_was_recorded_elsewhere_stays_used() {
 fn nobody_gets_in_for_the_window_after_an_unclean_end() {
     net::test(|net| {
         let _server = Server::tcp(&net.server, &[SSH]);
-        let keys = Keys::new();
+        let keys = KeyedHost::new();
         let channel = keys.channel();
         let config = keys.config("alice", &keys.text());
         let daemon = start(net, &config);
@@ -296,7 +296,7 @@ fn nobody_gets_in_for_the_window_after_an_unclean_end() {
 fn a_used_stamp_is_on_the_disk_within_seconds() {
     net::test(|net| {
         let _server = Server::tcp(&net.server, &[SSH]);
-        let keys = Keys::new();
+        let keys = KeyedHost::new();
         let daemon = start(net, &keys.config("alice", &keys.text()));
         gets_in(net, &keys.channel(), "a packet");
         is_on_disk(net, &keys);
@@ -310,7 +310,7 @@ fn a_used_stamp_is_on_the_disk_within_seconds() {
 fn keys_are_replaced_one_after_the_other() {
     net::test(|net| {
         let _server = Server::tcp(&net.server, &[SSH]);
-        let keys = Keys::new();
+        let keys = KeyedHost::new();
         let new = PrivateKey::generate().unwrap();
         let both = format!("{}, \"{}\"", keys.text(), new.public());
         let mut daemon = start(net, &keys.config("alice", &both));
@@ -353,7 +353,7 @@ fn keys_are_replaced_one_after_the_other() {
 fn a_key_expires_while_no_daemon_runs() {
     net::test(|net| {
         let _server = Server::tcp(&net.server, &[SSH]);
-        let keys = Keys::new();
+        let keys = KeyedHost::new();
         let channel = keys.channel();
         let now_s = || unix_ns() / 1_000_000_000;
         let mut end_s = 0;
@@ -381,7 +381,7 @@ fn a_key_expires_while_no_daemon_runs() {
 fn a_door_is_opened_by_knocks_and_by_users() {
     net::test(|net| {
         let _server = Server::tcp(&net.server, &[WEB]);
-        let keys = Keys::new();
+        let keys = KeyedHost::new();
         let daemon = start(net, &keys.config("alice", &keys.text()));
         for family in Family::ALL {
             let [knocks, user] = [(); 2].map(|()| net.new_source(family));
@@ -405,7 +405,7 @@ fn a_door_is_opened_by_knocks_and_by_users() {
 fn users_are_listed_with_the_last_use_of_their_keys() {
     net::test(|net| {
         let _server = Server::tcp(&net.server, &[SSH]);
-        let keys = Keys::new();
+        let keys = KeyedHost::new();
         let other = PrivateKey::generate().unwrap();
         let both = format!(
             "{}, {{ key = \"{}\", until = 2020-01-31, note = \"old phone\" }}",
@@ -443,7 +443,7 @@ fn two_instances_share_the_used_stamps() {
     net::test(|net| {
         let _server = Server::tcp(&net.server, &[SSH]);
         net.add_second_link();
-        let keys = Keys::new();
+        let keys = KeyedHost::new();
         let config = keys.config("alice", &keys.text());
         let first = start(net, &config);
         let second = Daemon::start_with(&net.server, &config, &["--iface", net::SERVER_LINK_2]);

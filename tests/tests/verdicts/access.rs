@@ -17,8 +17,8 @@ use knock_tests::{
 use knock_user::kernel::program::LoadOptions;
 
 use crate::table::{
-    Family, Place, Row,
-    Step::{self, Flows, Later},
+    FrameFamily, Place, Row,
+    RowStep::{self, Flows, Later},
     Table, ack, check, row, syn, tcp, udp,
 };
 
@@ -48,7 +48,7 @@ fn a_grant_admits_its_source_until_it_expires() {
             opened(
                 "valid and over",
                 [
-                    Step::Grant(60, "ssh"),
+                    RowStep::Grant(60, "ssh"),
                     Later(45),
                     syn(22).is(Granted),
                     Later(15),
@@ -62,16 +62,16 @@ fn a_grant_admits_its_source_until_it_expires() {
                     Later(30),
                     again_first.clone(),
                     again.clone(),
-                    Step::Grant(60, "ssh"),
+                    RowStep::Grant(60, "ssh"),
                 ],
             ),
             opened(
                 "opened again when expired",
-                [Later(60), anew_first, anew, Step::Grant(60, "ssh")],
+                [Later(60), anew_first, anew, RowStep::Grant(60, "ssh")],
             ),
             opened(
                 "a longer grant takes over",
-                [long_first, long, Step::Grant(3600, "long")],
+                [long_first, long, RowStep::Grant(3600, "long")],
             ),
             row(
                 "a shorter grant does not",
@@ -80,7 +80,7 @@ fn a_grant_admits_its_source_until_it_expires() {
                     long_alone,
                     again_first,
                     again,
-                    Step::Grant(3600, "long"),
+                    RowStep::Grant(3600, "long"),
                 ],
             ),
             opened(
@@ -111,7 +111,7 @@ fn a_grant_admits_its_source_until_it_expires() {
                     syn(22).is(NoGrant),
                     command_again_first,
                     command_again,
-                    Step::Grant(60, "command"),
+                    RowStep::Grant(60, "command"),
                 ],
             ),
         ],
@@ -300,7 +300,7 @@ fn a_grant_for_a_prefix_admits_its_addresses_and_no_others() {
     let [again_first, again] = knock("ssh", Refreshed);
     let mut table = Table::new(PREFIXES, LoadOptions::default());
     table.run(
-        &[Family::V6],
+        &[FrameFamily::V6],
         &[
             opened(
                 "new connections",
@@ -400,7 +400,7 @@ fn a_full_allow_map_takes_no_new_grants() {
     let mut table = Table::new(GRANTS, LoadOptions::default());
     let [first, last] = knock("ssh", Opened);
     let [first_again, last_again] = knock("ssh", Refreshed);
-    table.run(&[Family::V4], &[row("in time", [first.clone(), last])]);
+    table.run(&[FrameFamily::V4], &[row("in time", [first.clone(), last])]);
     let others = (0..ALLOW_MAX).map(|number| {
         let key = GrantKey {
             source: Address::from_v4(number.to_be_bytes()),
@@ -413,7 +413,7 @@ fn a_full_allow_map_takes_no_new_grants() {
     table.kernel.write("ALLOW", others).unwrap_err();
     let held = table.number;
     table.run(
-        &[Family::V4],
+        &[FrameFamily::V4],
         &[row(
             "too late",
             [
@@ -425,7 +425,7 @@ fn a_full_allow_map_takes_no_new_grants() {
     );
     table.number = held - 1;
     table.run(
-        &[Family::V4],
+        &[FrameFamily::V4],
         &[row(
             "who has one keeps it",
             [first_again, last_again, syn(22).is(Granted)],
@@ -434,7 +434,7 @@ fn a_full_allow_map_takes_no_new_grants() {
 }
 
 /// Returns the knocks of a door of [`GRANTS`].
-fn knock(door: &'static str, reason: Reason) -> [Step; 2] {
+fn knock(door: &'static str, reason: Reason) -> [RowStep; 2] {
     let first = match door {
         "ssh" => 7000,
         "long" => 7001,
@@ -449,6 +449,6 @@ fn knock(door: &'static str, reason: Reason) -> [Step; 2] {
 }
 
 /// Returns a row that begins with an open door.
-fn opened<const N: usize>(name: &'static str, steps: [Step; N]) -> Row {
+fn opened<const N: usize>(name: &'static str, steps: [RowStep; N]) -> Row {
     row(name, [&knock("ssh", Opened)[..], &steps[..]].concat())
 }

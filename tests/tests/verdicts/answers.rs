@@ -60,7 +60,7 @@ fn completed_handshakes_count_as_knocks() {
     let mut bench = Bench::new(LoadOptions::default());
     for (name, way) in ways(1) {
         let mut connects = |port, reason| {
-            bench.connects(&way, port, reason, Answered::FinAck, name);
+            bench.connects(&way, port, reason, ExpectedAnswer::FinAck, name);
         };
         connects(7000, FirstKnock);
         connects(7000, Duplicate);
@@ -80,7 +80,7 @@ fn completed_handshakes_count_as_knocks() {
 fn packets_without_a_valid_cookie_change_nothing() {
     let mut bench = Bench::new(LoadOptions::default());
     for (name, way) in ways(2) {
-        bench.connects(&way, 7000, FirstKnock, Answered::FinAck, name);
+        bench.connects(&way, 7000, FirstKnock, ExpectedAnswer::FinAck, name);
         for port in [7000, 9000, 8000, 2222] {
             let syn = tcp(&way, port, SYN, 0);
             let offer = bench.offered(&syn, name);
@@ -107,18 +107,23 @@ fn packets_without_a_valid_cookie_change_nothing() {
             is(FIN, HandshakeRest, None, "FIN alone");
             is(0, HandshakeRest, None, "no flags");
             is(FIN | PSH | URG, HandshakeRest, None, "Xmas");
-            is(FIN | ACK, HandshakeClosed, Some(Answered::Reset), "FIN");
+            is(
+                FIN | ACK,
+                HandshakeClosed,
+                Some(ExpectedAnswer::Reset),
+                "FIN",
+            );
             is(
                 FIN | PSH | ACK,
                 HandshakeClosed,
-                Some(Answered::Reset),
+                Some(ExpectedAnswer::Reset),
                 "data and FIN",
             );
             let end = tcp(&way, port, ACK, next.wrapping_add(1));
             bench.is(&end, HandshakeRest, None, &row("ACK of our FIN"));
         }
-        bench.connects(&way, 9000, NextKnock, Answered::FinAck, name);
-        bench.connects(&way, 8000, Opened, Answered::FinAck, name);
+        bench.connects(&way, 9000, NextKnock, ExpectedAnswer::FinAck, name);
+        bench.connects(&way, 8000, Opened, ExpectedAnswer::FinAck, name);
     }
 }
 
@@ -139,7 +144,7 @@ fn cookie_keys_alternate_by_epoch() {
         let drawn = Moment::from_nanos(turn * TURN + TURN / 2);
         let program = bench.kernel.program();
         program.renew_cookie_key(drawn).unwrap();
-        let answer = (reason != BadCookie).then_some(Answered::FinAck);
+        let answer = (reason != BadCookie).then_some(ExpectedAnswer::FinAck);
         bench.is(&ack, reason, answer, name);
     }
 }
@@ -174,7 +179,7 @@ fn cookies_of_other_connections_are_not_accepted() {
         bench.is(&frame, BadCookie, None, name);
     }
     let ack = from(own, 40_000, 7000);
-    bench.is(&ack, FirstKnock, Some(Answered::FinAck), "its own");
+    bench.is(&ack, FirstKnock, Some(ExpectedAnswer::FinAck), "its own");
 }
 
 /// A cookie of the previous epoch is still valid, also for a slow client.
@@ -189,7 +194,7 @@ fn cookies_of_the_last_epoch_are_accepted() {
         if reason == BadCookie {
             let last = bench.cookie(&tcp(&way, 7000, SYN, 0), 1).wrapping_add(1);
             let ack = tcp(&way, 7000, ACK, last);
-            bench.is(&ack, FirstKnock, Some(Answered::FinAck), name);
+            bench.is(&ack, FirstKnock, Some(ExpectedAnswer::FinAck), name);
         }
     }
 }
@@ -215,7 +220,7 @@ fn silent_doors_stay_silent_beside_handshake_doors() {
 fn only_the_last_knock_gets_a_reply_with_the_port() {
     let mut bench = Bench::new(LoadOptions::default());
     for (name, way) in ways(7) {
-        let replied = Some(Answered::Port(2000));
+        let replied = Some(ExpectedAnswer::Port(2000));
         // The answer has no options.
         let tight = replied.filter(|_| name.ends_with("options"));
         for (what, frame, reason, answer) in [
@@ -244,12 +249,12 @@ fn only_the_last_knock_gets_a_reply_with_the_port() {
             bench.is(&frame, reason, answer, &format!("{name}, {what}"));
         }
         let last = tcp(&way, 8300, SYN, 0);
-        bench.is(&last, Opened, Some(Answered::Port(22)), name);
-        bench.connects(&way, 7400, FirstKnock, Answered::FinAck, name);
+        bench.is(&last, Opened, Some(ExpectedAnswer::Port(22)), name);
+        bench.connects(&way, 7400, FirstKnock, ExpectedAnswer::FinAck, name);
         bench.end_grants();
-        bench.connects(&way, 6400, Opened, Answered::Port(22), name);
-        bench.connects(&way, 7400, FirstKnock, Answered::FinAck, name);
-        bench.connects(&way, 6400, Refreshed, Answered::FinAck, name);
+        bench.connects(&way, 6400, Opened, ExpectedAnswer::Port(22), name);
+        bench.connects(&way, 7400, FirstKnock, ExpectedAnswer::FinAck, name);
+        bench.connects(&way, 6400, Refreshed, ExpectedAnswer::FinAck, name);
         bench.is(&udp(&way, 7500, 8), FirstKnock, None, name);
         std::thread::sleep(std::time::Duration::from_millis(400));
         bench.is(&udp(&way, 6500, 8), TooLate, None, name);
@@ -335,13 +340,13 @@ fn the_kernel_answers_any_frame_like_the_library() {
         assert!(answered.len() <= frame.len(), "{name}");
         let possible = if reason == SynCookieSent {
             let cookies = [0, 1].map(|ago| bench.cookie(&frame, ago));
-            cookies.map(Answered::SynAck).to_vec()
+            cookies.map(ExpectedAnswer::SynAck).to_vec()
         } else if reason == HandshakeClosed {
-            vec![Answered::Reset]
+            vec![ExpectedAnswer::Reset]
         } else if question.flags == 0 {
-            vec![Answered::Port(2000), Answered::Port(22)]
+            vec![ExpectedAnswer::Port(2000), ExpectedAnswer::Port(22)]
         } else {
-            vec![Answered::FinAck, Answered::Port(22)]
+            vec![ExpectedAnswer::FinAck, ExpectedAnswer::Port(22)]
         };
         let mut possible = possible.into_iter().map(|answer| turned(&frame, answer));
         assert!(
@@ -354,14 +359,14 @@ fn the_kernel_answers_any_frame_like_the_library() {
 
 /// The expected answer to a frame.
 #[derive(Clone, Copy, Debug)]
-enum Answered {
+enum ExpectedAnswer {
     SynAck(u32),
     FinAck,
     Reset,
     Port(u16),
 }
 
-impl Answered {
+impl ExpectedAnswer {
     fn to(self, frame: &[u8]) -> Answer {
         let question = Repliable::find(frame).unwrap();
         match self {
@@ -398,7 +403,7 @@ impl Bench {
 
     /// Judges a frame that must be answered like this, or not at all.
     #[track_caller]
-    fn is(&mut self, frame: &[u8], reason: Reason, answer: Option<Answered>, name: &str) {
+    fn is(&mut self, frame: &[u8], reason: Reason, answer: Option<ExpectedAnswer>, name: &str) {
         let (found, answered) = self.kernel.answer(frame).unwrap();
         assert_eq!(found, reason, "{name}");
         let expected = answer.map(|answer| turned(frame, answer));
@@ -418,7 +423,7 @@ impl Bench {
             let cookie = self.cookie(frame, 0);
             let (reason, answered) = self.kernel.answer(frame).unwrap();
             assert_eq!(reason, SynCookieSent, "{name}");
-            if answered == Some(turned(frame, Answered::SynAck(cookie))) {
+            if answered == Some(turned(frame, ExpectedAnswer::SynAck(cookie))) {
                 return cookie;
             }
         }
@@ -427,14 +432,21 @@ impl Bench {
 
     /// Makes a whole handshake with this ACK.
     #[track_caller]
-    fn connects(&mut self, way: &Frame, port: u16, reason: Reason, answer: Answered, name: &str) {
+    fn connects(
+        &mut self,
+        way: &Frame,
+        port: u16,
+        reason: Reason,
+        answer: ExpectedAnswer,
+        name: &str,
+    ) {
         let cookie = self.offered(&tcp(way, port, SYN, 0), name);
         let ack = tcp(way, port, ACK, cookie.wrapping_add(1));
         self.is(&ack, reason, Some(answer), &format!("{name}, tcp/{port}"));
     }
 }
 
-fn turned(frame: &[u8], answer: Answered) -> Vec<u8> {
+fn turned(frame: &[u8], answer: ExpectedAnswer) -> Vec<u8> {
     let answer = answer.to(frame);
     let mut frame = frame.to_vec();
     let mut memory = Memory(&mut frame);

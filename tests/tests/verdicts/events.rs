@@ -20,14 +20,14 @@ use nix::{
 
 use crate::{
     access::GRANTS,
-    table::{Family, Packet, Table, syn, udp},
+    table::{FrameFamily, RowPacket, Table, syn, udp},
 };
 
 #[test]
 fn an_event_has_the_fields_of_its_packet() {
     let mut table = Table::new(GRANTS, LoadOptions::default());
-    let mut judge = |packet: Packet| {
-        let frame = Family::V6.frame("2001:db8:18::1", packet).bytes();
+    let mut judge = |packet: RowPacket| {
+        let frame = FrameFamily::V6.frame("2001:db8:18::1", packet).bytes();
         let before = now().unwrap();
         let judged = table.kernel.judge(&frame).unwrap();
         let after = now().unwrap();
@@ -70,7 +70,7 @@ fn an_event_has_the_fields_of_its_packet() {
 fn events_of_each_kind_are_limited() {
     const TIMES: u64 = 10_000;
     let mut table = Table::new(GRANTS, LoadOptions::default());
-    let frame = |packet| Family::V4.frame("198.18.0.1", packet).bytes();
+    let frame = |packet| FrameFamily::V4.frame("198.18.0.1", packet).bytes();
     let kernel = &mut table.kernel;
     let mut flood = |packet, reason, left_out_least: u64| {
         let run = kernel.repeat(&frame(packet), TIMES as u32).unwrap();
@@ -131,7 +131,7 @@ fn all_cpus_share_one_event_limit() {
     // The window of an event limit.
     let window_ns: u64 = 1 << 28;
     let mut table = Table::new(GRANTS, LoadOptions::default());
-    let frame = Family::V4.frame("198.18.0.1", syn(22)).bytes();
+    let frame = FrameFamily::V4.frame("198.18.0.1", syn(22)).bytes();
     let kernel = &mut table.kernel;
     let cpus = allowed_cpus();
     assert!(cpus.len() > 1, "one CPU shows nothing");

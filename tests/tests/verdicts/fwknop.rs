@@ -42,7 +42,7 @@ const DOORS: &str = r#"
 
 #[test]
 fn a_packet_of_fwknop_opens_the_doors_that_it_asks_for() {
-    let mut host = Host::new(&[user(1, b"another key"), user(2, HMAC_KEY)]);
+    let mut host = FwknopHost::new(&[user(1, b"another key"), user(2, HMAC_KEY)]);
     let timed = |seconds: u64, message: &str| {
         let (now, message) = (wall().as_secs(), base64(message.as_bytes()));
         with_digest(&format!(
@@ -122,7 +122,7 @@ fn a_packet_of_fwknop_is_refused_for_one_reason() {
     let mut is_near = is_elsewhere;
     is_near.sources[1] = prefix("198.51.100.0", 121);
     let ssh = "0.0.0.0,tcp/22";
-    let mut host = Host::new(&[any]);
+    let mut host = FwknopHost::new(&[any]);
     let seconds = wall().as_secs();
     let nat = |kind: u32| {
         let message = base64(ssh.as_bytes());
@@ -272,7 +272,7 @@ fn a_packet_of_fwknop_is_refused_for_one_reason() {
 
 #[test]
 fn a_packet_of_fwknop_may_ask_for_another_address() {
-    let mut host = Host::new(&[user(1, HMAC_KEY)]);
+    let mut host = FwknopHost::new(&[user(1, HMAC_KEY)]);
     let packet = host.seal(HMAC_KEY, &access_now("203.0.113.9,tcp/22"));
     assert_eq!(
         host.send("198.51.100.7", packet.as_bytes()),
@@ -295,7 +295,7 @@ fn a_packet_of_fwknop_may_ask_for_another_address() {
 
 #[test]
 fn the_event_of_a_stale_packet_has_the_offset_of_its_clock() {
-    let mut host = Host::new(&[user(1, HMAC_KEY)]);
+    let mut host = FwknopHost::new(&[user(1, HMAC_KEY)]);
     for offset in [-200_i64, 300] {
         let made = wall().as_secs().saturating_add_signed(offset);
         let packet = host.seal(HMAC_KEY, &access_at("alice", made, "0.0.0.0,tcp/22"));
@@ -323,8 +323,8 @@ fn the_event_of_a_stale_packet_has_the_offset_of_its_clock() {
 
 #[test]
 fn datagrams_in_another_format_are_noise() {
-    let sealed = |host: &mut Host| host.seal(HMAC_KEY, &access_now("0.0.0.0,tcp/22"));
-    let mut host = Host::new(&[user(1, HMAC_KEY)]);
+    let sealed = |host: &mut FwknopHost| host.seal(HMAC_KEY, &access_now("0.0.0.0,tcp/22"));
+    let mut host = FwknopHost::new(&[user(1, HMAC_KEY)]);
     let packet = sealed(&mut host);
     for (name, payload, reason) in [
         ("nothing", vec![], Reason::SpaNoise),
@@ -403,7 +403,7 @@ fn datagrams_in_another_format_are_noise() {
         Reason::Opened
     );
 
-    let mut host = Host::with(&tables(&[user(1, HMAC_KEY)], Otherwise::Pass));
+    let mut host = FwknopHost::with(&tables(&[user(1, HMAC_KEY)], Otherwise::Pass));
     assert_eq!(host.send("198.51.100.7", b"QUIC"), (Reason::Ordinary, None));
     let packet = sealed(&mut host);
     assert_eq!(
@@ -414,7 +414,7 @@ fn datagrams_in_another_format_are_noise() {
 
 #[test]
 fn a_packet_of_fwknop_is_read_behind_any_headers() {
-    let mut host = Host::new(&[user(1, HMAC_KEY)]);
+    let mut host = FwknopHost::new(&[user(1, HMAC_KEY)]);
     for (name, frame, source) in [
         (
             "a VLAN tag",
@@ -459,7 +459,7 @@ fn sixteen_users_are_distinguished() {
         .zip(&keys)
         .map(|(number, key)| user(number, key))
         .collect();
-    let mut host = Host::new(&users);
+    let mut host = FwknopHost::new(&users);
     for (number, key) in (1..).zip(&keys) {
         let packet = host.seal(key, &access_now("0.0.0.0,tcp/22"));
         let source = format!("198.51.100.{number}");
@@ -478,7 +478,7 @@ fn sixteen_users_are_distinguished() {
 
 #[test]
 fn a_packet_of_a_user_without_the_right_hmac_has_its_own_reason() {
-    let mut host = Host::new(&[user(1, HMAC_KEY)]);
+    let mut host = FwknopHost::new(&[user(1, HMAC_KEY)]);
     let mut source = 0;
     // Three lengths of the encrypted text modulo three blocks, so that base64 ends in each way.
     for ports in ["tcp/22", "tcp/22,tcp/222", "tcp/22,tcp/222,tcp/2222"] {
@@ -524,7 +524,7 @@ fn a_packet_of_a_user_without_the_right_hmac_has_its_own_reason() {
 /// Ports are as in the port table: 65536 is udp/0.
 #[test]
 fn a_refused_port_of_fwknop_is_in_the_event() {
-    let mut host = Host::new(&[user(1, HMAC_KEY)]);
+    let mut host = FwknopHost::new(&[user(1, HMAC_KEY)]);
     for (name, ports, expected) in [
         ("the only one", "tcp/25", 25),
         ("the second", "tcp/22,tcp/25", 25),
@@ -549,7 +549,7 @@ fn a_refused_port_of_fwknop_is_in_the_event() {
 
 #[test]
 fn a_full_replay_cache_admits_no_packet() {
-    let mut host = Host::new(&[user(1, HMAC_KEY)]);
+    let mut host = FwknopHost::new(&[user(1, HMAC_KEY)]);
     let tags = (0..SEEN_MAX).map(|number| (SpaTag([number, 1, 2, 3]), 0));
     host.kernel.write("SPA_SEEN", tags).unwrap();
     let packet = host.seal(HMAC_KEY, &access_now("0.0.0.0,tcp/22"));
@@ -565,7 +565,7 @@ fn a_full_replay_cache_admits_no_packet() {
 fn a_packet_of_fwknop_that_two_cpus_judge_at_once_is_used_once() {
     const PACKETS: u64 = 2_000;
     const TIMES: u32 = 20;
-    let mut host = Host::new(&[user(1, HMAC_KEY)]);
+    let mut host = FwknopHost::new(&[user(1, HMAC_KEY)]);
     let text = access_now("0.0.0.0,tcp/22");
     let frames: Vec<_> = (0..PACKETS)
         .map(|_| {
@@ -590,7 +590,7 @@ fn a_packet_of_fwknop_that_two_cpus_judge_at_once_is_used_once() {
 
 #[test]
 fn every_flipped_bit_of_a_packet_of_fwknop_is_noticed() {
-    let mut host = Host::new(&[user(1, HMAC_KEY)]);
+    let mut host = FwknopHost::new(&[user(1, HMAC_KEY)]);
     let packet = host.seal(HMAC_KEY, &access_now("0.0.0.0,tcp/22"));
     for bit in 0..8 * packet.len() {
         let mut packet = packet.clone().into_bytes();
@@ -651,14 +651,14 @@ fn tables(users: &[FwknopKey], otherwise: Otherwise) -> Tables {
     tables
 }
 
-struct Host {
+struct FwknopHost {
     kernel: Kernel,
     packets: u64,
     /// The first event of the last packet.
     event: Option<Event>,
 }
 
-impl Host {
+impl FwknopHost {
     fn new(users: &[FwknopKey]) -> Self {
         Self::with(&tables(users, Otherwise::Drop))
     }

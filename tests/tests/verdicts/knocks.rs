@@ -8,8 +8,8 @@ use knock_tests::frame::{ACK, FIN, RST, SYN, SYN_ACK, URG};
 use knock_user::kernel::program::LoadOptions;
 
 use crate::table::{
-    Family,
-    Step::{self, Wait},
+    FrameFamily,
+    RowStep::{self, Wait},
     Table, ack, check, row, syn, tcp, udp,
 };
 
@@ -44,7 +44,7 @@ fn only_the_knocks_of_a_sequence_in_order_open_its_door() {
                     b.clone(),
                     syn(22).is(NoGrant),
                     c.clone(),
-                    Step::Grant(30, "ssh"),
+                    RowStep::Grant(30, "ssh"),
                     syn(22).is(Granted),
                     ack(22).is(Granted),
                     syn(23).is(NoGrant),
@@ -236,7 +236,7 @@ fn only_the_knocks_of_a_sequence_in_order_open_its_door() {
 fn strict_mode_counts_packets_to_unused_ports_as_wrong() {
     let [a, b, c] = opens_ssh();
     let rest = [b.clone(), c.clone()];
-    let undisturbed = |name, step: Step| {
+    let undisturbed = |name, step: RowStep| {
         let [b, c] = rest.clone();
         row(name, [a.clone(), step.clone(), b, step, c])
     };
@@ -367,7 +367,7 @@ fn late_knocks_end_an_attempt() {
     "#;
     // One family is enough for what takes real time.
     Table::new(text, LoadOptions::default()).run(
-        &[Family::V4],
+        &[FrameFamily::V4],
         &[
             row(
                 "in time",
@@ -515,7 +515,10 @@ fn only_the_configured_flags_make_a_knock() {
 
 #[test]
 fn a_door_with_a_target_opens_at_that_address_only() {
-    for (family, target) in [(Family::V4, "192.0.2.3"), (Family::V6, "2001:db8::3")] {
+    for (family, target) in [
+        (FrameFamily::V4, "192.0.2.3"),
+        (FrameFamily::V6, "2001:db8::3"),
+    ] {
         let text = format!(
             r#"door = [
                 {{ name = "there", knock = ["tcp/7000", "udp/8000"], open = ["tcp/22"], target = "{target}" }},
@@ -582,7 +585,7 @@ fn a_door_with_a_target_opens_at_that_address_only() {
     }
 }
 
-pub(crate) fn opens_ssh() -> [Step; 3] {
+pub(crate) fn opens_ssh() -> [RowStep; 3] {
     [
         syn(7000).is(FirstKnock).reported("ssh", 1),
         udp(8000).is(NextKnock).reported("ssh", 2),

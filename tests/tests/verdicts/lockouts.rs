@@ -5,7 +5,7 @@ use knock_common::Reason::{
     OutOfSequence, StrayPort, WrongKnock,
 };
 
-use crate::table::{Step::Later, check, row, syn, udp};
+use crate::table::{RowStep::Later, check, row, syn, udp};
 
 #[test]
 fn failed_attempts_lock_out_their_source() {

@@ -20,7 +20,7 @@ use knock_user::{compile::Tables, kernel::program::LoadOptions};
 
 /// A packet of the row's source, or of its neighbour.
 #[derive(Clone, Copy)]
-pub(crate) struct Packet {
+pub(crate) struct RowPacket {
     protocol: Protocol,
     port: u16,
     flags: u8,
@@ -32,8 +32,8 @@ pub(crate) struct Packet {
     is_to_multicast: bool,
 }
 
-pub(crate) fn tcp(port: u16, flags: u8) -> Packet {
-    Packet {
+pub(crate) fn tcp(port: u16, flags: u8) -> RowPacket {
+    RowPacket {
         protocol: Protocol::Tcp,
         port,
         flags,
@@ -46,22 +46,22 @@ pub(crate) fn tcp(port: u16, flags: u8) -> Packet {
     }
 }
 
-pub(crate) fn syn(port: u16) -> Packet {
+pub(crate) fn syn(port: u16) -> RowPacket {
     tcp(port, SYN)
 }
 
-pub(crate) fn ack(port: u16) -> Packet {
+pub(crate) fn ack(port: u16) -> RowPacket {
     tcp(port, ACK)
 }
 
-pub(crate) fn udp(port: u16) -> Packet {
-    Packet {
+pub(crate) fn udp(port: u16) -> RowPacket {
+    RowPacket {
         protocol: Protocol::Udp,
         ..tcp(port, 0)
     }
 }
 
-impl Packet {
+impl RowPacket {
     /// Sends from this port of the source.
     pub(crate) fn over_port(self, source_port: u16) -> Self {
         Self {
@@ -111,12 +111,12 @@ impl Packet {
     }
 
     /// Returns the expected reason. If it is ever reported, it is reported once and without a door.
-    pub(crate) fn is(self, reason: Reason) -> Step {
+    pub(crate) fn is(self, reason: Reason) -> RowStep {
         let reported = match reason.reporting() {
             Reporting::Never => vec![],
             Reporting::Drops | Reporting::Knocks | Reporting::Always => vec![("", 0)],
         };
-        Step::Packet(self, reason, reported)
+        RowStep::RowPacket(self, reason, reported)
     }
 }
 
@@ -125,9 +125,9 @@ pub(crate) type Place = (&'static str, u16);
 
 /// One step of a row.
 #[derive(Clone)]
-pub(crate) enum Step {
+pub(crate) enum RowStep {
     /// A packet, its reason, and the doors and stages that are reported with it.
-    Packet(Packet, Reason, Vec<Place>),
+    RowPacket(RowPacket, Reason, Vec<Place>),
     /// Milliseconds pass.
     Wait(u64),
     /// Grants, flows and lockouts become older by this many seconds.
@@ -138,18 +138,18 @@ pub(crate) enum Step {
     Flows(usize),
 }
 
-impl Step {
+impl RowStep {
     /// Returns the stage of the source's attempt, or the door that it opened.
     pub(crate) fn reported(self, door: &'static str, stage: u16) -> Self {
-        let Self::Packet(packet, reason, _) = self else {
+        let Self::RowPacket(packet, reason, _) = self else {
             panic!("only packets are reported: {}", self.name());
         };
-        Self::Packet(packet, reason, vec![(door, stage)])
+        Self::RowPacket(packet, reason, vec![(door, stage)])
     }
 
     /// Returns another door that the same knock completes.
     pub(crate) fn and_reported(mut self, door: &'static str, stage: u16) -> Self {
-        if let Self::Packet(_, _, reported) = &mut self {
+        if let Self::RowPacket(_, _, reported) = &mut self {
             reported.push((door, stage));
         }
         self
@@ -157,7 +157,7 @@ impl Step {
 
     fn name(&self) -> String {
         match self {
-            Self::Packet(packet, ..) => format!(
+            Self::RowPacket(packet, ..) => format!(
                 "{}/{} flags {:#04x}",
                 packet.protocol.name(),
                 packet.port,
@@ -174,10 +174,10 @@ impl Step {
 /// The packets of one source.
 pub(crate) struct Row {
     name: &'static str,
-    steps: Vec<Step>,
+    steps: Vec<RowStep>,
 }
 
-pub(crate) fn row(name: &'static str, steps: impl Into<Vec<Step>>) -> Row {
+pub(crate) fn row(name: &'static str, steps: impl Into<Vec<RowStep>>) -> Row {
     Row {
         name,
         steps: steps.into(),
@@ -186,14 +186,14 @@ pub(crate) fn row(name: &'static str, steps: impl Into<Vec<Step>>) -> Row {
 
 /// The address family of a table's packets.
 #[derive(Clone, Copy, Debug)]
-pub(crate) enum Family {
+pub(crate) enum FrameFamily {
     V4,
     V6,
 }
 
-pub(crate) const BOTH: &[Family] = &[Family::V4, Family::V6];
+pub(crate) const BOTH: &[FrameFamily] = &[FrameFamily::V4, FrameFamily::V6];
 
-impl Family {
+impl FrameFamily {
     fn source(self, number: usize) -> String {
         match self {
             Self::V4 => format!("198.18.{}.{}", number >> 8, number & 255),
@@ -201,7 +201,7 @@ impl Family {
         }
     }
 
-    pub(crate) fn frame(self, source: &str, packet: Packet) -> Frame {
+    pub(crate) fn frame(self, source: &str, packet: RowPacket) -> Frame {
         let frame = match packet.is_for_group {
             true => eth().group(),
             false => eth(),
@@ -226,7 +226,7 @@ pub(crate) struct Table {
     pub(crate) kernel: Kernel,
     pub(crate) tables: Tables,
     dry_run: bool,
-    family: Family,
+    family: FrameFamily,
     pub(crate) number: usize,
 }
 
@@ -237,12 +237,12 @@ impl Table {
             kernel: Kernel::with(&tables, options).unwrap(),
             tables,
             dry_run: options.dry_run,
-            family: Family::V4,
+            family: FrameFamily::V4,
             number: 0,
         }
     }
 
-    pub(crate) fn run(&mut self, families: &[Family], rows: &[Row]) {
+    pub(crate) fn run(&mut self, families: &[FrameFamily], rows: &[Row]) {
         for &family in families {
             self.family = family;
             for row in rows {
@@ -267,13 +267,15 @@ impl Table {
         self.source(false).parse::<IpAddr>().unwrap().into()
     }
 
-    fn step(&mut self, step: &Step, name: &str) {
+    fn step(&mut self, step: &RowStep, name: &str) {
         match step {
-            Step::Packet(packet, reason, reported) => self.packet(*packet, *reason, reported, name),
-            Step::Wait(millis) => thread::sleep(Duration::from_millis(*millis)),
-            Step::Later(seconds) => self.later(*seconds),
-            Step::Grant(seconds, door) => self.grant(*seconds, door, name),
-            Step::Flows(count) => {
+            RowStep::RowPacket(packet, reason, reported) => {
+                self.packet(*packet, *reason, reported, name)
+            }
+            RowStep::Wait(millis) => thread::sleep(Duration::from_millis(*millis)),
+            RowStep::Later(seconds) => self.later(*seconds),
+            RowStep::Grant(seconds, door) => self.grant(*seconds, door, name),
+            RowStep::Flows(count) => {
                 let address = self.address();
                 let flows = self.kernel.flows().unwrap();
                 let own = flows.iter().filter(|(key, _)| key.source == address);
@@ -284,7 +286,7 @@ impl Table {
 
     pub(crate) fn packet(
         &mut self,
-        packet: Packet,
+        packet: RowPacket,
         reason: Reason,
         reported: &[Place],
         name: &str,

@@ -103,8 +103,8 @@ const SUITES: &[Selected] = &[
     Selected::some(
         "handshake",
         &[
-            "forged_packets_change_nothing",
-            "knocks_count_in_the_order_of_their_completed_handshakes",
+            "forged::forged_packets_change_nothing",
+            "forged::knocks_count_in_the_order_of_their_completed_handshakes",
             "connections_to_wrong_ports_end_the_attempt",
         ],
     ),
