@@ -155,7 +155,7 @@ enum Try {
     After(u16, Duration),
     /// None was answered.
     Never,
-    /// The SYN behind the last knock was sent too late to say anything.
+    /// The SYN behind the last knock was sent too late for a result.
     HeldUp,
 }
 

@@ -19,7 +19,7 @@ use knock_user::{
     ledger::{Ledger, LedgerAction, Lookup},
 };
 
-use crate::{input::Input, text::assert_harmless};
+use crate::{input::FuzzInput, text::assert_harmless};
 
 const DOORS: &str = r#"
     [[door]]
@@ -43,7 +43,7 @@ const STEPS_MOST: usize = 100;
 pub fn check(script: &[u8]) {
     let mut consoles = Consoles::new();
     let mut daemon = DaemonModel::new();
-    let mut input = Input(script);
+    let mut input = FuzzInput(script);
     for _ in 0..STEPS_MOST {
         if input.is_empty() {
             break;
@@ -83,7 +83,7 @@ pub fn check(script: &[u8]) {
 }
 
 /// Returns an event with plausible fields, as opposed to any 64 bytes.
-fn event(input: &mut Input<'_>, now_ms: u64) -> Event {
+fn event(input: &mut FuzzInput<'_>, now_ms: u64) -> Event {
     let reason = input.choice(Reason::ALL);
     Event {
         at_ns: now_ms * 1_000_000,
@@ -102,7 +102,7 @@ fn event(input: &mut Input<'_>, now_ms: u64) -> Event {
     }
 }
 
-fn source(input: &mut Input<'_>) -> Address {
+fn source(input: &mut FuzzInput<'_>) -> Address {
     Address::from_v4([203, 0, 113, input.u8() & 3])
 }
 

@@ -28,7 +28,7 @@ use self::{
     history::{History, PastPacket},
     worlds::Compiled,
 };
-use crate::{input::Input, parser::reference};
+use crate::{input::FuzzInput, parser::reference};
 
 /// A tick of the kernel side's clock, in nanoseconds.
 const TICK_NS: u64 = 1 << 22;
@@ -39,7 +39,7 @@ const STEPS_MOST: usize = 200;
 
 /// Plays a script: the number of a world, then frames and pauses.
 pub fn check(script: &[u8]) {
-    let mut input = Input(script);
+    let mut input = FuzzInput(script);
     let worlds = worlds::all();
     let compiled = &worlds[usize::from(input.u8()) % worlds.len()];
     let mut play = Play {

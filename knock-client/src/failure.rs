@@ -14,7 +14,7 @@ use crate::reply::NoReply;
 use crate::send::SendError;
 use crate::sequence::SequenceError;
 use crate::share::error::ShareError;
-use crate::spa::{KeyFileError, NotSent, Refusal, SpaError, Unanswered};
+use crate::spa::{HostRefusal, KeyFileError, NotSent, SpaError, Unanswered};
 use crate::ssh_config::error::SshConfigError;
 use knock_sequence::duration::spell;
 use std::io;
@@ -70,7 +70,7 @@ pub enum Failure {
     Unanswered(#[from] Unanswered),
     /// The host refused what a packet asked for.
     #[error(transparent)]
-    Refused(#[from] Refusal),
+    Refused(#[from] HostRefusal),
     /// The opened door has no TCP port.
     #[error(
         "the door is open, but {destination} names no TCP port of it: name one with --then-connect PORT"

@@ -491,15 +491,15 @@ fn output_that_cannot_be_written_fails_after_the_knocks() {
     }
 }
 
-struct Ran {
+struct ClientRun {
     code: Option<i32>,
     out: String,
     err: String,
 }
 
-fn knock_client(words: &[&str]) -> Ran {
+fn knock_client(words: &[&str]) -> ClientRun {
     let output = command(words).output().expect("the command runs");
-    Ran {
+    ClientRun {
         code: output.status.code(),
         out: String::from_utf8(output.stdout).expect("text"),
         err: String::from_utf8(output.stderr).expect("text"),

@@ -8,8 +8,8 @@ mod peers;
 use knock_common::reason::Reason;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use peers::machine::{Machine, content_of, outcome};
-use peers::spa::Content;
+use peers::machine::{ClientMachine, content_of, outcome};
+use peers::spa::AnswerContent;
 use peers::{KnockPort, LOOPBACKS, OpenPort, ReservedPort};
 use std::fs;
 use std::io::{BufRead as _, BufReader, Read};
@@ -21,19 +21,19 @@ use std::time::{Duration, Instant};
 const LIMIT: Duration = Duration::from_secs(20);
 
 /// Returns an answer after which a renewal is due in two thirds of a second.
-fn opened() -> Content {
+fn opened() -> AnswerContent {
     outcome(Reason::Opened, 0, 1)
 }
 
 /// A client that runs, with its lines as they arrive.
-struct Running {
+struct RunningClient {
     child: Child,
     out: Receiver<String>,
     err: Receiver<String>,
     printed: Vec<String>,
 }
 
-impl Running {
+impl RunningClient {
     fn new(mut child: Child) -> Self {
         Self {
             out: lines(child.stdout.take().expect("a pipe")),
@@ -101,7 +101,7 @@ fn lines(from: impl Read + Send + 'static) -> Receiver<String> {
 }
 
 /// Answers the next packet.
-fn answers(machine: &Machine, content: Content) {
+fn answers(machine: &ClientMachine, content: AnswerContent) {
     let packet = machine.host.receive();
     machine.host.answer(&packet, content_of(&packet, content));
 }
@@ -109,8 +109,8 @@ fn answers(machine: &Machine, content: Content) {
 #[test]
 fn a_packet_is_sent_again_before_the_grant_expires() {
     for ip in LOOPBACKS {
-        let machine = Machine::new(ip);
-        let client = Running::new(machine.start(&["--keep"]));
+        let machine = ClientMachine::new(ip);
+        let client = RunningClient::new(machine.start(&["--keep"]));
         let mut stamps = Vec::new();
         for _ in 0..3 {
             let packet = machine.host.receive();
@@ -134,7 +134,7 @@ fn a_packet_is_sent_again_before_the_grant_expires() {
 
 #[test]
 fn the_exit_code_reports_whether_the_grant_still_lasts() {
-    let machine = Machine::new(LOOPBACKS[0]);
+    let machine = ClientMachine::new(LOOPBACKS[0]);
     let (valid, expired) = (
         "ended: the grant expires within 1h",
         "ended: the last success was ",
@@ -144,7 +144,7 @@ fn the_exit_code_reports_whether_the_grant_still_lasts() {
         ("SIGTERM", Signal::SIGTERM, 3600, 0, valid),
         ("expired", Signal::SIGINT, 0, 1, expired),
     ] {
-        let mut client = Running::new(machine.start(&["--keep", "--timeout", "5s"]));
+        let mut client = RunningClient::new(machine.start(&["--keep", "--timeout", "5s"]));
         answers(&machine, outcome(Reason::Opened, 0, seconds));
         if seconds == 0 {
             // The renewal, which is not answered.
@@ -163,8 +163,8 @@ fn the_exit_code_reports_whether_the_grant_still_lasts() {
 
 #[test]
 fn a_renewal_without_an_answer_is_tried_again() {
-    let machine = Machine::new(LOOPBACKS[0]);
-    let mut client = Running::new(machine.start(&["--keep", "-v", "--timeout", "2s"]));
+    let machine = ClientMachine::new(LOOPBACKS[0]);
+    let mut client = RunningClient::new(machine.start(&["--keep", "-v", "--timeout", "2s"]));
     answers(&machine, opened());
     machine.host.receive();
     client.waits_for("not renewed: no answer from udp/");
@@ -178,7 +178,7 @@ fn a_renewal_without_an_answer_is_tried_again() {
 
 #[test]
 fn a_refusal_that_lasts_ends_the_run() {
-    let machine = Machine::new(LOOPBACKS[0]);
+    let machine = ClientMachine::new(LOOPBACKS[0]);
     let lasting = [
         (
             "not allowed",
@@ -193,7 +193,7 @@ fn a_refusal_that_lasts_ends_the_run() {
     ];
     for (name, reason, text) in lasting {
         for renewals in [0, 1] {
-            let client = Running::new(machine.start(&["--keep"]));
+            let client = RunningClient::new(machine.start(&["--keep"]));
             for _ in 0..renewals {
                 answers(&machine, opened());
             }
@@ -213,7 +213,7 @@ fn a_refusal_that_lasts_ends_the_run() {
         ("another address", Reason::SpaElsewhere),
     ];
     for (name, reason) in passing {
-        let mut client = Running::new(machine.start(&["--keep", "-v"]));
+        let mut client = RunningClient::new(machine.start(&["--keep", "-v"]));
         answers(&machine, opened());
         answers(&machine, outcome(reason, 0, 0));
         client.waits_for("not renewed: ");
@@ -226,9 +226,9 @@ fn a_refusal_that_lasts_ends_the_run() {
 
 #[test]
 fn a_run_gives_up_after_the_given_time() {
-    let machine = Machine::new(LOOPBACKS[0]);
+    let machine = ClientMachine::new(LOOPBACKS[0]);
     let words = ["--keep", "--timeout", "2s", "--give-up-after", "1ms"];
-    let client = Running::new(machine.start(&words));
+    let client = RunningClient::new(machine.start(&words));
     answers(&machine, opened());
     let (code, _, err) = client.ends();
     assert_eq!(code, Some(1));
@@ -241,7 +241,7 @@ fn knocks_are_sent_again_twice_in_the_time_of_a_grant() {
     let knock = KnockPort::bind(LOOPBACKS[0]);
     let port = format!("udp/{}", knock.port());
     let words = ["127.0.0.1", &port, "--keep", "--open-for", "2s"];
-    let mut client = Running::knocking(&words);
+    let mut client = RunningClient::knocking(&words);
     for _ in 0..3 {
         knock.receive();
     }
@@ -264,7 +264,7 @@ fn a_connection_is_made_once() {
         "--then-connect",
         &tcp,
     ];
-    let mut client = Running::knocking(&words);
+    let mut client = RunningClient::knocking(&words);
     for _ in 0..4 {
         knock.receive();
     }
@@ -299,7 +299,7 @@ fn a_door_that_does_not_open_starts_no_command() {
         "touch",
         mark,
     ];
-    let (code, _, err) = Running::knocking(&words).ends();
+    let (code, _, err) = RunningClient::knocking(&words).ends();
     assert_eq!(code, Some(1), "{err:?}");
     assert!(
         err[0].starts_with("knock-client: cannot connect to tcp/"),
@@ -324,7 +324,7 @@ fn the_exit_code_is_that_of_the_command() {
         ),
     ] {
         let words = [&base[..], command].concat();
-        let (status, printed, errors) = Running::knocking(&words).ends();
+        let (status, printed, errors) = RunningClient::knocking(&words).ends();
         assert_eq!(status, Some(code), "{name}: {errors:?}");
         assert_eq!(printed.join("\n"), out, "{name}: its standard output alone");
         assert!(errors.join("\n").contains(err), "{name}: {errors:?}");
@@ -362,7 +362,7 @@ fn signals_reach_the_command() {
             script,
             pipe,
         ];
-        let mut client = Running::knocking(&words);
+        let mut client = RunningClient::knocking(&words);
         client.waits_for("ready");
         client.signal(signal);
         if signal == Signal::SIGINT {
@@ -417,7 +417,7 @@ fn what_would_waste_sequences_is_refused() {
         ),
     ] {
         let words = [&["127.0.0.1", "--keep"], words].concat();
-        let (code, out, mut err) = Running::knocking(&words).ends();
+        let (code, out, mut err) = RunningClient::knocking(&words).ends();
         err.retain(|line| line.starts_with("knock-client: ") && !line.contains("waiting"));
         assert_eq!((code, out.len()), (Some(2), 0), "{name}: {out:?}");
         assert_eq!(err, [text], "{name}");
@@ -431,7 +431,7 @@ fn what_would_waste_sequences_is_refused() {
 
 #[test]
 fn wrong_usage_exits_with_2() {
-    let machine = Machine::new(LOOPBACKS[0]);
+    let machine = ClientMachine::new(LOOPBACKS[0]);
     for (name, words, text) in [
         (
             "a command alone",
@@ -456,7 +456,7 @@ fn wrong_usage_exits_with_2() {
         ),
     ] {
         let child = machine.command(words).spawn().expect("the command runs");
-        let (code, _, err) = Running::new(child).ends();
+        let (code, _, err) = RunningClient::new(child).ends();
         assert_eq!(code, Some(2), "{name}: {err:?}");
         assert!(err.join("\n").contains(text), "{name}: {err:?}");
     }
@@ -474,7 +474,7 @@ fn the_profile_names_the_time() {
     );
     fs::write(&config, text).expect("a file");
     let config = config.to_str().expect("text");
-    let mut client = Running::knocking(&["home", "-c", config, "--keep", "--json"]);
+    let mut client = RunningClient::knocking(&["home", "-c", config, "--keep", "--json"]);
     client.waits_for(r#"{"event":"kept","seconds":50,"next_ms":20000}"#);
     client.signal(Signal::SIGINT);
     client.waits_for(r#"{"event":"ended","seconds":"#);

@@ -4,7 +4,7 @@
 
 mod peers;
 
-use peers::machine::{Machine, ended};
+use peers::machine::{ClientMachine, ended};
 use peers::{KnockPort, LOOPBACKS};
 use std::fs;
 use std::process::Output;
@@ -39,7 +39,7 @@ struct Printed {
     err: String,
 }
 
-fn printed(machine: &Machine, words: &[&str]) -> Printed {
+fn printed(machine: &ClientMachine, words: &[&str]) -> Printed {
     let output: Output = machine.command(words).output().expect("the command runs");
     Printed {
         code: output.status.code(),
@@ -49,8 +49,8 @@ fn printed(machine: &Machine, words: &[&str]) -> Printed {
 }
 
 /// Makes a machine with profiles.
-fn machine() -> Machine {
-    let machine = Machine::new(LOOPBACKS[0]);
+fn machine() -> ClientMachine {
+    let machine = ClientMachine::new(LOOPBACKS[0]);
     let directory = machine.home.path().join("knock");
     for (name, text) in [
         ("config.toml", PROFILES),
@@ -99,7 +99,7 @@ fn profiles_are_listed_without_secrets() {
 
 #[test]
 fn profiles_that_do_not_exist_are_reported() {
-    let machine = Machine::new(LOOPBACKS[0]);
+    let machine = ClientMachine::new(LOOPBACKS[0]);
     let config = machine.home.path().join("knock/config.toml");
     let config = config.display();
     let none = format!("no profiles in {config}; docs/client.md shows how to write one\n");

@@ -259,7 +259,7 @@ fn errors_in_files_are_reported() {
         let error = home.fails(words, code);
         assert!(error.starts_with(&message), "{words:?}: {error}");
     }
-    assert_eq!(home.read("line"), " 7000\n", "nobody said which line");
+    assert_eq!(home.read("line"), " 7000\n", "no line number was obtained");
     home.profiles("[profile.home]\nknock = [\"ssh\"]\n");
     let message = home.fails(&["home"], 2);
     let place = home.path("knock/config.toml");

@@ -5,7 +5,7 @@
 mod peers;
 
 use knock_sequence::spa::{DoorId, PrivateKey};
-use peers::machine::{Machine, ended};
+use peers::machine::{ClientMachine, ended};
 use peers::spa::OpenedPacket;
 use peers::{LOOPBACKS, ReservedPort};
 use std::fs;
@@ -15,7 +15,7 @@ use std::process::{Command, Stdio};
 
 #[test]
 fn a_packet_asks_for_what_the_options_say() {
-    let machine = Machine::new(LOOPBACKS[0]);
+    let machine = ClientMachine::new(LOOPBACKS[0]);
     let [v6, v4] = ["2001:db8::7", "203.0.113.7"];
     let mapped = Ipv4Addr::new(203, 0, 113, 7).to_ipv6_mapped();
     let any = Ipv6Addr::UNSPECIFIED;
@@ -60,7 +60,7 @@ fn a_packet_asks_for_what_the_options_say() {
     }
     assert!(machine.host.is_silent(), "one packet each");
 
-    let v6 = Machine::new(LOOPBACKS[1]);
+    let v6 = ClientMachine::new(LOOPBACKS[1]);
     assert_eq!(v6.asks(&[]).source, Ipv6Addr::LOCALHOST, "its own address");
     assert_eq!(
         v6.asks(&["--source", "::"]).source,
@@ -71,7 +71,7 @@ fn a_packet_asks_for_what_the_options_say() {
 
 #[test]
 fn packets_have_increasing_stamps_and_no_common_octets() {
-    let machine = Machine::new(LOOPBACKS[0]);
+    let machine = ClientMachine::new(LOOPBACKS[0]);
     let all: Vec<OpenedPacket> = (0..12).map(|_| machine.asks(&[])).collect();
     assert!(all.windows(2).all(|pair| pair[0].stamp < pair[1].stamp));
     let mut lengths: Vec<usize> = all.iter().map(|opened| opened.datagram.len()).collect();
@@ -89,7 +89,7 @@ fn packets_have_increasing_stamps_and_no_common_octets() {
 
 #[test]
 fn a_profile_has_the_settings() {
-    let machine = Machine::new(LOOPBACKS[0]);
+    let machine = ClientMachine::new(LOOPBACKS[0]);
     let place = machine.home.path().join("knock");
     fs::rename(place.join("key"), place.join("laptop")).expect("renamed");
     let profile = format!(
@@ -124,7 +124,7 @@ fn a_profile_has_the_settings() {
 
 #[test]
 fn proxy_relays_behind_the_packet() {
-    let machine = Machine::new(LOOPBACKS[0]);
+    let machine = ClientMachine::new(LOOPBACKS[0]);
     let door = ReservedPort::new(machine.ip);
     let port = door.port().to_string();
     let (key, spa_port) = (machine.host.key(), machine.host.port().to_string());
@@ -159,7 +159,7 @@ fn proxy_relays_behind_the_packet() {
 
 #[test]
 fn wrong_usage_is_reported_and_sends_nothing() {
-    let machine = Machine::new(LOOPBACKS[0]);
+    let machine = ClientMachine::new(LOOPBACKS[0]);
     let key = machine.host.key();
     let own = PrivateKey::from_octets([0x22; 32]);
     let (own_public, own_private) = (own.public().to_string(), own.line().trim_end().to_owned());

@@ -5,16 +5,16 @@
 mod peers;
 
 use knock_common::reason::Reason;
-use peers::machine::{Machine, content_of, ended, outcome};
-use peers::spa::Content;
+use peers::machine::{ClientMachine, content_of, ended, outcome};
+use peers::spa::AnswerContent;
 use peers::{LOOPBACKS, ReservedPort, SilentPort};
 use std::time::{Duration, Instant};
 
 #[test]
 fn the_answer_decides_about_the_exit_code() {
-    let machine = Machine::new(LOOPBACKS[0]);
+    let machine = ClientMachine::new(LOOPBACKS[0]);
     let minute = 60_000_000_000;
-    type Row<'a> = (&'a str, &'a [&'a str], Content, i32, &'a str, &'a str);
+    type Row<'a> = (&'a str, &'a [&'a str], AnswerContent, i32, &'a str, &'a str);
     let rows: [Row<'_>; 14] = [
         (
             "opened",
@@ -59,7 +59,7 @@ fn the_answer_decides_about_the_exit_code() {
         (
             "a reason of the future",
             &[],
-            Content {
+            AnswerContent {
                 outcome: 255,
                 ..outcome(Reason::Opened, 0, 0)
             },
@@ -107,7 +107,7 @@ fn the_answer_decides_about_the_exit_code() {
         (
             "a stale packet",
             &[],
-            Content {
+            AnswerContent {
                 time: 200_000_000_000,
                 ..outcome(Reason::SpaStale, 0, 0)
             },
@@ -136,7 +136,7 @@ fn the_answer_decides_about_the_exit_code() {
         (
             "a clock that is behind",
             &[],
-            Content {
+            AnswerContent {
                 time: minute,
                 ..outcome(Reason::Opened, 0, 30)
             },
@@ -160,7 +160,7 @@ fn the_answer_decides_about_the_exit_code() {
 
 #[test]
 fn only_the_hosts_own_answer_counts() {
-    let machine = Machine::new(LOOPBACKS[0]);
+    let machine = ClientMachine::new(LOOPBACKS[0]);
     let earlier = {
         let child = machine.start(&[]);
         let opened = machine.host.receive();
@@ -185,7 +185,7 @@ fn only_the_hosts_own_answer_counts() {
 
 #[test]
 fn a_closed_port_is_reported_at_the_end() {
-    let machine = Machine::new(LOOPBACKS[0]);
+    let machine = ClientMachine::new(LOOPBACKS[0]);
     // Below the ephemeral ports, because the system could give a freed one to another test.
     let nobody = "1";
     let key = machine.host.key();
@@ -208,7 +208,7 @@ fn a_closed_port_is_reported_at_the_end() {
 
 #[test]
 fn a_retry_sends_another_packet() {
-    let machine = Machine::new(LOOPBACKS[0]);
+    let machine = ClientMachine::new(LOOPBACKS[0]);
     let child = machine.start(&["--retries", "2", "--timeout", "100ms"]);
     let [first, second] = [0; 2].map(|_| machine.host.receive());
     assert!(first.stamp < second.stamp);
@@ -232,7 +232,7 @@ fn a_retry_sends_another_packet() {
 #[test]
 fn the_connection_is_made_behind_the_packet() {
     for ip in LOOPBACKS {
-        let machine = Machine::new(ip);
+        let machine = ClientMachine::new(ip);
         let door = ReservedPort::new(ip);
         let port = door.port();
         let child = machine.start(&["--then-connect", &port.to_string(), "-v"]);
@@ -253,7 +253,7 @@ fn the_connection_is_made_behind_the_packet() {
 
 #[test]
 fn a_refusal_ends_the_attempts_to_connect() {
-    let machine = Machine::new(LOOPBACKS[0]);
+    let machine = ClientMachine::new(LOOPBACKS[0]);
     let silent = SilentPort::new(machine.ip);
     let port = silent.port().to_string();
     let begin = Instant::now();
@@ -284,7 +284,7 @@ fn a_refusal_ends_the_attempts_to_connect() {
 
 #[test]
 fn the_answer_names_the_port() {
-    let machine = Machine::new(LOOPBACKS[0]);
+    let machine = ClientMachine::new(LOOPBACKS[0]);
     let door = ReservedPort::new(machine.ip);
     let port = door.port();
     let _listener = door.open();
@@ -308,7 +308,7 @@ fn the_answer_names_the_port() {
 
 #[test]
 fn json_has_the_packet_and_the_answer() {
-    let machine = Machine::new(LOOPBACKS[0]);
+    let machine = ClientMachine::new(LOOPBACKS[0]);
     let words = [
         "--json",
         "--door",

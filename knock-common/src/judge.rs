@@ -27,7 +27,7 @@ use crate::{
 pub struct Judgement {
     /// Why.
     pub reason: Reason,
-    /// Whether it reaches the network stack although its reason says otherwise: a knock on a port
+    /// Whether it reaches the network stack although its reason drops it: a knock on a port
     /// whose doors have `knock_pass`.
     pub is_let_pass: bool,
 }

@@ -68,7 +68,7 @@ const KEY: [u64; 2] = [7, 11];
 /// The value of a word that does not exist.
 const ABSENT: u64 = u64::MAX;
 
-use Packet::{Forged, Proof, Spa, SpaClose, Syn};
+use PacketCase::{Forged, Proof, Spa, SpaClose, Syn};
 
 const SPA_PORT: u16 = 62_201;
 const STAMP: u64 = 1_800_000_000_000_000_000;
@@ -87,7 +87,7 @@ const PROTECTED: u16 = 22;
 const UNUSED: u16 = 1234;
 
 /// All kinds of packets; each has a different effect in some state.
-const PACKETS: [Packet; 11] = [
+const PACKETS: [PacketCase; 11] = [
     Syn(A),
     Syn(B),
     Syn(C),
@@ -102,7 +102,7 @@ const PACKETS: [Packet; 11] = [
 ];
 
 /// States, by the packets that lead to them.
-const STATES: [(&str, &[Packet]); 7] = [
+const STATES: [(&str, &[PacketCase]); 7] = [
     ("nothing", &[]),
     ("a first knock", &[Syn(A)]),
     ("two of three knocks", &[Syn(A), Syn(B)]),
@@ -292,7 +292,7 @@ impl Bucket for Single {
 }
 
 /// The maps that user space writes.
-struct Tables {
+struct UserTables {
     features: Features,
     config: Config,
     ports: HashMap<u32, PortRule>,
@@ -307,7 +307,7 @@ struct Tables {
 /// A CPU, and the maps that it shares with the other CPU.
 #[derive(Clone)]
 struct Cpu {
-    tables: Arc<Tables>,
+    tables: Arc<UserTables>,
     presence: SharedWord,
     first: SharedWord,
     claim: SharedWord,
@@ -326,7 +326,7 @@ struct Cpu {
 }
 
 impl Cpu {
-    fn new(tables: &Arc<Tables>, claims: bool) -> Self {
+    fn new(tables: &Arc<UserTables>, claims: bool) -> Self {
         let empty = || One(SharedWord::new(ABSENT));
         Self {
             tables: Arc::clone(tables),
@@ -518,7 +518,7 @@ impl NativeEnv for Cpu {
 
 /// A packet of the source.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-enum Packet {
+enum PacketCase {
     /// A SYN to a port.
     Syn(u16),
     /// An ACK to a port, with the cookie from the answer to its SYN.
@@ -531,7 +531,7 @@ enum Packet {
     SpaClose(u64),
 }
 
-fn tables() -> Arc<Tables> {
+fn tables() -> Arc<UserTables> {
     let node = |port: u16, depth: u8, completes: u16| Node {
         symbol: Symbol::new(Tcp, port),
         sequence_timeout_ticks: 1000,
@@ -551,7 +551,7 @@ fn tables() -> Arc<Tables> {
         ..DoorEntry::default()
     };
     let port = |port: u16, rule: PortRule| (port_index(Tcp, port), rule);
-    Arc::new(Tables {
+    Arc::new(UserTables {
         features: Features::STRICT
             .with(Features::LOCKOUT)
             .with(Features::ANSWERS)
@@ -622,7 +622,7 @@ fn tables() -> Arc<Tables> {
     })
 }
 
-fn send(cpu: &Cpu, packet: Packet) -> Reason {
+fn send(cpu: &Cpu, packet: PacketCase) -> Reason {
     let frame = |port: u16, flags: u8, acknowledged: u32| {
         let mut bytes = eth()
             .ip4(CLIENT, SERVER)
@@ -695,7 +695,7 @@ fn hmac(key: &hmac_sha256::HmacKey, text: &[u8]) -> [u8; 32] {
 
 /// The state after two packets.
 #[derive(Clone, Debug, Eq, Ord, PartialEq, PartialOrd)]
-struct Outcome {
+struct PairOutcome {
     reasons: [Reason; 2],
     node: u32,
     granted: Vec<bool>,
@@ -704,7 +704,7 @@ struct Outcome {
     last: u64,
 }
 
-fn outcome(cpu: &Cpu, reasons: [Reason; 2]) -> Outcome {
+fn outcome(cpu: &Cpu, reasons: [Reason; 2]) -> PairOutcome {
     let source = Address::from(CLIENT.parse::<std::net::IpAddr>().unwrap());
     let info = PacketInfo {
         source,
@@ -714,7 +714,7 @@ fn outcome(cpu: &Cpu, reasons: [Reason; 2]) -> Outcome {
     let Progress { node, .. } = knock::progress(cpu, &info);
     let failed = lockout::failures(cpu, source, &cpu.tables.config, NOW);
     let grants = cpu.grants.0.iter();
-    Outcome {
+    PairOutcome {
         reasons,
         node,
         granted: grants
@@ -735,7 +735,11 @@ fn explore(model: impl Fn() + Send + Sync + 'static) {
 }
 
 /// Returns the outcome of one packet after the other, with the reasons in the order of the arguments.
-fn one_after_the_other(history: &'static [Packet], packets: [Packet; 2], swap: bool) -> Outcome {
+fn one_after_the_other(
+    history: &'static [PacketCase],
+    packets: [PacketCase; 2],
+    swap: bool,
+) -> PairOutcome {
     let found = Arc::new(Mutex::new(None));
     let result = Arc::clone(&found);
     explore(move || {
@@ -757,12 +761,12 @@ fn one_after_the_other(history: &'static [Packet], packets: [Packet; 2], swap: b
 /// The results of two packets at once in all orders: wrong outcomes, the number of spoiled claims, and the number of
 /// orders.
 struct Explored {
-    wrong: BTreeSet<Outcome>,
+    wrong: BTreeSet<PairOutcome>,
     spoiled: usize,
     orders: usize,
 }
 
-fn at_once(history: &'static [Packet], packets: [Packet; 2], claims: bool) -> Explored {
+fn at_once(history: &'static [PacketCase], packets: [PacketCase; 2], claims: bool) -> Explored {
     let allowed = [false, true].map(|swap| one_after_the_other(history, packets, swap));
     let wrong = Arc::new(Mutex::new(BTreeSet::new()));
     let orders = Arc::new(AtomicUsize::new(0));
@@ -800,7 +804,7 @@ fn at_once(history: &'static [Packet], packets: [Packet; 2], claims: bool) -> Ex
 
 /// Returns whether the stamps were used in their order and the later packet changed the grants first, which no order of
 /// one packet after the other does. It harms nobody: both packets are the user's, each was used once.
-fn overtook(packets: [Packet; 2], outcome: &Outcome) -> bool {
+fn overtook(packets: [PacketCase; 2], outcome: &PairOutcome) -> bool {
     let (Spa(first) | SpaClose(first), Spa(second) | SpaClose(second)) = packets.into() else {
         return false;
     };

@@ -1,4 +1,4 @@
-//! What a file of one-time sequences says, and what a mark changes in it.
+//! The lines of a one-time file, and what a mark changes in them.
 
 use knock_sequence::{
     Knock,

@@ -10,7 +10,7 @@ use anyhow::{Context as _, Result};
 use clap::{CommandFactory as _, Parser as _};
 use jiff::tz::TimeZone;
 use knock_user::{
-    admin::{self, command::Outcome},
+    admin::{self, command::CommandOutcome},
     apply::{
         Protection,
         options::Run,
@@ -26,7 +26,7 @@ use knock_user::{
         stdout::{Output, Unread},
         watch::Watchers,
     },
-    control::{BadFile, Server, SocketAccess},
+    control::{BadFile, ControlServer, SocketAccess},
     daemon::{Daemon, Servers, Signals, Watches},
     host::{
         clock, os_error,
@@ -92,14 +92,14 @@ fn main() -> ExitCode {
         Some(Command::Top(options)) => top::run(&options),
         Some(Command::Admin(subcommand)) => match subcommand.run(&mut io::stdout().lock()) {
             // The answer has what is missing.
-            Ok(Outcome::NotInForce) => return ExitCode::FAILURE,
+            Ok(CommandOutcome::NotInForce) => return ExitCode::FAILURE,
             done => done.map(|_| ()),
         },
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            stderr.say(Level::ERROR, &error_lines(&error));
+            stderr.print(Level::ERROR, &error_lines(&error));
             let bad = error.is::<Problems>()
                 || error.is::<BadFile>()
                 || error.is::<Unsuitable>()
@@ -116,7 +116,7 @@ fn run(options: &Run, stderr: Stderr) -> Result<()> {
     unconfirmed::end_overdue();
     let plan = Plan::read(options)?;
     for warning in &plan.warnings {
-        stderr.say(Level::WARN, warning);
+        stderr.print(Level::WARN, warning);
     }
     let interfaces = plan.interfaces(options)?;
     privileges::check()?;
@@ -152,7 +152,7 @@ fn run(options: &Run, stderr: Stderr) -> Result<()> {
         let interfaces = plan.interfaces(options)?;
         let watchers = Watchers::default();
         let access = SocketAccess::new(plan.settings().control.group.as_deref())?;
-        let control = Server::listen(&instance.socket(), access, watchers.clone())?;
+        let control = ControlServer::listen(&instance.socket(), access, watchers.clone())?;
         let mut next_line = NextLineServer::default();
         next_line.listen(plan.settings().next_line);
         let mut metrics = MetricsServer::new(control.asker());

@@ -34,7 +34,7 @@ fn a_closing_sequence_ends_grants_by_hand() {
         ("on a CPU whose clock is behind", -4, "closed ssh"),
         ("old news", -100, ""),
     ] {
-        let mut world = Env::new();
+        let mut world = LedgerEnv::new();
         world.knock_and_receive(A, SSH);
         let at_ms = world.now_ms.saturating_add_signed(later_ms);
         let closed = Event {
@@ -50,7 +50,7 @@ fn a_closing_sequence_ends_grants_by_hand() {
 
 #[test]
 fn a_grant_is_reported_once_and_expires() {
-    let mut world = Env::new();
+    let mut world = LedgerEnv::new();
     assert_eq!(
         summary(&world.grant(A, BOTH, 10_000)),
         "opened both Some(0)"
@@ -65,7 +65,7 @@ fn a_grant_is_reported_once_and_expires() {
 
 #[test]
 fn the_longest_end_wins() {
-    let mut world = Env::new();
+    let mut world = LedgerEnv::new();
     assert_eq!(summary(&world.knock_and_receive(A, SSH)), "opened ssh None");
     assert_eq!(
         summary(&world.grant(A, SSH, 10_000)),
@@ -114,7 +114,7 @@ fn a_grant_for_a_prefix_is_one_for_each_of_its_addresses() {
         ("another one of its prefix", inside, 1),
         ("one outside", outside, 0),
     ] {
-        let mut world = Env::with_prefix(GrantPrefix::new(24, 64));
+        let mut world = LedgerEnv::with_prefix(GrantPrefix::new(24, 64));
         assert_eq!(
             summary(&world.knock_and_receive(first, SSH)),
             "opened ssh None",
@@ -154,10 +154,10 @@ fn openings_follow_the_prefix_of_their_door() {
             vec![one, other],
         ),
     ] {
-        let mut world = Env::with_prefix(before);
+        let mut world = LedgerEnv::with_prefix(before);
         world.knock_and_receive(one, SSH);
         world.knock_and_receive(other, SSH);
-        let doors = Env::doors(after);
+        let doors = LedgerEnv::doors(after);
         let actions = world.ledger.set_doors(doors, world.now_ms);
         let is_narrowed = |action: &&LedgerAction| {
             matches!(
@@ -177,7 +177,7 @@ fn openings_follow_the_prefix_of_their_door() {
 
 #[test]
 fn doors_without_grants_can_not_be_granted() {
-    let world = Env::new();
+    let world = LedgerEnv::new();
     for (name, door) in [
         ("one that closes", SHUT),
         ("none", NONE),
@@ -189,7 +189,7 @@ fn doors_without_grants_can_not_be_granted() {
 
 #[test]
 fn revoking_takes_effect_at_once_and_is_reported_once() {
-    let mut world = Env::new();
+    let mut world = LedgerEnv::new();
     world.grant(A, BOTH, 10_000);
     world.knock_and_receive(B, SSH);
     let (revocation, actions) = world.revoke(A, None);
@@ -216,7 +216,7 @@ fn revoking_takes_effect_at_once_and_is_reported_once() {
 
 #[test]
 fn revoking_keeps_ports_that_another_door_opened() {
-    let mut world = Env::new();
+    let mut world = LedgerEnv::new();
     // The map holds the grant that ends later, of the other door.
     world.grant(A, SSH, 10_000);
     world.knock_and_receive(A, BOTH);
@@ -224,7 +224,7 @@ fn revoking_keeps_ports_that_another_door_opened() {
     assert_eq!(world.lets_in(A, 1), Some(30_000));
 
     // The map holds the grant that is revoked, which hid the other.
-    let mut world = Env::new();
+    let mut world = LedgerEnv::new();
     world.knock_and_receive(A, BOTH);
     world.grant(A, SSH, 60_000);
     assert_eq!(world.lets_in(A, 1), Some(60_000));
@@ -233,7 +233,7 @@ fn revoking_keeps_ports_that_another_door_opened() {
     assert_eq!(world.lets_in(A, 2), Some(30_000));
     assert_eq!(summary(&world.wait(31_000)), "expired both");
 
-    let mut world = Env::new();
+    let mut world = LedgerEnv::new();
     world.knock_and_receive(A, BOTH);
     world.grant(A, SSH, 60_000);
     assert_eq!(
@@ -245,7 +245,7 @@ fn revoking_keeps_ports_that_another_door_opened() {
 
 #[test]
 fn a_grant_whose_event_is_unread_is_revoked_too() {
-    let mut world = Env::new();
+    let mut world = LedgerEnv::new();
     let late = world.knock(A, SSH);
     let (revocation, actions) = world.revoke(A, None);
     assert_eq!(
@@ -266,7 +266,7 @@ fn a_grant_whose_event_is_unread_is_revoked_too() {
 
 #[test]
 fn revoking_without_a_grant_changes_nothing() {
-    let mut world = Env::new();
+    let mut world = LedgerEnv::new();
     world.knock_and_receive(B, SSH);
     world.grant(A, SSH, 1_000);
     world.wait(2_000);
@@ -295,13 +295,13 @@ fn door(port_groups: &[u16], closes: bool) -> DoorEntry {
 }
 
 /// A ledger, and the map that the kernel side and the administrator write.
-struct Env {
+struct LedgerEnv {
     ledger: Ledger,
     allow: HashMap<GrantKey, Grant>,
     now_ms: u64,
 }
 
-impl Env {
+impl LedgerEnv {
     fn doors(grant_prefix: GrantPrefix) -> Vec<DoorEntry> {
         let doors = [door(&[1], false), door(&[1, 2], false), door(&[1], true)];
         let with_prefix = doors.map(|door| DoorEntry {

@@ -184,9 +184,9 @@ fn check_prints_how_hard_doors_are_to_guess() {
         let checked = config::parse(&text, "seq.toml").unwrap_or_else(|e| panic!("{name}: {e}"));
         let mut out = Vec::new();
         check::check(&checked, &Host::default(), &mut out).unwrap();
-        let said = String::from_utf8(out).unwrap();
+        let shown = String::from_utf8(out).unwrap();
         for output in output {
-            assert!(said.contains(output), "{name}: no {output:?} in:\n{said}");
+            assert!(shown.contains(output), "{name}: no {output:?} in:\n{shown}");
         }
     }
 }
@@ -202,7 +202,7 @@ fn check_prints_the_state_of_a_one_time_file() {
          lookahead = 2\nopen = [\"tcp/22\"]\n",
     )
     .unwrap();
-    let said = || {
+    let shown = || {
         let checked = config::read(&seq).unwrap();
         let mut out = Vec::new();
         check::check(&checked, &Host::default(), &mut out).unwrap();
@@ -251,18 +251,18 @@ fn check_prints_the_state_of_a_one_time_file() {
     for (lines, mode, output) in rows {
         fs::write(&once, format!("{used}{lines}")).unwrap();
         fs::set_permissions(&once, fs::Permissions::from_mode(mode)).unwrap();
-        let said = said();
+        let shown = shown();
         for output in output {
-            assert!(said.contains(output), "no {output:?} in:\n{said}");
+            assert!(shown.contains(output), "no {output:?} in:\n{shown}");
         }
     }
     fs::remove_file(&once).unwrap();
-    let said = said();
+    let shown = shown();
     assert!(
-        said.contains("the door can't be opened: cannot read once"),
-        "{said}"
+        shown.contains("the door can't be opened: cannot read once"),
+        "{shown}"
     );
-    assert!(said.contains("none can be read"), "{said}");
+    assert!(shown.contains("none can be read"), "{shown}");
 }
 
 #[test]

@@ -31,7 +31,7 @@ use knock_user::{
         watch::{Form, WAITING_MAX, WATCHERS_MAX, Watchers},
     },
     control::{
-        Reply, Request, Server, SocketAccess,
+        ControlServer, Reply, Request, SocketAccess,
         conversation::{CONNECTIONS_MAX, REQUEST_MAX},
     },
 };
@@ -95,7 +95,7 @@ fn a_client_reads_the_replies_that_daemons_send() {
 
 #[test]
 fn invalid_requests_are_refused_and_others_answered() {
-    let running = Running::start();
+    let running = TestServer::start();
     let long = vec![b'x'; 2 * REQUEST_MAX];
     let long_request = format!(
         r#"{{"protocol":1,"command":"confirm","x":"{}"}}"#,
@@ -131,7 +131,7 @@ fn invalid_requests_are_refused_and_others_answered() {
 
 #[test]
 fn a_request_without_a_line_end_is_refused() {
-    let running = Running::start();
+    let running = TestServer::start();
     for (name, bytes) in [
         ("half a line", &b"{\"protocol\":1,"[..]),
         (
@@ -155,7 +155,7 @@ fn a_request_without_a_line_end_is_refused() {
 
 #[test]
 fn a_request_may_arrive_in_pieces() {
-    let running = Running::start();
+    let running = TestServer::start();
     let mut stream = running.connect();
     for byte in confirm().bytes() {
         stream.write_all(&[byte]).unwrap();
@@ -165,7 +165,7 @@ fn a_request_may_arrive_in_pieces() {
 
 #[test]
 fn ten_requests_are_answered_beside_idle_connections() {
-    let running = Running::start();
+    let running = TestServer::start();
     let silent: Vec<_> = (0..3).map(|_| running.connect()).collect();
     let mut halting = running.connect();
     halting.write_all(b"{\"proto").unwrap();
@@ -184,7 +184,7 @@ fn ten_requests_are_answered_beside_idle_connections() {
 
 #[test]
 fn a_full_server_answers_once_idle_connections_time_out() {
-    let running = Running::start();
+    let running = TestServer::start();
     let silent: Vec<_> = (0..CONNECTIONS_MAX).map(|_| running.connect()).collect();
     running.is_well();
     for stream in silent {
@@ -196,7 +196,7 @@ fn a_full_server_answers_once_idle_connections_time_out() {
 
 #[test]
 fn a_client_that_disconnects_early_is_dropped() {
-    let running = Running::start();
+    let running = TestServer::start();
     for _ in 0..2 * CONNECTIONS_MAX {
         let mut stream = running.connect();
         stream.write_all(confirm().as_bytes()).unwrap();
@@ -206,7 +206,7 @@ fn a_client_that_disconnects_early_is_dropped() {
 
 #[test]
 fn a_daemon_that_does_not_answer_is_reported() {
-    let running = Running::start();
+    let running = TestServer::start();
     let list = line::<list::Args>("");
     assert_eq!(
         running.ask(list.as_bytes()),
@@ -216,14 +216,14 @@ fn a_daemon_that_does_not_answer_is_reported() {
 
 #[test]
 fn the_end_of_the_daemon_ends_connections() {
-    let mut running = Running::start();
+    let mut running = TestServer::start();
     let mut waiting = running.connect();
     let reload = line::<reload::Args>("");
     waiting.write_all(reload.as_bytes()).unwrap();
     let silent = running.connect();
     let watching = watching(&running, false);
     running.is_well();
-    say(&mut running, 1);
+    print_events(&mut running, 1);
     let path = socket(&running.directory);
     assert!(path.exists());
     running.stop();
@@ -241,7 +241,7 @@ fn the_end_of_the_daemon_ends_connections() {
 
 #[test]
 fn only_its_owner_may_use_the_socket() {
-    let running = Running::start();
+    let running = TestServer::start();
     let file = fs::metadata(socket(&running.directory)).unwrap();
     assert!(file.file_type().is_socket());
     assert_eq!(file.permissions().mode() & 0o777, 0o600);
@@ -254,7 +254,7 @@ async fn a_group_may_be_given_access() {
     let own = nix::unistd::Group::from_gid(nix::unistd::Gid::effective());
     let own = own.unwrap().unwrap();
     let access = SocketAccess::new(Some(&own.name)).unwrap();
-    let _server = Server::listen(&path, access, Watchers::default()).unwrap();
+    let _server = ControlServer::listen(&path, access, Watchers::default()).unwrap();
     let file = fs::metadata(&path).unwrap();
     assert_eq!(file.permissions().mode() & 0o777, 0o660);
 }
@@ -265,7 +265,7 @@ async fn other_files_at_the_path_of_the_socket_are_kept() {
     let path = directory.path().join("deeper").join("eth0.sock");
     let listen = || {
         let access = SocketAccess::new(None).unwrap();
-        Server::listen(&path, access, Watchers::default()).map(|_| ())
+        ControlServer::listen(&path, access, Watchers::default()).map(|_| ())
     };
     listen().unwrap();
     assert!(!path.exists(), "removed with the server");
@@ -289,10 +289,10 @@ async fn other_files_at_the_path_of_the_socket_are_kept() {
 
 #[test]
 fn each_watcher_receives_its_own_form() {
-    let mut running = Running::start();
+    let mut running = TestServer::start();
     let mut text = watching(&running, false);
     let mut json = watching(&running, true);
-    say(&mut running, 1);
+    print_events(&mut running, 1);
     let mut line = String::new();
     text.read_line(&mut line).unwrap();
     assert_eq!(line, "protecting number 0 on eth0 (native), 0 doors\n");
@@ -307,7 +307,7 @@ fn each_watcher_receives_its_own_form() {
 
 #[test]
 fn sixteen_clients_may_watch_while_others_ask() {
-    let running = Running::start();
+    let running = TestServer::start();
     let mut watching: Vec<_> = (0..WATCHERS_MAX)
         .map(|_| watching(&running, false))
         .collect();
@@ -358,11 +358,11 @@ async fn missed_lines_are_counted_where_they_are_missed() {
 
 #[test]
 fn a_slow_watcher_receives_the_number_of_missed_lines() {
-    let mut running = Running::start();
+    let mut running = TestServer::start();
     let reader = watching(&running, false);
     // More than all buffers on the way hold.
     let many = 20 * WAITING_MAX;
-    say(&mut running, many);
+    print_events(&mut running, many);
     running.is_well();
     let mut next = 0;
     let mut missed = 0;
@@ -391,14 +391,14 @@ fn a_slow_watcher_receives_the_number_of_missed_lines() {
 }
 
 /// A server whose daemon answers `confirm` and `watch`, keeps `reload` waiting, and drops everything else.
-struct Running {
+struct TestServer {
     directory: TempDir,
     console: Console<Vec<u8>>,
     stop: Option<oneshot::Sender<()>>,
     thread: Option<thread::JoinHandle<()>>,
 }
 
-impl Running {
+impl TestServer {
     fn start() -> Self {
         let directory = tempfile::tempdir().unwrap();
         let console = console();
@@ -448,7 +448,7 @@ impl Running {
     }
 }
 
-impl Drop for Running {
+impl Drop for TestServer {
     fn drop(&mut self) {
         self.stop();
     }
@@ -461,7 +461,7 @@ async fn daemon(
     mut stopped: oneshot::Receiver<()>,
 ) {
     let access = SocketAccess::new(None).unwrap();
-    let mut server = Server::listen(path, access, watchers.clone()).unwrap();
+    let mut server = ControlServer::listen(path, access, watchers.clone()).unwrap();
     ready.send(()).unwrap();
     let mut kept = Vec::new();
     loop {
@@ -493,12 +493,12 @@ fn socket(directory: &TempDir) -> PathBuf {
 /// Returns the line that a client sends for these arguments.
 fn line<C: Command>(arguments: &str) -> String {
     #[derive(Parser)]
-    struct Program<C: clap::Args> {
+    struct ParsedLine<C: clap::Args> {
         #[command(flatten)]
         command: C,
     }
     let words = ["program"].into_iter().chain(arguments.split_whitespace());
-    let request = Program::<C>::parse_from(words).command.request();
+    let request = ParsedLine::<C>::parse_from(words).command.request();
     sent::<C>(&request).unwrap().to_line()
 }
 
@@ -523,7 +523,7 @@ fn message(reply: &Reply) -> (&str, bool) {
     }
 }
 
-fn watching(running: &Running, json: bool) -> BufReader<UnixStream> {
+fn watching(running: &TestServer, json: bool) -> BufReader<UnixStream> {
     let mut stream = running.connect();
     let line = watch_line(json);
     stream.write_all(line.as_bytes()).unwrap();
@@ -542,7 +542,7 @@ fn watch_line(json: bool) -> String {
 }
 
 /// Prints `count` events to all watchers.
-fn say(running: &mut Running, count: usize) {
+fn print_events(running: &mut TestServer, count: usize) {
     for number in 0..count {
         let ports = [format!("number {number}")];
         let mode = console::AttachMode::Native;

@@ -85,7 +85,7 @@ const NO_DEFAULT: [&str; 7] = [
     "nowhere",
     "any address",
     "everywhere",
-    "what `--iface` says",
+    "value of `--iface`",
     "none but these",
 ];
 /// Words for keys of which one is needed.
@@ -108,7 +108,7 @@ fn every_command_and_option_is_on_a_page() {
         let index = asked.iter().position(words);
         let line = asked.remove(index.unwrap_or_else(|| panic!("{name} is on no page")));
         for arg in subcommand.get_arguments() {
-            // All of them have these, which the page says once.
+            // All of them have these, which the page lists once.
             if let Some(long) = arg.get_long()
                 && !["iface", "json", "pid"].contains(&long)
             {
@@ -146,7 +146,7 @@ fn every_key_is_on_the_page() {
 fn every_example_and_default_is_right() {
     let parts = parts();
     // A table without the one key that it must have is left out.
-    let no_table = |_| settings(&Part::file(), "", None);
+    let no_table = |_| settings(&ConfigPart::file(), "", None);
     for ((name, key), row) in documented() {
         let (part, _) = parts.iter().find(|(part, _)| part.name == name).unwrap();
         let Row {
@@ -253,7 +253,7 @@ fn every_field_of_an_answer_is_on_the_page() {
 }
 
 /// A part of the configuration: the file itself, or a table in it.
-struct Part {
+struct ConfigPart {
     /// Such as `door.otp`; empty for the file itself.
     name: String,
     /// The text before and after its keys.
@@ -261,7 +261,7 @@ struct Part {
     after: &'static str,
 }
 
-impl Part {
+impl ConfigPart {
     fn file() -> Self {
         Self {
             name: String::new(),
@@ -306,8 +306,8 @@ impl Part {
 }
 
 /// Returns all parts of a configuration, with the keys that are no tables.
-fn parts() -> Vec<(Part, Vec<String>)> {
-    let mut todo = vec![Part::file()];
+fn parts() -> Vec<(ConfigPart, Vec<String>)> {
+    let mut todo = vec![ConfigPart::file()];
     let mut parts = Vec::new();
     while let Some(part) = todo.pop() {
         let mut keys = part.keys();
@@ -373,8 +373,8 @@ fn is_key(word: &str) -> bool {
         .all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_')
 }
 
-/// Returns the settings of a file that says this about a key, or nothing.
-fn settings(part: &Part, key: &str, said: Option<&str>) -> Result<Settings, String> {
+/// Returns the settings of a file with this value of a key, or without the key.
+fn settings(part: &ConfigPart, key: &str, value: Option<&str>) -> Result<Settings, String> {
     let companions = COMPANIONS
         .iter()
         .filter(|row| (row.0, row.1) == (&part.name, key));
@@ -387,7 +387,7 @@ fn settings(part: &Part, key: &str, said: Option<&str>) -> Result<Settings, Stri
     };
     let mut lines = in_part(&part.name);
     lines.extend(companions.iter().map(|row| row.2.to_owned()));
-    lines.extend(said.map(str::to_owned));
+    lines.extend(value.map(str::to_owned));
     lines.retain(|line| !line.is_empty());
     let text = match part.name.as_str() {
         "door.otp" => {

@@ -79,10 +79,10 @@ const OTHER: &str = "198.51.100.2";
 /// A minute after boot.
 const START_MS: u64 = 60_000;
 
-use Step::*;
+use ExplainStep::*;
 
 /// The whole sequence of ssh.
-const SSH: [Step; 3] = [Knock("tcp/7000"), Knock("udp/8000"), Knock("tcp/9000")];
+const SSH: [ExplainStep; 3] = [Knock("tcp/7000"), Knock("udp/8000"), Knock("tcp/9000")];
 
 const PLAIN: Row = Row {
     name: "",
@@ -487,7 +487,7 @@ fn every_situation_has_its_words_and_verdict() {
     let no_features = Features::default();
     for row in ROWS {
         let name = row.name;
-        let mut host = Kernel::new(no_features);
+        let mut host = ExplainedKernel::new(no_features);
         host.do_all(row.source, row.steps);
         let query = Query {
             source: row.source.parse().unwrap(),
@@ -523,7 +523,7 @@ fn knocks_with_a_handshake_are_explained() {
         open = ["tcp/22"]
     "#;
     const COUNTS: &str = "it counts once a TCP handshake has verified the source";
-    let host = Kernel::with(PROVED, Features::default());
+    let host = ExplainedKernel::with(PROVED, Features::default());
     for source in [A, SIX] {
         for (port, what, last, verdict) in [
             (
@@ -598,7 +598,7 @@ fn ports_of_spa_packets_are_explained() {
             ],
         ),
     ] {
-        let host = Kernel::with(&spa(lines), Features::SPA);
+        let host = ExplainedKernel::with(&spa(lines), Features::SPA);
         let query = Query {
             source: "203.0.113.9".parse().unwrap(),
             port: port.parse().unwrap(),
@@ -642,7 +642,7 @@ fn a_trial_and_a_dry_run_are_explained() {
             "pass",
         ),
     ] {
-        let mut host = Kernel::new(features);
+        let mut host = ExplainedKernel::new(features);
         host.do_all(A, &[Wait(wait_ms)]);
         let explained = explain(&query, &host.known(), &host).unwrap();
         assert_eq!(explained.steps.first().unwrap(), first, "{name}");
@@ -653,7 +653,7 @@ fn a_trial_and_a_dry_run_are_explained() {
 
 #[test]
 fn the_daemon_supplies_the_end_of_the_last_grant() {
-    let host = Kernel::new(Features::default());
+    let host = ExplainedKernel::new(Features::default());
     let query = Query {
         source: A.parse().unwrap(),
         port: "tcp/22".parse().unwrap(),
@@ -669,7 +669,7 @@ fn the_daemon_supplies_the_end_of_the_last_grant() {
 
 #[test]
 fn addresses_of_two_families_are_refused() {
-    let host = Kernel::new(Features::default());
+    let host = ExplainedKernel::new(Features::default());
     let query = Query {
         source: A.parse().unwrap(),
         port: "tcp/22".parse().unwrap(),
@@ -681,7 +681,7 @@ fn addresses_of_two_families_are_refused() {
 
 #[test]
 fn an_unreadable_map_is_an_error() {
-    struct Broken<'a>(&'a Kernel, &'static str);
+    struct Broken<'a>(&'a ExplainedKernel, &'static str);
 
     impl Live for Broken<'_> {
         fn element<V: Pod>(&self, map: &'static str, index: u32) -> anyhow::Result<Option<V>> {
@@ -714,7 +714,7 @@ fn an_unreadable_map_is_an_error() {
         }
     }
 
-    let mut host = Kernel::new(Features::default());
+    let mut host = ExplainedKernel::new(Features::default());
     host.do_all(A, &[SSH[0], SSH[1]]);
     let ask = |port: &str, map| {
         let query = Query {
@@ -752,7 +752,7 @@ fn an_unreadable_map_is_an_error() {
 
 /// A step before the question.
 #[derive(Clone, Copy, Debug)]
-enum Step {
+enum ExplainStep {
     /// A packet of the source, to the address `OTHER`.
     Knock(&'static str),
     /// The same, to the address `INNER`.
@@ -766,14 +766,14 @@ enum Step {
 }
 
 /// The maps of a configuration, and a kernel side.
-struct Kernel {
+struct ExplainedKernel {
     settings: Settings,
     tables: Tables,
     sim: Sim,
     now_ms: u64,
 }
 
-impl Kernel {
+impl ExplainedKernel {
     fn new(features: Features) -> Self {
         Self::with(CONFIG, features)
     }
@@ -807,7 +807,7 @@ impl Kernel {
             .set_now(Moment::from_nanos(self.now_ms * 1_000_000));
     }
 
-    fn do_all(&mut self, source: &str, steps: &[Step]) {
+    fn do_all(&mut self, source: &str, steps: &[ExplainStep]) {
         for step in steps {
             match *step {
                 Knock(port) => _ = judge(&frame(source, port, None)[..], &self.sim),
@@ -864,7 +864,7 @@ fn key<T: Pod, K: Pod>(key: &K) -> T {
 }
 
 /// The maps of the simulated kernel side.
-impl Live for Kernel {
+impl Live for ExplainedKernel {
     fn element<V: Pod>(&self, map: &'static str, index: u32) -> anyhow::Result<Option<V>> {
         let sim = &self.sim;
         Ok(match map {
@@ -989,7 +989,7 @@ fn state(sim: &Sim) -> String {
 struct Row {
     name: &'static str,
     source: &'static str,
-    steps: &'static [Step],
+    steps: &'static [ExplainStep],
     port: &'static str,
     to: Option<&'static str>,
     chain: &'static [&'static str],

@@ -22,17 +22,17 @@ const BELL: u16 = 3;
 const WEB: u16 = 4;
 const NAMES: [&str; 5] = ["ssh", "both", "shut", "bell", "web"];
 
-use Step::*;
+use LedgerStep::*;
 
 #[test]
 fn openings_are_reported_once_and_end_with_their_grants() {
     #[rustfmt::skip]
-    let rows: &[(&str, &[Step], &[&str])] = &[
+    let rows: &[(&str, &[LedgerStep], &[&str])] = &[
         ("opens, expires", &[Knock(SSH), Read, At(30_000), Due, At(30_033), Due, At(90_000), Due],
             &["opened ssh 30000", "closed ssh expired", "remove 1"]),
         ("a storm of knocks opens once", &[Knock(SSH), Read, At(1), Knock(SSH), Read, At(2), Knock(SSH), Read, At(30_034), Due, At(30_035), Due],
             &["opened ssh 30000", "refreshed ssh 30001", "refreshed ssh 30002", "closed ssh expired", "remove 1"]),
-        ("a repeat in the same millisecond says nothing", &[Knock(SSH), Knock(SSH), Read],
+        ("a repeat in the same millisecond is not reported", &[Knock(SSH), Knock(SSH), Read],
             &["opened ssh 30000"]),
         ("a door with two services closes once", &[Knock(WEB), Read, At(20_033), Due],
             &["opened web 20000", "closed web expired", "remove 3", "remove 4"]),
@@ -100,7 +100,7 @@ fn openings_are_reported_once_and_end_with_their_grants() {
             &["opened ssh 30000", "closed ssh expired", "remove 1"]),
     ];
     for (name, steps, log) in rows {
-        let mut host = Host::new();
+        let mut host = SimulatedHost::new();
         for &step in *steps {
             host.step(source(9), step);
         }
@@ -118,7 +118,7 @@ fn openings_are_reported_once_and_end_with_their_grants() {
 
 #[test]
 fn the_deadline_is_when_the_next_opening_ends() {
-    let mut host = Host::new();
+    let mut host = SimulatedHost::new();
     assert_eq!(host.ledger.next_deadline(), None);
     for step in [Knock(SSH), At(10), Knock(BELL), Read] {
         host.step(source(9), step);
@@ -250,7 +250,7 @@ proptest! {
         are_times_equal in any::<bool>(),
         steps in prop::collection::vec(any_step(), 1..60)
     ) {
-        let mut host = Host::new();
+        let mut host = SimulatedHost::new();
         let mut open: HashMap<(Address, u16), u64> = HashMap::new();
         let mut reported = 0;
         let mut now_ms = 1;
@@ -307,7 +307,7 @@ proptest! {
 
 /// One thing that happens.
 #[derive(Clone, Copy, Debug)]
-enum Step {
+enum LedgerStep {
     /// The clock.
     At(u64),
     /// The same; until it moves, knocks have equal times.
@@ -359,7 +359,7 @@ fn doors() -> Vec<DoorEntry> {
 }
 
 /// The kernel side, and the daemon around the ledger.
-struct Host {
+struct SimulatedHost {
     now_ms: u64,
     /// Distinguishes knocks within one millisecond.
     nanos: u64,
@@ -378,7 +378,7 @@ struct Host {
     struck: Vec<u64>,
 }
 
-impl Host {
+impl SimulatedHost {
     fn new() -> Self {
         Self {
             now_ms: 0,
@@ -412,7 +412,7 @@ impl Host {
         }
     }
 
-    fn step(&mut self, who: Address, step: Step) {
+    fn step(&mut self, who: Address, step: LedgerStep) {
         match step {
             At(now_ms) => {
                 self.now_ms = now_ms;
@@ -583,7 +583,7 @@ fn show(action: &LedgerAction) -> String {
     }
 }
 
-fn any_step() -> impl Strategy<Value = (u8, Step, u64)> {
+fn any_step() -> impl Strategy<Value = (u8, LedgerStep, u64)> {
     let door = prop_oneof![Just(SSH), Just(BOTH), Just(SHUT), Just(BELL), Just(WEB)];
     let step = prop_oneof![
         4 => door.clone().prop_map(Knock),
@@ -643,7 +643,7 @@ fn check(
                 let is_still_open = map.iter().any(|(&(owner, _), grant)| {
                     owner == source && grant.door == door && now_ms < grant.until_ms
                 });
-                prop_assert!(!is_still_open, "closed while the map says open");
+                prop_assert!(!is_still_open, "closed while the map has it open");
             }
         }
         LedgerAction::Remove { .. } | LedgerAction::Restore { .. } => {}

@@ -82,13 +82,13 @@ proptest! {
             let family = usize::from(source.is_ipv6());
             let destination = address(DESTINATIONS[family][usize::from(!packet.target)]);
             let (to, flags) = aim(packet.touch, &settings.doors, &mut intents[packet.source]);
-            let group = matches!(packet.touch, Touch::Group);
+            let group = matches!(packet.touch, PacketPurpose::Group);
             let frame = Frame { source, destination, to, flags, group };
             let wanted = model.judge(&frame, tick);
             let found = judge(frame.bytes().as_slice(), &sim);
             prop_assert!(
                 wanted.contains(&found),
-                "packet {}: {:?} at tick {}: {:?}, but the model says {:?}",
+                "packet {}: {:?} at tick {}: {:?}, but the model expects {:?}",
                 number, frame, tick, found, wanted
             );
             compare_access(&sim, &model, tick, 0)?;
@@ -255,7 +255,7 @@ fn settings() -> impl Strategy<Value = Settings> {
 
 /// The purpose of a packet; knocks are taken from the sequences, so that attempts get far.
 #[derive(Clone, Copy, Debug)]
-enum Touch {
+enum PacketPurpose {
     /// Knock `at` of a door.
     OfDoor {
         door: usize,
@@ -283,32 +283,32 @@ enum Touch {
 }
 
 #[derive(Clone, Copy, Debug)]
-struct Packet {
+struct ModelPacket {
     /// Ticks since the one before.
     after: u64,
     source: usize,
     /// Whether to the address that doors have as a target.
     target: bool,
-    touch: Touch,
+    touch: PacketPurpose,
 }
 
-fn touch() -> impl Strategy<Value = Touch> {
+fn touch() -> impl Strategy<Value = PacketPurpose> {
     prop_oneof![
-        8 => (0..6_usize, 0..4_usize).prop_map(|(door, at)| Touch::OfDoor { door, at }),
-        24 => Just(Touch::Next),
-        3 => Just(Touch::Again),
-        4 => (0..2_usize, 0..4_usize).prop_map(|(alphabet, at)| Touch::Any { alphabet, at }),
-        1 => Just(Touch::OtherFlags),
-        1 => Just(Touch::Decoy),
-        1 => Just(Touch::Exempt),
-        1 => (0..2_usize).prop_map(Touch::Ordinary),
-        1 => Just(Touch::OrdinaryAck),
-        1 => (0..4_usize).prop_map(Touch::Protected),
-        1 => Just(Touch::Group),
+        8 => (0..6_usize, 0..4_usize).prop_map(|(door, at)| PacketPurpose::OfDoor { door, at }),
+        24 => Just(PacketPurpose::Next),
+        3 => Just(PacketPurpose::Again),
+        4 => (0..2_usize, 0..4_usize).prop_map(|(alphabet, at)| PacketPurpose::Any { alphabet, at }),
+        1 => Just(PacketPurpose::OtherFlags),
+        1 => Just(PacketPurpose::Decoy),
+        1 => Just(PacketPurpose::Exempt),
+        1 => (0..2_usize).prop_map(PacketPurpose::Ordinary),
+        1 => Just(PacketPurpose::OrdinaryAck),
+        1 => (0..4_usize).prop_map(PacketPurpose::Protected),
+        1 => Just(PacketPurpose::Group),
     ]
 }
 
-fn packet() -> impl Strategy<Value = Packet> {
+fn packet() -> impl Strategy<Value = ModelPacket> {
     let after = prop_oneof![
         10 => 0..20_u64,
         3 => 20..200_u64,
@@ -322,7 +322,7 @@ fn packet() -> impl Strategy<Value = Packet> {
         prop::bool::weighted(0.6),
         touch(),
     )
-        .prop_map(|(after, source, target, touch)| Packet {
+        .prop_map(|(after, source, target, touch)| ModelPacket {
             after,
             source,
             target,
@@ -339,7 +339,7 @@ struct Intent {
 }
 
 /// Returns the port that a touch is at, and the flags if it is TCP.
-fn aim(touch: Touch, doors: &[Door], intent: &mut Intent) -> (Knock, u8) {
+fn aim(touch: PacketPurpose, doors: &[Door], intent: &mut Intent) -> (Knock, u8) {
     let flags = |knock: Knock| match knock.port {
         13 | 14 => flag::FIN,
         _ => flag::SYN,
@@ -357,27 +357,27 @@ fn aim(touch: Touch, doors: &[Door], intent: &mut Intent) -> (Knock, u8) {
         (knock, flags(knock))
     };
     match touch {
-        Touch::OfDoor { door, at } => of_door(intent, door, at),
-        Touch::Next => {
+        PacketPurpose::OfDoor { door, at } => of_door(intent, door, at),
+        PacketPurpose::Next => {
             let Intent { door, at, .. } = *intent;
             of_door(intent, door, at)
         }
-        Touch::Again => {
+        PacketPurpose::Again => {
             let knock = intent.last.unwrap_or(ALPHABETS[0][0]);
             (knock, flags(knock))
         }
-        Touch::Any { alphabet, at } => {
+        PacketPurpose::Any { alphabet, at } => {
             let knock = ALPHABETS[alphabet][at];
             intent.last = Some(knock);
             (knock, flags(knock))
         }
-        Touch::OtherFlags => (tcp(11), flag::SYN | flag::ACK),
-        Touch::Decoy => (DECOY, flag::SYN),
-        Touch::Exempt => (EXEMPT, flag::SYN),
-        Touch::Ordinary(which) => (ORDINARY[which], flag::SYN),
-        Touch::OrdinaryAck => (ORDINARY[0], flag::ACK),
-        Touch::Protected(which) => (tcp(PROTECTED[which]), flag::SYN),
-        Touch::Group => (udp(11), 0),
+        PacketPurpose::OtherFlags => (tcp(11), flag::SYN | flag::ACK),
+        PacketPurpose::Decoy => (DECOY, flag::SYN),
+        PacketPurpose::Exempt => (EXEMPT, flag::SYN),
+        PacketPurpose::Ordinary(which) => (ORDINARY[which], flag::SYN),
+        PacketPurpose::OrdinaryAck => (ORDINARY[0], flag::ACK),
+        PacketPurpose::Protected(which) => (tcp(PROTECTED[which]), flag::SYN),
+        PacketPurpose::Group => (udp(11), 0),
     }
 }
 

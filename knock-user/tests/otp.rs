@@ -93,10 +93,10 @@ fn secrets_are_read_from_the_environment() {
             "no environment variable \"KNOCK_TEST_SECRET\": set it",
         ),
     ] {
-        let (is_good, said) = check(&config, value);
-        assert_eq!(is_good, expected.is_empty(), "{name}: {said}");
-        assert!(said.contains(expected), "{name}: {said}");
-        assert!(!said.contains("battery"), "{name}: {said}");
+        let (is_good, output) = check(&config, value);
+        assert_eq!(is_good, expected.is_empty(), "{name}: {output}");
+        assert!(output.contains(expected), "{name}: {output}");
+        assert!(!output.contains("battery"), "{name}: {output}");
     }
 }
 
@@ -117,10 +117,10 @@ fn a_secret_that_every_user_can_read_draws_a_warning() {
         for (path, mode) in [(&secret, modes.0), (&config, modes.1)] {
             fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
         }
-        let (is_good, said) = check(&config, None);
-        assert!(is_good, "{name}: {said}");
-        let warned = said.contains("every user of this host can read the secret in");
-        assert_eq!(warned, expected, "{name}: {said}");
+        let (is_good, output) = check(&config, None);
+        assert!(is_good, "{name}: {output}");
+        let warned = output.contains("every user of this host can read the secret in");
+        assert_eq!(warned, expected, "{name}: {output}");
     }
 }
 
@@ -319,8 +319,8 @@ fn check(config: &Path, variable: Option<&str>) -> (bool, String) {
         None => command.env_remove("KNOCK_TEST_SECRET"),
     };
     let output = command.output().unwrap();
-    let said = [output.stdout, output.stderr].concat();
-    (output.status.success(), String::from_utf8(said).unwrap())
+    let printed = [output.stdout, output.stderr].concat();
+    (output.status.success(), String::from_utf8(printed).unwrap())
 }
 
 /// Returns a door with periods of 10 s, on which knocking may take 25 s.

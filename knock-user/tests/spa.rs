@@ -114,7 +114,7 @@ fn an_unusable_host_key_is_an_error_with_its_line() {
         ),
     ];
     for (name, spa, written, expected) in rows {
-        let files = Files::new(spa, &client);
+        let files = ConfigFiles::new(spa, &client);
         for (file, text) in written {
             files.write(file, text);
         }
@@ -147,7 +147,7 @@ fn a_key_that_no_client_can_have_is_an_error() {
     ];
     for (name, key, expected) in rows {
         let keys = format!("\n\"{}\",\n\"{key}\"", public(7));
-        let files = Files::new("old_key = \"old.key\"", &keys);
+        let files = ConfigFiles::new("old_key = \"old.key\"", &keys);
         let expected = format!("seq.toml:8: keys: {expected}");
         assert_eq!(files.problems(), expected, "{name}");
     }
@@ -194,7 +194,7 @@ fn fwknop_users_with_one_hmac_key_need_other_addresses() {
             "",
         ),
     ] {
-        let files = Files::new("", &format!("\"{}\"", public(7)));
+        let files = ConfigFiles::new("", &format!("\"{}\"", public(7)));
         files.write("bob.fwknop", KEYS);
         files.write("carol.fwknop", second);
         let text = format!(
@@ -209,7 +209,7 @@ fn fwknop_users_with_one_hmac_key_need_other_addresses() {
 
 #[test]
 fn a_key_file_that_has_changed_is_found() {
-    let files = Files::new("old_key = \"old.key\"", &format!("\"{}\"", public(7)));
+    let files = ConfigFiles::new("old_key = \"old.key\"", &format!("\"{}\"", public(7)));
     let checked = config::read(&files.path("seq.toml")).unwrap();
     assert_eq!(checked.other_host_keys(), []);
     files.write("old.key", &private(3).line());
@@ -231,7 +231,7 @@ fn ends_are_reported_before_they_pass() {
         "{{ key = \"{}\", until = 2027-01-31, note = \"old phone\" }}",
         public(7)
     );
-    let files = Files::new("", &keys);
+    let files = ConfigFiles::new("", &keys);
     let rows: [(&str, &[&str]); 4] = [
         ("2027-01-17T23:59:59Z", &[SERVED]),
         (
@@ -268,7 +268,7 @@ fn ends_are_reported_before_they_pass() {
 
 #[test]
 fn a_key_file_that_others_can_read_is_reported() {
-    let files = Files::new("ports = [\"udp/500\"]", &format!("\"{}\"", public(7)));
+    let files = ConfigFiles::new("ports = [\"udp/500\"]", &format!("\"{}\"", public(7)));
     let is_root = Uid::effective().is_root();
     let own = Gid::effective();
     // Only root gives a file to another group; nobody has this one.
@@ -322,7 +322,7 @@ fn check_prints_users_and_their_doors() {
         public(7),
         public(8)
     );
-    let files = Files::new("ports = [\"udp/500\"]", &keys);
+    let files = ConfigFiles::new("ports = [\"udp/500\"]", &keys);
     let checked = config::read(&files.path("seq.toml")).unwrap();
     let mut out = Vec::new();
     check::check(&checked, &Host::default(), &mut out).unwrap();
@@ -466,11 +466,11 @@ fn public(octet: u8) -> String {
 }
 
 /// A directory with a configuration whose users have these keys, and a host key.
-struct Files {
+struct ConfigFiles {
     directory: TempDir,
 }
 
-impl Files {
+impl ConfigFiles {
     fn new(spa: &str, keys: &str) -> Self {
         let files = Self {
             directory: tempfile::tempdir().unwrap(),
@@ -504,7 +504,7 @@ impl Files {
 }
 
 /// Returns the warnings at a time, without the names of directories.
-fn warnings(files: &Files, now: &str) -> Vec<String> {
+fn warnings(files: &ConfigFiles, now: &str) -> Vec<String> {
     let checked = config::read(&files.path("seq.toml")).unwrap();
     let now: jiff::Timestamp = now.parse().unwrap();
     let host = Host {

@@ -17,7 +17,7 @@ use crate::{
     namespace::{Namespace, text},
     net::SERVER_LINK,
     pins::{are_unloaded, attached_programs},
-    process::{Ended, Process},
+    process::{Process, ProcessEnd},
     wait::{self, PATIENCE},
 };
 
@@ -139,7 +139,7 @@ impl Daemon {
     /// # Panics
     /// It has ended already.
     #[track_caller]
-    pub fn kill(self) -> Ended {
+    pub fn kill(self) -> ProcessEnd {
         let ended = self.end_by(Signal::SIGKILL);
         assert_eq!(
             ended.status.signal(),
@@ -154,7 +154,7 @@ impl Daemon {
     /// # Panics
     /// It does not end, or ends with a failure.
     #[track_caller]
-    pub fn leave(self, signal: Signal) -> Ended {
+    pub fn leave(self, signal: Signal) -> ProcessEnd {
         let ended = self.end_by(signal);
         assert!(
             ended.status.success(),
@@ -171,7 +171,7 @@ impl Daemon {
     /// # Panics
     /// It does not end.
     #[track_caller]
-    pub fn end_by(self, signal: Signal) -> Ended {
+    pub fn end_by(self, signal: Signal) -> ProcessEnd {
         self.process.stop(signal)
     }
 
@@ -180,7 +180,7 @@ impl Daemon {
     /// # Panics
     /// It does not end.
     #[track_caller]
-    pub fn wait(self) -> Ended {
+    pub fn wait(self) -> ProcessEnd {
         self.process.wait()
     }
 
@@ -228,7 +228,7 @@ impl Daemon {
     /// # Panics
     /// It does not end, ends with a failure, or leaves a program behind.
     #[track_caller]
-    pub fn stop(self) -> Ended {
+    pub fn stop(self) -> ProcessEnd {
         self.stop_by(Signal::SIGINT)
     }
 
@@ -237,7 +237,7 @@ impl Daemon {
     /// # Panics
     /// As [`Daemon::stop`].
     #[track_caller]
-    pub fn stop_by(self, signal: Signal) -> Ended {
+    pub fn stop_by(self, signal: Signal) -> ProcessEnd {
         let programs = self.programs.clone();
         assert!(!programs.is_empty(), "no program was seen while it ran");
         let ended = self.leave(signal);

@@ -106,7 +106,7 @@ pub struct Judged {
 
 /// The result for a frame that was judged many times, or for many frames.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub struct Run {
+pub struct JudgedFrames {
     /// The program's last return value.
     pub verdict: Verdict,
     /// The reasons and how often each was counted.
@@ -173,7 +173,7 @@ impl Kernel {
     /// # Errors
     /// The kernel refuses, or by the counters the frame was not judged exactly once.
     pub fn judge(&mut self, frame: &[u8]) -> Result<Judged> {
-        let Run {
+        let JudgedFrames {
             verdict,
             reasons,
             stats,
@@ -212,7 +212,7 @@ impl Kernel {
         let ebpf = self.program.ebpf();
         let packet = self.entry.input(frame).context(NOT_RUNNABLE)?;
         let (verdict, length) = self.entry.run(ebpf, packet, Some(&mut answer), 1)?;
-        let Run { reasons, .. } = self.since_last_count(verdict)?;
+        let JudgedFrames { reasons, .. } = self.since_last_count(verdict)?;
         let &[(reason, 1)] = &reasons[..] else {
             bail!("not one reason was counted once, but {reasons:?}");
         };
@@ -233,14 +233,14 @@ impl Kernel {
     }
 
     /// Judges the same frame many times; errors as for [`Kernel::judge`].
-    pub fn repeat(&mut self, frame: &[u8], times: u32) -> Result<Run> {
+    pub fn repeat(&mut self, frame: &[u8], times: u32) -> Result<JudgedFrames> {
         let verdict = self.test_run(frame, times)?;
         self.since_last_count(verdict)
     }
 
     /// Judges frames one after the other, and reads the counters once; errors as for
     /// [`Kernel::judge`].
-    pub fn judge_all(&mut self, frames: impl IntoIterator<Item = Vec<u8>>) -> Result<Run> {
+    pub fn judge_all(&mut self, frames: impl IntoIterator<Item = Vec<u8>>) -> Result<JudgedFrames> {
         let mut verdict = None;
         for frame in frames {
             verdict = Some(self.test_run(&frame, 1)?);
@@ -250,7 +250,7 @@ impl Kernel {
 
     /// Judges each frame at XDP on two CPUs at once, `times` times on each; errors as for
     /// [`Kernel::judge`].
-    pub fn judge_on_two_cpus(&mut self, frames: &[Vec<u8>], times: u32) -> Result<Run> {
+    pub fn judge_on_two_cpus(&mut self, frames: &[Vec<u8>], times: u32) -> Result<JudgedFrames> {
         let program = &*self.program.xdp()?;
         let both_are_ready = Barrier::new(2);
         let runs = thread::scope(|scope| {
@@ -281,7 +281,7 @@ impl Kernel {
         self.since_last_count(verdict)
     }
 
-    fn since_last_count(&mut self, verdict: Verdict) -> Result<Run> {
+    fn since_last_count(&mut self, verdict: Verdict) -> Result<JudgedFrames> {
         let before = self.count()?;
         let moved = |number: u8| {
             let count = |counters: &[u64]| counters.get(usize::from(number)).copied().unwrap_or(0);
@@ -289,7 +289,7 @@ impl Kernel {
         };
         let reasons = Reason::ALL.iter();
         let stats = Stat::ALL.iter();
-        Ok(Run {
+        Ok(JudgedFrames {
             verdict,
             reasons: reasons
                 .filter_map(|&reason| Some((reason, moved(reason as u8)?)))

@@ -109,7 +109,7 @@ impl Namespace {
     }
 
     /// Returns the directory where a knock-user of this namespace keeps which sequences were used: at first
-    /// it says that none was.
+    /// it records that none was.
     ///
     /// # Panics
     /// It can't be made.
@@ -313,7 +313,7 @@ pub fn not_started(command: &Command, error: &io::Error) -> String {
 }
 
 /// Has a panic of this process print its message and nothing else, for programs that people run: a
-/// place in the source and a backtrace say nothing to them.
+/// place in the source and a backtrace don't help them.
 pub fn panic_in_plain_words() {
     panic::set_hook(Box::new(|info| {
         let payload = info.payload();

@@ -126,7 +126,7 @@ impl Net {
         static TURN: Mutex<()> = Mutex::new(());
         assert!(
             Uid::effective().is_root(),
-            "tests on real packets need root: `cargo xtask test` says how"
+            "tests on real packets need root: `cargo xtask test` shows how"
         );
         let turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
         namespace::remove_leftovers();

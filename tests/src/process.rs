@@ -32,7 +32,7 @@ pub struct Process {
 
 /// The exit status and the output of a process.
 #[derive(Clone, Debug)]
-pub struct Ended {
+pub struct ProcessEnd {
     /// Its exit status.
     pub status: ExitStatus,
     /// Lines of its standard output.
@@ -99,7 +99,7 @@ impl Process {
     /// # Panics
     /// It does not end in time.
     #[track_caller]
-    pub fn stop(mut self, signal: Signal) -> Ended {
+    pub fn stop(mut self, signal: Signal) -> ProcessEnd {
         self.signal(signal);
         self.ended()
     }
@@ -109,7 +109,7 @@ impl Process {
     /// # Panics
     /// It does not end in time.
     #[track_caller]
-    pub fn wait(mut self) -> Ended {
+    pub fn wait(mut self) -> ProcessEnd {
         self.ended()
     }
 
@@ -127,12 +127,12 @@ impl Process {
     }
 
     #[track_caller]
-    fn ended(&mut self) -> Ended {
+    fn ended(&mut self) -> ProcessEnd {
         let status = wait::poll(FAREWELL, || self.child.try_wait().ok().flatten());
         let Some(status) = status else {
             panic!("`{}` does not end:\n{}", self.name, self.printed());
         };
-        Ended {
+        ProcessEnd {
             status,
             stdout: self.stdout.all(),
             stderr: self.stderr.all().join("\n"),

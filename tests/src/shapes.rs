@@ -14,7 +14,7 @@ use knock_frame::{Frame, eth};
 
 /// A frame and the expected result of the parser.
 #[derive(Debug)]
-pub struct Shape {
+pub struct FrameShape {
     /// What distinguishes it.
     pub name: &'static str,
     /// The frame.
@@ -55,9 +55,9 @@ fn chain(headers: usize) -> Frame {
 }
 
 /// Returns all shapes.
-pub fn all() -> Vec<Shape> {
+pub fn all() -> Vec<FrameShape> {
     let mut shapes = Vec::new();
-    let mut add = |name, frame, read| shapes.push(Shape { name, frame, read });
+    let mut add = |name, frame, read| shapes.push(FrameShape { name, frame, read });
 
     add("TCP over IPv4", syn(v4()), TCP);
     add("UDP over IPv4", datagram(v4()), UDP);

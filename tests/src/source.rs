@@ -165,9 +165,9 @@ impl Source<'_> {
         knocks
             .split_whitespace()
             .try_for_each(|knock| match parsed(knock) {
-                Some(Step::Knock(protocol, port)) => sender.knock(protocol, port),
+                Some(SourceStep::Knock(protocol, port)) => sender.knock(protocol, port),
                 // A knock that waits needs real time.
-                Some(Step::Wait(time)) => {
+                Some(SourceStep::Wait(time)) => {
                     std::thread::sleep(time);
                     Ok(())
                 }
@@ -186,19 +186,19 @@ impl Source<'_> {
     }
 }
 
-enum Step {
+enum SourceStep {
     Knock(Protocol, u16),
     Wait(Duration),
 }
 
-fn parsed(knock: &str) -> Option<Step> {
+fn parsed(knock: &str) -> Option<SourceStep> {
     let (word, rest) = knock.split_once('/')?;
     match word {
-        "tcp" => Some(Step::Knock(Protocol::Tcp, rest.parse().ok()?)),
-        "udp" => Some(Step::Knock(Protocol::Udp, rest.parse().ok()?)),
+        "tcp" => Some(SourceStep::Knock(Protocol::Tcp, rest.parse().ok()?)),
+        "udp" => Some(SourceStep::Knock(Protocol::Udp, rest.parse().ok()?)),
         "wait" => {
             let millis = rest.strip_suffix("ms")?.parse().ok()?;
-            Some(Step::Wait(Duration::from_millis(millis)))
+            Some(SourceStep::Wait(Duration::from_millis(millis)))
         }
         _ => None,
     }

@@ -20,7 +20,7 @@ use crate::kernel::{Kernel, now};
 pub const WALL_CLOCK: u64 = 1_800_000_000_000_000_000;
 /// How far a stamp may be from the wall clock, in nanoseconds.
 pub const WINDOW: u64 = 30_000_000_000;
-/// How long a grant lasts unless the packet says how long, in milliseconds.
+/// How long a grant lasts unless the packet names a time, in milliseconds.
 pub const OPEN_FOR_MS: u64 = 30_000;
 /// The longest that a packet can ask for, in milliseconds.
 pub const OPEN_FOR_MAX_MS: u64 = 600_000;

@@ -21,12 +21,12 @@ const PAUSE: Duration = Duration::from_micros(500);
 /// The connection; it ends when this is dropped.
 #[derive(Debug)]
 pub struct Stream {
-    counts: Arc<Counts>,
+    counts: Arc<StreamCounts>,
     thread: Option<JoinHandle<io::Result<Duration>>>,
 }
 
 #[derive(Debug, Default)]
-struct Counts {
+struct StreamCounts {
     stop: AtomicBool,
     round_trips: AtomicU64,
 }
@@ -34,7 +34,7 @@ struct Counts {
 impl Stream {
     /// Begins to send to an echo.
     pub fn begin(stream: TcpStream) -> Self {
-        let counts = Arc::new(Counts::default());
+        let counts = Arc::new(StreamCounts::default());
         let mine = Arc::clone(&counts);
         Self {
             counts,
@@ -79,7 +79,7 @@ impl Drop for Stream {
     }
 }
 
-fn run(mut stream: TcpStream, counts: &Counts) -> io::Result<Duration> {
+fn run(mut stream: TcpStream, counts: &StreamCounts) -> io::Result<Duration> {
     stream.set_read_timeout(Some(DEAD))?;
     let mut slowest = Duration::ZERO;
     let mut sent = 0_u64;

@@ -30,12 +30,12 @@ const ACK: u8 = 0x10;
 #[derive(Debug)]
 pub struct UnauthorizedSources<'n> {
     net: &'n Net,
-    counts: Arc<Counts>,
+    counts: Arc<PacketCounts>,
     thread: Option<JoinHandle<()>>,
 }
 
 #[derive(Debug, Default)]
-struct Counts {
+struct PacketCounts {
     stop: AtomicBool,
     sent: AtomicU64,
 }

@@ -99,16 +99,16 @@ pub fn build(sh: &Shell, kit: &Kit, package: &Package, target_dir: &Path) -> Res
         .spawn()
         .with_context(|| format!("running `{line}`"))?;
     let mut sign = None;
-    for said in child
+    for printed in child
         .stderr
         .take()
         .into_iter()
         .flat_map(|pipe| BufReader::new(pipe).lines())
     {
-        let said = said.with_context(|| format!("reading the output of `{line}`"))?;
-        eprintln!("{said}");
-        if sign.is_none() && network::is_sign(&said) {
-            sign = Some(said);
+        let printed = printed.with_context(|| format!("reading the output of `{line}`"))?;
+        eprintln!("{printed}");
+        if sign.is_none() && network::is_sign(&printed) {
+            sign = Some(printed);
         }
     }
     let status = child

@@ -19,7 +19,7 @@ use std::{
 use anyhow::Result;
 
 use crate::{
-    progress::{self, Progress},
+    progress::{self, CommandProgress},
     report::RunReport,
     suite::Suites,
 };
@@ -96,7 +96,7 @@ pub fn run(
         place.unwrap_or(LONG.len())
     });
     let lanes = thread::available_parallelism().map_or(2, |processors| processors.get() + 1);
-    let mut progress = Progress::new(name);
+    let mut progress = CommandProgress::new(name);
     let mut with_tests = Vec::new();
     for (lanes, programs) in [(lanes, shared), (1, alone)] {
         with_tests.extend(side_by_side(
@@ -122,7 +122,7 @@ fn side_by_side(
     programs: Vec<TestProgram>,
     setting: &Setting,
     report: &mut RunReport,
-    progress: &mut Progress,
+    progress: &mut CommandProgress,
 ) -> Result<Vec<TestProgram>> {
     let (all, mut done) = (programs.len(), 0);
     let mut with_tests = Vec::new();

@@ -31,7 +31,7 @@ pub struct Linker {
 }
 
 impl Linker {
-    /// Looks for a bpf-linker that runs and reads what `compiler` writes; the error says what is
+    /// Looks for a bpf-linker that runs and reads what `compiler` writes; the error names what is
     /// wrong with the one found.
     pub fn find(sh: &Shell, compiler: &Version) -> Result<Self> {
         let installed = shell::cargo_bin().join(NAME);
@@ -41,15 +41,15 @@ impl Linker {
             shell::find_program(NAME)
         };
         let path = path.context("bpf-linker is not installed")?;
-        let said = sh
+        let output = sh
             .cmd(&path)
             .arg("--version")
             .quiet()
             .ignore_stderr()
             .read()
             .with_context(|| format!("{} does not run", path.display()))?;
-        let version = parse_version(&said)
-            .with_context(|| format!("`{} --version` says `{said}`", path.display()))?;
+        let version = parse_version(&output)
+            .with_context(|| format!("`{} --version` prints `{output}`", path.display()))?;
         let linker = Self {
             llvm_major: llvm_major(&path)?,
             version,
@@ -118,8 +118,8 @@ impl fmt::Display for Linker {
     }
 }
 
-fn parse_version(said: &str) -> Option<(u32, u32, u32)> {
-    let mut numbers = said.trim().rsplit(' ').next()?.split('.').map(str::parse);
+fn parse_version(output: &str) -> Option<(u32, u32, u32)> {
+    let mut numbers = output.trim().rsplit(' ').next()?.split('.').map(str::parse);
     let mut next = || numbers.next()?.ok();
     Some((next()?, next()?, next()?))
 }

@@ -31,7 +31,7 @@ use crate::{
     shell,
     tools::{self, Verb},
     vm::{
-        kernel::{self, Flavour, Kernel},
+        kernel::{self, Flavour, KernelPackage},
         qemu::{Processor, Qemu},
     },
 };
@@ -86,9 +86,9 @@ impl Rows<'_> {
 
 /// The kernels, and the program that runs them.
 #[derive(Debug)]
-pub struct Parts {
+pub struct MachineParts {
     qemu: Qemu,
-    kernels: Vec<Kernel>,
+    kernels: Vec<KernelPackage>,
 }
 
 /// Boots the machine and prints a summary; returns whether everything succeeded.
@@ -113,7 +113,7 @@ pub fn run(sh: &Shell, filter: Option<&str>) -> Result<bool> {
 ///
 /// # Errors
 /// Root, a kernel, QEMU or another program is unavailable.
-pub fn get(sh: &Shell, apt: &Apt<'_>) -> Result<Parts> {
+pub fn get(sh: &Shell, apt: &Apt<'_>) -> Result<MachineParts> {
     ensure!(
         cfg!(target_arch = "x86_64"),
         "the machine has an x86-64 processor, and so has to be its host"
@@ -127,14 +127,19 @@ pub fn get(sh: &Shell, apt: &Apt<'_>) -> Result<Parts> {
     let qemu = Qemu::get(sh, apt, Processor::Amd64)?;
     let kernel = |(series, flavour)| kernel::get(sh, apt, series, flavour);
     let kernels = KERNELS.into_iter().map(kernel).collect::<Result<_>>()?;
-    Ok(Parts { qemu, kernels })
+    Ok(MachineParts { qemu, kernels })
 }
 
 /// Makes the machine, runs its tests and adds their results.
 ///
 /// # Errors
 /// The packages don't build, or the disk can't be made.
-pub fn test(sh: &Shell, parts: &Parts, rows: Rows<'_>, report: &mut RunReport) -> Result<()> {
+pub fn test(
+    sh: &Shell,
+    parts: &MachineParts,
+    rows: Rows<'_>,
+    report: &mut RunReport,
+) -> Result<()> {
     let base = directory();
     let packages = debs(&dist::for_tests(sh)?)?;
     let root = debian::get(sh, &base, SYSTEM).context("a Debian for the machine can't be made")?;

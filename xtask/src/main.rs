@@ -21,7 +21,7 @@ use xtask::{
     packages,
     report::RunReport,
     setup, shell,
-    test::{self, Chosen},
+    test::{self, ChosenTests},
     tools, twice, vm,
 };
 
@@ -193,7 +193,7 @@ fn run(verb: CliCommand) -> Result<bool> {
             repeat,
             filter,
         } => {
-            let chosen = Chosen {
+            let chosen = ChosenTests {
                 root: !no_root,
                 vm: !no_vm,
                 all,

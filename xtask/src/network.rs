@@ -29,8 +29,8 @@ const SIGNS: [&str; 22] = [
 ];
 
 /// Returns the first line that reports an unreachable server.
-pub fn sign(said: &str) -> Option<&str> {
-    said.lines().map(str::trim).find(|line| is_sign(line))
+pub fn sign(output: &str) -> Option<&str> {
+    output.lines().map(str::trim).find(|line| is_sign(line))
 }
 
 /// Returns whether a line reports an unreachable server.
@@ -130,8 +130,8 @@ mod tests {
                 None,
             ),
         ];
-        for (name, command, said, expected) in table {
-            let found = sign(said).map(|sign| unreachable(command, sign));
+        for (name, command, output, expected) in table {
+            let found = sign(output).map(|sign| unreachable(command, sign));
             assert_eq!(found.as_deref(), expected, "{name}");
         }
     }

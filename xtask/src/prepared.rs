@@ -36,7 +36,7 @@ pub(crate) fn build(
         return Ok(None);
     }
     let Some((suite, path)) = found else {
-        bail!("cargo did not say where the test program {target} is");
+        bail!("cargo did not report where the test program {target} is");
     };
     let path = shell::workspace().join(path);
     Ok(Some(TestProgram { suite, path }))

@@ -17,7 +17,7 @@ const DETAIL: usize = 60;
 /// Reports on one command. On a terminal a line shows the elapsed time and changes in place; elsewhere
 /// a line is written after each 15 s without other output. Both go to standard error.
 #[derive(Debug)]
-pub struct Progress {
+pub struct CommandProgress {
     what: String,
     began: Instant,
     next: Duration,
@@ -25,7 +25,7 @@ pub struct Progress {
     shown: bool,
 }
 
-impl Progress {
+impl CommandProgress {
     /// Starts the clock; `what` describes the command in a few words.
     pub fn new(what: impl Into<String>) -> Self {
         Self {
@@ -72,7 +72,7 @@ impl Progress {
     }
 }
 
-impl Drop for Progress {
+impl Drop for CommandProgress {
     fn drop(&mut self) {
         self.clear();
     }

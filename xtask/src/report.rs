@@ -6,7 +6,7 @@ use anyhow::Result;
 use xshell::Cmd;
 
 use crate::{
-    shell::{self, Outcome},
+    shell::{self, RunOutcome},
     suite::{Suite, Suites},
 };
 
@@ -254,7 +254,7 @@ impl RunReport {
 }
 
 /// Returns the name of a step, with the reason if that was the network.
-fn named(name: &str, outcome: &Outcome) -> String {
+fn named(name: &str, outcome: &RunOutcome) -> String {
     match &outcome.unreachable {
         Some(why) => format!("{name}: {why}"),
         None => name.to_owned(),

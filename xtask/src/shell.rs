@@ -12,7 +12,7 @@ use std::{
 use anyhow::{Context as _, Result};
 use xshell::{Cmd, Shell};
 
-pub use self::running::{Outcome, in_short, run_quietly, watch};
+pub use self::running::{RunOutcome, in_short, run_quietly, watch};
 
 /// The directories of programs for root, which a user's path often lacks.
 const FOR_ROOT: [&str; 3] = ["/usr/local/sbin", "/usr/sbin", "/sbin"];

@@ -9,7 +9,7 @@ use crate::{
 
 /// A part of the run.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(crate) enum Stage {
+pub(crate) enum RunStage {
     /// Root tests on other kernels.
     Kernels,
     /// Packages and archives in pristine systems.
@@ -30,7 +30,7 @@ pub(crate) enum Stage {
 
 /// What was chosen of them.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Chosen<'a> {
+pub(crate) struct ChosenStages<'a> {
     pub(crate) root: bool,
     pub(crate) vm: bool,
     /// Also what takes long.
@@ -42,12 +42,12 @@ pub(crate) struct Chosen<'a> {
 type Run = Box<dyn FnOnce(&Shell, &mut RunReport) -> Result<()>>;
 
 /// A stage, and its run or the reason why it can't run.
-pub(crate) struct Prepared {
-    stage: Stage,
+pub(crate) struct PreparedStage {
+    stage: RunStage,
     run: Result<Run>,
 }
 
-impl Stage {
+impl RunStage {
     const ALL: [Self; 8] = [
         Self::Kernels,
         Self::Packages,
@@ -108,7 +108,7 @@ impl Stage {
     }
 
     /// Returns the reason why it is not part of a run, if there is one.
-    fn left_out(self, chosen: Chosen<'_>) -> Option<String> {
+    fn left_out(self, chosen: ChosenStages<'_>) -> Option<String> {
         if !chosen.vm && self.is_virtual() {
             return Some("--no-vm".to_owned());
         }
@@ -166,11 +166,11 @@ impl Stage {
 pub(crate) fn prepare(
     sh: &Shell,
     apt: &Apt<'_>,
-    chosen: Chosen<'_>,
+    chosen: ChosenStages<'_>,
     report: &mut RunReport,
-) -> Vec<Prepared> {
+) -> Vec<PreparedStage> {
     let mut prepared = Vec::new();
-    for stage in Stage::ALL {
+    for stage in RunStage::ALL {
         if let Some(why) = stage.left_out(chosen) {
             report.left_out(&stage.name(), &why);
             continue;
@@ -178,14 +178,14 @@ pub(crate) fn prepare(
         let run = stage.get(sh, apt).inspect_err(|why| {
             println!("{}: skipped: {}", stage.name(), shell::in_short(why));
         });
-        prepared.push(Prepared { stage, run });
+        prepared.push(PreparedStage { stage, run });
     }
     prepared
 }
 
 /// Runs the stages one after the other.
-pub(crate) fn run(sh: &Shell, prepared: Vec<Prepared>, report: &mut RunReport) {
-    for Prepared { stage, run } in prepared {
+pub(crate) fn run(sh: &Shell, prepared: Vec<PreparedStage>, report: &mut RunReport) {
+    for PreparedStage { stage, run } in prepared {
         let name = stage.name();
         match run {
             Ok(run) => {
@@ -204,7 +204,7 @@ mod tests {
 
     #[test]
     fn a_report_says_why_a_stage_is_left_out() {
-        let all = Chosen {
+        let all = ChosenStages {
             root: true,
             vm: true,
             all: true,
@@ -214,44 +214,44 @@ mod tests {
             ("everything", all, &[][..]),
             (
                 "by default",
-                Chosen { all: false, ..all },
+                ChosenStages { all: false, ..all },
                 &[
-                    (Stage::Packages, "--all runs it"),
-                    (Stage::Machine, "--all runs it"),
-                    (Stage::Cards, "--all runs it"),
-                    (Stage::Arm64, "--all runs it"),
-                    (Stage::Containers, "--all runs it"),
-                    (Stage::Elsewhere, "--all runs it"),
-                    (Stage::Twice, "--all runs it"),
+                    (RunStage::Packages, "--all runs it"),
+                    (RunStage::Machine, "--all runs it"),
+                    (RunStage::Cards, "--all runs it"),
+                    (RunStage::Arm64, "--all runs it"),
+                    (RunStage::Containers, "--all runs it"),
+                    (RunStage::Elsewhere, "--all runs it"),
+                    (RunStage::Twice, "--all runs it"),
                 ],
             ),
             (
                 "no machines",
-                Chosen { vm: false, ..all },
+                ChosenStages { vm: false, ..all },
                 &[
-                    (Stage::Kernels, "--no-vm"),
-                    (Stage::Machine, "--no-vm"),
-                    (Stage::Cards, "--no-vm"),
-                    (Stage::Arm64, "--no-vm"),
+                    (RunStage::Kernels, "--no-vm"),
+                    (RunStage::Machine, "--no-vm"),
+                    (RunStage::Cards, "--no-vm"),
+                    (RunStage::Arm64, "--no-vm"),
                 ],
             ),
             (
                 "no root",
-                Chosen { root: false, ..all },
-                &Stage::ALL.map(|stage| (stage, "--no-root")),
+                ChosenStages { root: false, ..all },
+                &RunStage::ALL.map(|stage| (stage, "--no-root")),
             ),
             (
                 "a filter",
-                Chosen {
+                ChosenStages {
                     filter: Some("scan"),
                     ..all
                 },
-                &Stage::ALL.map(|stage| (stage, "only tests named `scan`")),
+                &RunStage::ALL.map(|stage| (stage, "only tests named `scan`")),
             ),
         ];
         for (name, chosen, expected) in table {
-            let left_out = |stage: Stage| Some((stage, stage.left_out(chosen)?));
-            let left_out: Vec<_> = Stage::ALL.into_iter().filter_map(left_out).collect();
+            let left_out = |stage: RunStage| Some((stage, stage.left_out(chosen)?));
+            let left_out: Vec<_> = RunStage::ALL.into_iter().filter_map(left_out).collect();
             let left_out: Vec<_> = left_out
                 .iter()
                 .map(|(stage, why)| (*stage, why.as_str()))

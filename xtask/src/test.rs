@@ -16,7 +16,7 @@ use crate::{
 
 /// The tests to run.
 #[derive(Clone, Copy, Debug)]
-pub struct Chosen<'a> {
+pub struct ChosenTests<'a> {
     /// The tests that need root.
     pub root: bool,
     /// Those in virtual machines, too.
@@ -29,9 +29,9 @@ pub struct Chosen<'a> {
     pub repeat: u32,
 }
 
-impl<'a> Chosen<'a> {
+impl<'a> ChosenTests<'a> {
     /// Returns what is chosen of the stages after the tests of the host.
-    fn stages(self) -> stages::Chosen<'a> {
+    fn stages(self) -> stages::ChosenStages<'a> {
         let Self {
             root,
             vm,
@@ -39,7 +39,7 @@ impl<'a> Chosen<'a> {
             filter,
             ..
         } = self;
-        stages::Chosen {
+        stages::ChosenStages {
             root,
             vm,
             all,
@@ -52,8 +52,8 @@ impl<'a> Chosen<'a> {
 ///
 /// # Errors
 /// Rights, a program or a compiler are missing; nothing has been built.
-pub fn run(sh: &Shell, chosen: Chosen<'_>) -> Result<bool> {
-    let Chosen { root, filter, .. } = chosen;
+pub fn run(sh: &Shell, chosen: ChosenTests<'_>) -> Result<bool> {
+    let ChosenTests { root, filter, .. } = chosen;
     if root && !shell::is_root() {
         bail!(
             "the tests on real packets need root: run \
@@ -127,7 +127,7 @@ const PUBLISHED: [&str; 4] = [
 ];
 
 /// Builds and runs the tests of the host.
-fn tests(sh: &Shell, chosen: Chosen<'_>, report: &mut RunReport) -> Result<()> {
+fn tests(sh: &Shell, chosen: ChosenTests<'_>, report: &mut RunReport) -> Result<()> {
     let cargo_test = |packages: &[&str]| {
         let cmd = shell::cargo(sh).args(["test", "--no-fail-fast"]);
         cmd.args(packages)

@@ -74,9 +74,9 @@ impl Toolchain {
         ensure!(rustc.is_file(), "{} is missing", rustc.display());
         let cargo = bin.join("cargo");
         ensure!(cargo.is_file(), "{} is missing", cargo.display());
-        let said = ask(sh, &rustc, &["-vV"])?;
-        let version = Version::parse(&said)
-            .with_context(|| format!("`{} -vV` says nothing known: {said}", rustc.display()))?;
+        let output = ask(sh, &rustc, &["-vV"])?;
+        let version = Version::parse(&output)
+            .with_context(|| format!("`{} -vV` prints nothing known: {output}", rustc.display()))?;
         ensure!(
             version.minor >= OLDEST_MINOR,
             "{} is {}, older than 1.{OLDEST_MINOR}",
@@ -154,8 +154,8 @@ pub struct Version {
 }
 
 impl Version {
-    fn parse(said: &str) -> Option<Self> {
-        let field = |name: &str| said.lines().find_map(|line| line.strip_prefix(name));
+    fn parse(output: &str) -> Option<Self> {
+        let field = |name: &str| output.lines().find_map(|line| line.strip_prefix(name));
         let release = field("release: ")?;
         let llvm = field("LLVM version: ")?;
         Some(Self {
@@ -227,8 +227,8 @@ mod tests {
             ("no llvm", "release: 1.96.0", None),
             ("empty", "", None),
         ];
-        for (name, said, expected) in table {
-            assert_eq!(Version::parse(said), expected, "{name}");
+        for (name, output, expected) in table {
+            assert_eq!(Version::parse(output), expected, "{name}");
         }
     }
 

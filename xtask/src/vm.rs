@@ -33,8 +33,8 @@ use crate::{
     tools::{self, Verb},
 };
 
-use image::Image;
-use kernel::{Flavour, Kernel};
+use image::RootImage;
+use kernel::{Flavour, KernelPackage};
 use machine::{Accelerator, Machine};
 use qemu::{Processor, Qemu};
 use suites::{LESS, MODULES, MOUNT_POINTS, Selected};
@@ -54,7 +54,7 @@ const PROFILE: &str = "vm";
 pub struct Machines {
     processor: Processor,
     qemu: Qemu,
-    kernels: Vec<Kernel>,
+    kernels: Vec<KernelPackage>,
 }
 
 /// The name of the machine with another processor, beside the versions of kernels.
@@ -219,7 +219,7 @@ fn build(
         Some(_) => "image-arm64",
     };
     let place = unpacked::directory().join(name);
-    let image = Image::new(sh, &place, &MOUNT_POINTS)?;
+    let image = RootImage::new(sh, &place, &MOUNT_POINTS)?;
     let mut script = LESS.to_owned();
     for suite in suites {
         let target = suite.target;
@@ -229,7 +229,7 @@ fn build(
             name.is_some_and(|name| name.starts_with(&start))
         };
         let Some(path) = executables.iter().find(is_it) else {
-            bail!("cargo did not say where the test program {target} is");
+            bail!("cargo did not report where the test program {target} is");
         };
         image.program(&shell::workspace().join(path), &format!("tests/{target}"))?;
         script += &suite.line();

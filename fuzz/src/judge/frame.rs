@@ -7,7 +7,7 @@ use etherparse::{
 };
 use knock_common::packet::{Protocol, flag};
 
-use crate::input::Input;
+use crate::input::FuzzInput;
 
 const HOST_MAC: [u8; 6] = [2, 0, 0, 0, 0, 1];
 const GROUP_MAC: [u8; 6] = [1, 0, 0x5e, 0, 0, 1];
@@ -46,7 +46,7 @@ const fn v6(last: u16) -> IpAddr {
 }
 
 /// Returns the next frame of a script: to one of `ports`, or to any.
-pub(super) fn drawn(input: &mut Input<'_>, ports: &[(Protocol, u16)], cookie: u32) -> Vec<u8> {
+pub(super) fn drawn(input: &mut FuzzInput<'_>, ports: &[(Protocol, u16)], cookie: u32) -> Vec<u8> {
     let source = input.choice(&SOURCES);
     let choices = input.u8();
     let family = usize::from(source.is_ipv6());
@@ -78,7 +78,7 @@ pub(super) fn drawn(input: &mut Input<'_>, ports: &[(Protocol, u16)], cookie: u3
 
 fn transport(
     ip: PacketBuilderStep<IpHeaders>,
-    input: &mut Input<'_>,
+    input: &mut FuzzInput<'_>,
     protocol: Protocol,
     [source_port, port]: [u16; 2],
     cookie: u32,

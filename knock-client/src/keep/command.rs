@@ -1,6 +1,6 @@
 //! The command that runs while the door is kept open.
 
-use super::Event;
+use super::KeepEvent;
 use super::error::KeepError;
 use std::ffi::OsString;
 use std::process::{Command, ExitStatus};
@@ -9,7 +9,7 @@ use std::thread;
 
 /// A command that runs.
 #[derive(Debug)]
-pub(super) struct Running {
+pub(super) struct RunningCommand {
     #[cfg_attr(
         not(unix),
         expect(dead_code, reason = "elsewhere there are no signals to pass on")
@@ -17,15 +17,15 @@ pub(super) struct Running {
     id: u32,
 }
 
-impl Running {
-    /// Starts the command; [`Event::Exited`] reports its end.
+impl RunningCommand {
+    /// Starts the command; [`KeepEvent::Exited`] reports its end.
     ///
     /// # Errors
     ///
     /// It can't be started.
     pub(super) fn start(
         words: &[OsString],
-        events: Sender<Event>,
+        events: Sender<KeepEvent>,
     ) -> Result<Option<Self>, KeepError> {
         let Some((program, arguments)) = words.split_first() else {
             return Ok(None);
@@ -39,8 +39,8 @@ impl Running {
         thread::spawn(move || {
             // The receiver ends with this event.
             let _sent = match child.wait() {
-                Ok(status) => events.send(Event::Exited(code(status))),
-                Err(_) => events.send(Event::Exited(1)),
+                Ok(status) => events.send(KeepEvent::Exited(code(status))),
+                Err(_) => events.send(KeepEvent::Exited(1)),
             };
         });
         Ok(Some(Self { id }))

@@ -17,11 +17,11 @@ mod round;
 mod schedule;
 mod signals;
 
-use self::command::Running;
+use self::command::RunningCommand;
 pub use self::error::KeepError;
-use self::network::{Change, OwnAddresses};
-use self::round::{Order, Renewals, Renewed};
-use self::schedule::{Moment, Schedule};
+use self::network::{AddressChange, OwnAddresses};
+use self::round::{Renewals, Renewed, SendOrder};
+use self::schedule::{Schedule, SuspendAwareMoment};
 use self::signals::Interruption;
 use crate::failure::Failure;
 use crate::log::Log;
@@ -48,7 +48,7 @@ pub struct KeepOptions {
 
 /// What the loop waits for.
 #[derive(Debug)]
-enum Event {
+enum KeepEvent {
     /// A renewal has ended.
     Done(Box<Result<Renewed, Failure>>),
     /// An address or a route may have changed.
@@ -105,7 +105,7 @@ fn open_and_keep<W: Write + Send + 'static>(
     let (events, received) = mpsc::channel();
     signals::watch(events.clone()).map_err(KeepError::Signals)?;
     network::watch(events.clone());
-    let running = Running::start(&options.command, events.clone())?;
+    let running = RunningCommand::start(&options.command, events.clone())?;
     let orders = renewals.start(events);
     let mut kept = Kept::new(schedule, options.give_up_after, renewed);
     report.keeping(plan.method.sends(), kept.next, running.is_some());
@@ -119,19 +119,19 @@ fn open_and_keep<W: Write + Send + 'static>(
             Some(_) => LOOK,
         };
         match received.recv_timeout(wait) {
-            Ok(Event::Done(done)) => {
+            Ok(KeepEvent::Done(done)) => {
                 if let Err(error) = kept.done(*done, report) {
                     failure = Some(error);
                 }
             }
-            Ok(Event::Network) | Err(RecvTimeoutError::Timeout) => {}
-            Ok(Event::Interrupted(interruption)) => match (&running, interruption) {
+            Ok(KeepEvent::Network) | Err(RecvTimeoutError::Timeout) => {}
+            Ok(KeepEvent::Interrupted(interruption)) => match (&running, interruption) {
                 (None, _) => return Ok(kept.end(report)),
                 // The command decides what Ctrl-C means; it has received it, too.
                 (Some(_), Interruption::Terminal) => {}
                 (Some(running), Interruption::Terminate) => running.terminate(),
             },
-            Ok(Event::Exited(code)) => {
+            Ok(KeepEvent::Exited(code)) => {
                 kept.end(report);
                 return Ok(code);
             }
@@ -168,22 +168,22 @@ struct Kept {
     give_up_after: Option<Duration>,
     own: OwnAddresses,
     /// When the grant was obtained, or a moment before.
-    since: Moment,
+    since: SuspendAwareMoment,
     /// How long it lasts since then.
     grant: Duration,
     /// The time between a success and the next renewal.
     next: Duration,
     /// When the last order ended in a failure, and the pause since then.
-    paused: Option<(Moment, Duration)>,
+    paused: Option<(SuspendAwareMoment, Duration)>,
     /// The failures in a row, and the text of the last one.
     failures: u32,
     last_failure: String,
     /// When the first failure in a row, or the loss of the network, was noticed.
-    troubled_since: Option<Moment>,
+    troubled_since: Option<SuspendAwareMoment>,
     /// Whether an order is being carried out.
     is_busy: bool,
     /// When the last order was given.
-    ordered: Moment,
+    ordered: SuspendAwareMoment,
     /// Whether the address has changed since.
     has_moved: bool,
     /// Whether nothing is renewed any longer.
@@ -235,15 +235,15 @@ impl Kept {
     }
 
     /// Returns what is to be sent now.
-    fn order(&mut self) -> Option<Order> {
+    fn order(&mut self) -> Option<SendOrder> {
         if self.is_busy || self.own.is_lost() || !self.due().is_zero() {
             return None;
         }
         let is_closed = self.has_moved || self.troubled_since.is_some();
         self.is_busy = true;
         self.has_moved = false;
-        self.ordered = Moment::now();
-        Some(Order { is_closed })
+        self.ordered = SuspendAwareMoment::now();
+        Some(SendOrder { is_closed })
     }
 
     /// Takes note of the result of an order. Returns a failure that another order would have, too.
@@ -271,10 +271,11 @@ impl Kept {
                 Ok(())
             }
             Err(error) if error.can_pass() => {
-                self.troubled_since.get_or_insert_with(Moment::now);
+                self.troubled_since
+                    .get_or_insert_with(SuspendAwareMoment::now);
                 self.failures = self.failures.saturating_add(1);
                 let pause = schedule::pause(self.failures);
-                self.paused = Some((Moment::now(), pause));
+                self.paused = Some((SuspendAwareMoment::now(), pause));
                 let text = error.to_string();
                 report.not_renewed(&text, pause, text != self.last_failure);
                 self.last_failure = text;
@@ -287,18 +288,19 @@ impl Kept {
     /// Looks at this machine's addresses. Fails if the time without success is too long.
     fn look(&mut self, host: &str, report: &mut Reporter<impl Write>) -> Result<(), Failure> {
         match self.own.look() {
-            Change::None => {}
-            Change::Lost => {
-                self.troubled_since.get_or_insert_with(Moment::now);
+            AddressChange::None => {}
+            AddressChange::Lost => {
+                self.troubled_since
+                    .get_or_insert_with(SuspendAwareMoment::now);
                 self.last_failure = format!("this machine has no route to {host}");
                 report.lost(host);
             }
-            Change::Moved { from, to } => {
+            AddressChange::Moved { from, to } => {
                 self.has_moved = true;
                 self.failures = 0;
                 report.moved(to, Some(from));
             }
-            Change::Back(to) => {
+            AddressChange::Back(to) => {
                 self.has_moved = true;
                 self.failures = 0;
                 report.moved(to, None);

@@ -3,14 +3,14 @@
 //! On Linux the kernel reports changes of addresses and routes; elsewhere, and where that is not permitted, as on
 //! Android, the loop looks every few seconds.
 
-use super::Event;
+use super::KeepEvent;
 use crate::destination::Destination;
 use std::net::IpAddr;
 use std::sync::mpsc::Sender;
 
-/// Starts a thread that sends [`Event::Network`] whenever an address or a route may have changed.
+/// Starts a thread that sends [`KeepEvent::Network`] whenever an address or a route may have changed.
 #[cfg(any(target_os = "linux", target_os = "android"))]
-pub(super) fn watch(events: Sender<Event>) {
+pub(super) fn watch(events: Sender<KeepEvent>) {
     use nix::errno::Errno;
     use nix::sys::socket::{
         AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, bind, recv, socket,
@@ -40,7 +40,7 @@ pub(super) fn watch(events: Sender<Event>) {
             match recv(socket.as_raw_fd(), &mut buffer, MsgFlags::empty()) {
                 // Reports were lost.
                 Ok(_) | Err(Errno::ENOBUFS) => {
-                    if events.send(Event::Network).is_err() {
+                    if events.send(KeepEvent::Network).is_err() {
                         return;
                     }
                 }
@@ -53,11 +53,11 @@ pub(super) fn watch(events: Sender<Event>) {
 
 /// Starts nothing: the loop looks by itself.
 #[cfg(not(any(target_os = "linux", target_os = "android")))]
-pub(super) fn watch(_events: Sender<Event>) {}
+pub(super) fn watch(_events: Sender<KeepEvent>) {}
 
 /// What a look at the addresses found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Change {
+pub(super) enum AddressChange {
     /// Nothing that matters.
     None,
     /// There is no route to the host any longer.
@@ -99,18 +99,18 @@ impl OwnAddresses {
     }
 
     /// Looks again.
-    pub(super) fn look(&mut self) -> Change {
+    pub(super) fn look(&mut self) -> AddressChange {
         let now = read(&self.destinations);
         self.compare(now)
     }
 
-    fn compare(&mut self, now: Vec<Option<IpAddr>>) -> Change {
+    fn compare(&mut self, now: Vec<Option<IpAddr>>) -> AddressChange {
         if is_lost(&now) {
             let was_lost = std::mem::replace(&mut self.is_lost, true);
             // The previous addresses are kept, to name them later.
             return match was_lost || now.is_empty() {
-                true => Change::None,
-                false => Change::Lost,
+                true => AddressChange::None,
+                false => AddressChange::Lost,
             };
         }
         let was_lost = std::mem::take(&mut self.is_lost);
@@ -120,10 +120,10 @@ impl OwnAddresses {
         let moved = pairs.find(|(before, now)| now.is_some() && before != now);
         let first = self.known.iter().flatten().next().copied();
         match (moved, first) {
-            (Some((&Some(from), &Some(to))), _) => Change::Moved { from, to },
-            (Some((_, &Some(to))), _) => Change::Back(to),
-            (_, Some(to)) if was_lost => Change::Back(to),
-            (_, _) => Change::None,
+            (Some((&Some(from), &Some(to))), _) => AddressChange::Moved { from, to },
+            (Some((_, &Some(to))), _) => AddressChange::Back(to),
+            (_, Some(to)) if was_lost => AddressChange::Back(to),
+            (_, _) => AddressChange::None,
         }
     }
 }
@@ -145,20 +145,20 @@ mod tests {
     fn a_change_is_one_of_the_source_of_packets() {
         let ip = |text: &str| text.parse::<IpAddr>().expect("an address");
         let [home, other, v6] = ["192.0.2.7", "198.51.100.7", "2001:db8::7"].map(ip);
-        let moved = Change::Moved {
+        let moved = AddressChange::Moved {
             from: home,
             to: other,
         };
         type Row<'a> = (
             &'a str,
             Vec<Option<IpAddr>>,
-            Vec<(Vec<Option<IpAddr>>, Change)>,
+            Vec<(Vec<Option<IpAddr>>, AddressChange)>,
         );
         let rows: [Row<'_>; 8] = [
             (
                 "the same",
                 vec![Some(home)],
-                vec![(vec![Some(home)], Change::None)],
+                vec![(vec![Some(home)], AddressChange::None)],
             ),
             (
                 "another",
@@ -168,32 +168,42 @@ mod tests {
             (
                 "lost, once",
                 vec![Some(home)],
-                vec![(vec![None], Change::Lost), (vec![None], Change::None)],
+                vec![
+                    (vec![None], AddressChange::Lost),
+                    (vec![None], AddressChange::None),
+                ],
             ),
             (
                 "lost, and the same again",
                 vec![Some(home)],
                 vec![
-                    (vec![None], Change::Lost),
-                    (vec![Some(home)], Change::Back(home)),
+                    (vec![None], AddressChange::Lost),
+                    (vec![Some(home)], AddressChange::Back(home)),
                 ],
             ),
             (
                 "lost, and another",
                 vec![Some(home)],
-                vec![(vec![None], Change::Lost), (vec![Some(other)], moved)],
+                vec![
+                    (vec![None], AddressChange::Lost),
+                    (vec![Some(other)], moved),
+                ],
             ),
             (
                 "one of two families lost",
                 vec![Some(home), Some(v6)],
-                vec![(vec![Some(home), None], Change::None)],
+                vec![(vec![Some(home), None], AddressChange::None)],
             ),
             (
                 "the other family is there, too",
                 vec![Some(home), None],
-                vec![(vec![Some(home), Some(v6)], Change::Back(v6))],
+                vec![(vec![Some(home), Some(v6)], AddressChange::Back(v6))],
             ),
-            ("no destination", vec![], vec![(vec![], Change::None)]),
+            (
+                "no destination",
+                vec![],
+                vec![(vec![], AddressChange::None)],
+            ),
         ];
         for (name, known, looks) in rows {
             let mut own = OwnAddresses {

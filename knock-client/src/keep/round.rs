@@ -1,8 +1,8 @@
 //! One renewal: knocks or packets to each address, and a connection where the plan asks for one.
 
-use super::Event;
+use super::KeepEvent;
 use super::network::OwnAddresses;
-use super::schedule::Moment;
+use super::schedule::SuspendAwareMoment;
 use crate::connect::{Attempted, connect_any};
 use crate::failure::Failure;
 use crate::plan::{KnockPlan, Method, Rounds};
@@ -19,7 +19,7 @@ use std::time::Duration;
 #[derive(Debug)]
 pub(super) struct Renewed {
     /// A moment before anything was sent.
-    pub(super) since: Moment,
+    pub(super) since: SuspendAwareMoment,
     /// How long the grant lasts, if the host answered that.
     pub(super) answered: Option<Duration>,
     /// This machine's addresses before anything was sent.
@@ -28,7 +28,7 @@ pub(super) struct Renewed {
 
 /// What is to be sent.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Order {
+pub(super) struct SendOrder {
     /// Whether the door may be closed: then success is reported, and the plan's connection is made.
     pub(super) is_closed: bool,
 }
@@ -59,7 +59,7 @@ impl<W: Write + Send + 'static> Renewals<W> {
     pub(super) fn open(&mut self) -> Result<Renewed, Failure> {
         let mut retry = 0;
         loop {
-            let error = match self.renew(Order { is_closed: true }) {
+            let error = match self.renew(SendOrder { is_closed: true }) {
                 Ok(renewed) => return Ok(renewed),
                 Err(error) => error,
             };
@@ -72,14 +72,14 @@ impl<W: Write + Send + 'static> Renewals<W> {
         }
     }
 
-    /// Carries out orders in a thread, since each can take seconds; [`Event::Done`] reports the result.
-    pub(super) fn start(mut self, events: Sender<Event>) -> Sender<Order> {
+    /// Carries out orders in a thread, since each can take seconds; [`KeepEvent::Done`] reports the result.
+    pub(super) fn start(mut self, events: Sender<KeepEvent>) -> Sender<SendOrder> {
         let (orders, received) = mpsc::channel();
         self.report.end_waiting();
         thread::spawn(move || {
             for order in received {
                 let done = self.renew(order);
-                if events.send(Event::Done(Box::new(done))).is_err() {
+                if events.send(KeepEvent::Done(Box::new(done))).is_err() {
                     return;
                 }
             }
@@ -87,13 +87,13 @@ impl<W: Write + Send + 'static> Renewals<W> {
         orders
     }
 
-    fn renew(&mut self, order: Order) -> Result<Renewed, Failure> {
+    fn renew(&mut self, order: SendOrder) -> Result<Renewed, Failure> {
         let done = self.send(order);
         self.report.flush();
         done
     }
 
-    fn send(&mut self, Order { is_closed }: Order) -> Result<Renewed, Failure> {
+    fn send(&mut self, SendOrder { is_closed }: SendOrder) -> Result<Renewed, Failure> {
         let Self {
             plan,
             report,
@@ -102,7 +102,7 @@ impl<W: Write + Send + 'static> Renewals<W> {
         } = self;
         let destinations = resolve(plan, report)?;
         let own = OwnAddresses::new(destinations.clone());
-        let since = Moment::now();
+        let since = SuspendAwareMoment::now();
         let goal = plan.then_connect.filter(|_| is_closed);
         let answered = match &plan.method {
             Method::Knocks(source) => {

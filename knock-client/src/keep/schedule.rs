@@ -121,12 +121,12 @@ pub(super) fn pause(failures: u32) -> Duration {
 /// [`Instant`] stops while Linux and macOS are suspended, and the wall clock can be set. An age that is too great
 /// only means an early renewal, so the greater one counts.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Moment {
+pub(super) struct SuspendAwareMoment {
     monotonic: Instant,
     wall: SystemTime,
 }
 
-impl Moment {
+impl SuspendAwareMoment {
     pub(super) fn now() -> Self {
         Self {
             monotonic: Instant::now(),

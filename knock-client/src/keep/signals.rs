@@ -1,6 +1,6 @@
 //! Requests to end: Ctrl-C, and SIGTERM.
 
-use super::Event;
+use super::KeepEvent;
 use signal_hook::consts::{SIGINT, SIGTERM};
 use std::io;
 use std::sync::mpsc::Sender;
@@ -30,12 +30,12 @@ impl Interruption {
 ///
 /// The system does not deliver signals to this program.
 #[cfg(unix)]
-pub(super) fn watch(events: Sender<Event>) -> io::Result<()> {
+pub(super) fn watch(events: Sender<KeepEvent>) -> io::Result<()> {
     let mut signals = signal_hook::iterator::Signals::new([SIGINT, SIGTERM])?;
     thread::spawn(move || {
         for signal in signals.forever() {
             if events
-                .send(Event::Interrupted(Interruption::of(signal)))
+                .send(KeepEvent::Interrupted(Interruption::of(signal)))
                 .is_err()
             {
                 return;
@@ -51,7 +51,7 @@ pub(super) fn watch(events: Sender<Event>) -> io::Result<()> {
 ///
 /// The system does not deliver signals to this program.
 #[cfg(not(unix))]
-pub(super) fn watch(events: Sender<Event>) -> io::Result<()> {
+pub(super) fn watch(events: Sender<KeepEvent>) -> io::Result<()> {
     use std::sync::Arc;
     use std::sync::atomic::{AtomicBool, Ordering};
     use std::time::Duration;
@@ -70,7 +70,7 @@ pub(super) fn watch(events: Sender<Event>) -> io::Result<()> {
             thread::sleep(LOOK);
             for (interruption, flag) in &flags {
                 if flag.swap(false, Ordering::Relaxed)
-                    && events.send(Event::Interrupted(*interruption)).is_err()
+                    && events.send(KeepEvent::Interrupted(*interruption)).is_err()
                 {
                     return;
                 }

@@ -122,16 +122,16 @@ fn the_knocks_are_those_of_the_period() {
 fn the_source_address_is_found() {
     let otp = settings("secret");
     for own in ["127.0.0.1", "::1"] {
-        let said = OtpSettings {
+        let expected = OtpSettings {
             source: Some(own.parse().expect("an address")),
             ..otp.clone()
         };
-        let [found, said] = [&otp, &said].map(|settings| {
+        let [found, expected] = [&otp, &expected].map(|settings| {
             let otp = settings.check().expect("a secret");
             otp.sequence_at(1_700_000_000, &destination(own), 0)
                 .expect(own)
         });
-        assert_eq!(found, said, "{own}");
+        assert_eq!(found, expected, "{own}");
     }
     let other = OtpSettings {
         source: Some("::1".parse().expect("an address")),

@@ -2,7 +2,7 @@
 
 use crate::connect::{ConnectError, FailedConnect};
 use crate::failure::Failure;
-use crate::spa::{Answered, CheckedSpa, SentPacket};
+use crate::spa::{CheckedSpa, PacketAnswer, SentPacket};
 use serde::Serialize;
 use std::time::Duration;
 
@@ -34,7 +34,7 @@ pub(super) enum ReportLine {
         #[serde(skip_serializing_if = "Option::is_none")]
         source: Option<String>,
     },
-    Answered {
+    PacketAnswer {
         outcome: &'static str,
         #[serde(skip_serializing_if = "Option::is_none")]
         port: Option<u16>,
@@ -138,9 +138,9 @@ pub(super) fn of_packet(spa: &CheckedSpa, sent: &SentPacket) -> ReportLine {
 }
 
 /// Returns the line of an answer.
-pub(super) fn of_answer(answered: &Answered) -> ReportLine {
+pub(super) fn of_answer(answered: &PacketAnswer) -> ReportLine {
     let answer = &answered.answer;
-    ReportLine::Answered {
+    ReportLine::PacketAnswer {
         outcome: answered.outcome(),
         port: answer.port,
         seconds: answer.seconds,
@@ -243,7 +243,7 @@ mod tests {
             ReportLine::Taken { .. }
             | ReportLine::Knock { .. }
             | ReportLine::Packet { .. }
-            | ReportLine::Answered { .. }
+            | ReportLine::PacketAnswer { .. }
             | ReportLine::Skipped { .. }
             | ReportLine::Warning { .. }
             | ReportLine::Retry { .. }
@@ -273,7 +273,7 @@ mod tests {
                 seconds: Some(1),
                 source: Some(String::new()),
             },
-            ReportLine::Answered {
+            ReportLine::PacketAnswer {
                 outcome: "opened",
                 port: Some(1),
                 seconds: 1,

@@ -9,7 +9,7 @@ use crate::destination::{Destination, list};
 use crate::failure::Failure;
 use crate::log::Log;
 use crate::one_time::TakenLine;
-use crate::spa::{Answered, CheckedSpa, SentPacket};
+use crate::spa::{CheckedSpa, PacketAnswer, SentPacket};
 use crate::waiting::Waiting;
 use knock_sequence::Knock;
 use knock_sequence::duration::spell;
@@ -188,7 +188,7 @@ impl<W: Write> Reporter<W> {
 
     /// Reports the answer to a packet. Without `-v` only a success that is the result of the run is printed: a
     /// refusal fails the run or another address works, and where a connection follows, that is the result.
-    pub fn answered(&mut self, spa: &CheckedSpa, answered: &Answered, is_result: bool) {
+    pub fn answered(&mut self, spa: &CheckedSpa, answered: &PacketAnswer, is_result: bool) {
         let styles: &[ReportStyle] = match answered.is_done() && is_result {
             true => &[ReportStyle::Quiet, ReportStyle::Verbose],
             false => &[ReportStyle::Verbose],

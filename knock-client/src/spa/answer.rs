@@ -20,7 +20,7 @@ const NOTABLE: Duration = Duration::from_secs(10);
 
 /// An answer to a packet.
 #[derive(Clone, Copy, Debug)]
-pub struct Answered {
+pub struct PacketAnswer {
     /// The host.
     pub destination: Destination,
     /// The outcome that it reports.
@@ -82,13 +82,13 @@ impl std::error::Error for Unanswered {}
 
 /// An answer that reports a refusal.
 #[derive(Clone, Debug)]
-pub struct Refusal {
+pub struct HostRefusal {
     text: String,
     is_passing: bool,
     can_pass: bool,
 }
 
-impl Refusal {
+impl HostRefusal {
     /// Returns whether another packet can help.
     #[must_use]
     pub fn is_worth_a_retry(&self) -> bool {
@@ -103,13 +103,13 @@ impl Refusal {
     }
 }
 
-impl fmt::Display for Refusal {
+impl fmt::Display for HostRefusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.text)
     }
 }
 
-impl std::error::Error for Refusal {}
+impl std::error::Error for HostRefusal {}
 
 /// The outcome that an answer reports.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -143,7 +143,7 @@ impl AnswerMeaning {
     }
 }
 
-impl Answered {
+impl PacketAnswer {
     /// Returns whether the door is open.
     #[must_use]
     pub fn is_open(&self) -> bool {
@@ -163,7 +163,7 @@ impl Answered {
     }
 
     /// Returns the refusal, if the host did not comply.
-    pub(super) fn refusal(&self, spa: &CheckedSpa, asked: Option<IpAddr>) -> Option<Refusal> {
+    pub(super) fn refusal(&self, spa: &CheckedSpa, asked: Option<IpAddr>) -> Option<HostRefusal> {
         let door = spa.door_text();
         let Answer { source, .. } = self.answer;
         let (text, is_passing) = match AnswerMeaning::of(self.answer.outcome) {
@@ -235,7 +235,7 @@ impl Answered {
                 AnswerMeaning::of(self.answer.outcome),
                 AnswerMeaning::Elsewhere | AnswerMeaning::Stale
             );
-        Some(Refusal {
+        Some(HostRefusal {
             text,
             is_passing,
             can_pass,
@@ -317,7 +317,7 @@ impl Answered {
 /// What was received until the limit.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum ReceivedAnswer {
-    Answer(Answered),
+    Answer(PacketAnswer),
     /// Nothing; the network may have reported that the port is closed.
     Nothing {
         is_closed: bool,
@@ -349,13 +349,13 @@ impl SentPacket {
         }
     }
 
-    fn answered(&self, answer: Answer) -> Answered {
+    fn answered(&self, answer: Answer) -> PacketAnswer {
         let after = Instant::now().saturating_duration_since(self.at);
         // The host read its clock halfway through the exchange, if both directions take equally long.
         let here = i128::from(self.stamp) + (after.as_nanos() / 2) as i128;
         let ahead = (here - i128::from(answer.host_time)) / 1_000_000;
         let limit = i128::from(i64::MAX);
-        Answered {
+        PacketAnswer {
             destination: self.destination,
             answer,
             after,

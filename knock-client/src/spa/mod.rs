@@ -12,7 +12,7 @@ mod run;
 mod settings;
 mod words;
 
-pub use answer::{Answered, Refusal, Unanswered};
+pub use answer::{HostRefusal, PacketAnswer, Unanswered};
 pub use key_file::{KeyFileError, create, default_path, read, store};
 pub(crate) use packet::StampClock;
 pub use packet::{NotSent, SentPacket};

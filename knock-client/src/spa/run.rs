@@ -1,6 +1,6 @@
 //! A run: sends the packet to each address, waits for the answer, and connects.
 
-use super::answer::{Answered, ReceivedAnswer, Refusal, Unanswered};
+use super::answer::{HostRefusal, PacketAnswer, ReceivedAnswer, Unanswered};
 use super::packet::{SentPacket, StampClock};
 use super::settings::CheckedSpa;
 use crate::connect::{Attempted, ConnectError, Connected, FailedConnect, Knocked, connect_any};
@@ -137,7 +137,7 @@ pub(crate) fn open(
         let open = answers
             .answered()
             .filter(|(answered, _)| answered.is_open());
-        let open: Vec<Answered> = open.map(|(answered, _)| answered).collect();
+        let open: Vec<PacketAnswer> = open.map(|(answered, _)| answered).collect();
         hosts.retain(|host| {
             open.iter()
                 .any(|answered| answered.destination == host.destination)
@@ -362,7 +362,7 @@ impl<'a> Answers<'a> {
     }
 
     /// Returns the answers with what their packets asked for.
-    fn answered(&self) -> impl Iterator<Item = (Answered, Option<IpAddr>)> + '_ {
+    fn answered(&self) -> impl Iterator<Item = (PacketAnswer, Option<IpAddr>)> + '_ {
         let both = self.received.iter().zip(&self.asked);
         both.filter_map(|(received, &asked)| match received {
             Some(ReceivedAnswer::Answer(answered)) => Some((*answered, asked)),
@@ -370,7 +370,7 @@ impl<'a> Answers<'a> {
         })
     }
 
-    fn refusals(&self) -> impl Iterator<Item = Refusal> + '_ {
+    fn refusals(&self) -> impl Iterator<Item = HostRefusal> + '_ {
         self.answered()
             .filter_map(|(answered, asked)| answered.refusal(self.spa, asked))
     }

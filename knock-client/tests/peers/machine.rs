@@ -1,6 +1,6 @@
 //! A machine that runs knock-client against a host in this process.
 
-use super::spa::{Content, Host, OpenedPacket};
+use super::spa::{AnswerContent, OpenedPacket, SpaHost};
 use knock_common::reason::Reason;
 use knock_sequence::spa::PrivateKey;
 use std::fs;
@@ -9,13 +9,13 @@ use std::process::{Child, Command, Output, Stdio};
 use tempfile::TempDir;
 
 /// A machine with a key, and the host that has its public key.
-pub(crate) struct Machine {
+pub(crate) struct ClientMachine {
     pub(crate) home: TempDir,
-    pub(crate) host: Host,
+    pub(crate) host: SpaHost,
     pub(crate) ip: IpAddr,
 }
 
-impl Machine {
+impl ClientMachine {
     pub(crate) fn new(ip: IpAddr) -> Self {
         let home = tempfile::tempdir().expect("a directory");
         let key = PrivateKey::from_octets([0x22; 32]);
@@ -28,7 +28,7 @@ impl Machine {
             use std::os::unix::fs::PermissionsExt as _;
             fs::set_permissions(&place, fs::Permissions::from_mode(0o600)).expect("a mode");
         }
-        let host = Host::new(ip, key.public());
+        let host = SpaHost::new(ip, key.public());
         Self { home, host, ip }
     }
 
@@ -67,7 +67,7 @@ impl Machine {
     }
 
     /// Answers once, and returns the outcome of the run.
-    pub(crate) fn is_answered(&self, words: &[&str], content: Content) -> Outcome {
+    pub(crate) fn is_answered(&self, words: &[&str], content: AnswerContent) -> AnswerOutcome {
         let child = self.start(words);
         let opened = self.host.receive();
         self.host.answer(&opened, content_of(&opened, content));
@@ -75,20 +75,20 @@ impl Machine {
     }
 }
 
-pub(crate) struct Outcome {
+pub(crate) struct AnswerOutcome {
     pub(crate) out: String,
     pub(crate) err: String,
     pub(crate) code: Option<i32>,
 }
 
-pub(crate) fn ended(child: Child) -> Outcome {
+pub(crate) fn ended(child: Child) -> AnswerOutcome {
     let Output {
         status,
         stdout,
         stderr,
     } = child.wait_with_output().expect("it ends");
     let text = |bytes: Vec<u8>| String::from_utf8(bytes).expect("text");
-    Outcome {
+    AnswerOutcome {
         out: text(stdout),
         err: text(stderr),
         code: status.code(),
@@ -96,16 +96,16 @@ pub(crate) fn ended(child: Child) -> Outcome {
 }
 
 /// Returns an answer with this outcome, for the source as the host sees it and the time of the packet plus `time`.
-pub(crate) fn content_of(opened: &OpenedPacket, content: Content) -> Content {
-    Content {
+pub(crate) fn content_of(opened: &OpenedPacket, content: AnswerContent) -> AnswerContent {
+    AnswerContent {
         source: opened.from.ip(),
         time: opened.stamp.wrapping_add(content.time),
         ..content
     }
 }
 
-pub(crate) fn outcome(reason: Reason, port: u16, seconds: u32) -> Content {
-    Content {
+pub(crate) fn outcome(reason: Reason, port: u16, seconds: u32) -> AnswerContent {
+    AnswerContent {
         outcome: reason as u8,
         port,
         seconds,

@@ -10,7 +10,7 @@ use std::net::{IpAddr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::time::Duration;
 
 /// A host with a key of its own; each packet must be one of its client.
-pub(crate) struct Host {
+pub(crate) struct SpaHost {
     socket: UdpSocket,
     private: PrivateKey,
     pair: PairKeys,
@@ -32,7 +32,7 @@ pub(crate) struct OpenedPacket {
 
 /// The content of an answer.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Content {
+pub(crate) struct AnswerContent {
     pub(crate) outcome: u8,
     pub(crate) port: u16,
     pub(crate) seconds: u32,
@@ -54,7 +54,7 @@ fn xor(octets: &[u8], mask: &[u8]) -> Vec<u8> {
         .collect()
 }
 
-impl Host {
+impl SpaHost {
     pub(crate) fn new(ip: IpAddr, client: &PublicKey) -> Self {
         let private = PrivateKey::from_octets([0x11; 32]);
         let socket = UdpSocket::bind((ip, 0)).expect("loopback");
@@ -117,7 +117,7 @@ impl Host {
     }
 
     /// Answers a packet.
-    pub(crate) fn answer(&self, to: &OpenedPacket, content: Content) {
+    pub(crate) fn answer(&self, to: &OpenedPacket, content: AnswerContent) {
         self.send(to, &self.sealed(to, content));
     }
 
@@ -127,7 +127,7 @@ impl Host {
     }
 
     /// Returns an answer, as a host makes it.
-    pub(crate) fn sealed(&self, to: &OpenedPacket, content: Content) -> Vec<u8> {
+    pub(crate) fn sealed(&self, to: &OpenedPacket, content: AnswerContent) -> Vec<u8> {
         let tag = &to.datagram[..16];
         let source = match content.source {
             IpAddr::V4(source) => source.to_ipv6_mapped(),

@@ -146,7 +146,7 @@ impl SpaMayKey {
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq, Pod, Zeroable)]
 pub struct SpaMay {
-    /// How long a grant lasts if the packet does not say how long, in milliseconds.
+    /// How long a grant lasts if the packet names no time, in milliseconds.
     pub open_for_ms: u64,
     /// The longest time that a packet can ask for, in milliseconds; not less than `open_for_ms`.
     pub open_for_max_ms: u64,

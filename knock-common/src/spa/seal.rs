@@ -24,7 +24,7 @@ pub struct Sealer {
     pub id: SpaKeyId,
 }
 
-/// What a packet says.
+/// The content of a packet.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Content {
     /// Nanoseconds since 1970.

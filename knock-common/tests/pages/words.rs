@@ -3,7 +3,7 @@
 use super::pages::root;
 
 /// A listed word in a text.
-pub(crate) struct Found {
+pub(crate) struct FoundWord {
     /// The line on which it begins, counted from 1.
     pub(crate) line: usize,
     /// The word or phrase.
@@ -26,7 +26,7 @@ pub(crate) fn listed() -> Vec<String> {
 }
 
 /// Returns the listed words that occur in a text; a line break counts as a blank.
-pub(crate) fn find(text: &str, listed: &[String]) -> Vec<Found> {
+pub(crate) fn find(text: &str, listed: &[String]) -> Vec<FoundWord> {
     let plain: String = text
         .chars()
         .map(|c| match c {
@@ -42,7 +42,7 @@ pub(crate) fn find(text: &str, listed: &[String]) -> Vec<Found> {
             let is_part = |c: Option<char>| c.is_some_and(|c| c.is_alphanumeric() || c == '_');
             let ends_open = word.ends_with(char::is_alphanumeric) && is_part(after.chars().next());
             if !is_part(before) && !ends_open && !after.trim_start().starts_with("than") {
-                found.push(Found {
+                found.push(FoundWord {
                     line: text[..at].matches('\n').count() + 1,
                     word: word.clone(),
                 });

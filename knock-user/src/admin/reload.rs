@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use tracing::Level;
 
 use super::{
-    command::{self, Caller, Command, Outcome},
+    command::{self, Caller, Command, CommandOutcome},
     instances::At,
     text::LocalTime,
 };
@@ -85,11 +85,11 @@ impl Command for Args {
         );
     }
 
-    fn run(&self, out: &mut impl Write) -> Result<Outcome> {
+    fn run(&self, out: &mut impl Write) -> Result<CommandOutcome> {
         let answer = command::ask(self, &command::instance(&self.at)?)?;
         if !self.at.json {
             for warning in &answer.warnings {
-                Stderr::find().say(Level::WARN, warning);
+                Stderr::find().print(Level::WARN, warning);
             }
         }
         command::write::<Self>(&answer, &self.at, out)

@@ -18,7 +18,7 @@ use crate::{
 
 /// What ended with the previous configuration.
 #[derive(Debug, Default)]
-pub struct Ended {
+pub struct EndedGrants {
     /// Interfaces that are no longer protected.
     pub released: Vec<String>,
     /// What valid grants covered that ended, and why.
@@ -55,15 +55,15 @@ impl Protection {
     ///
     /// # Errors
     /// The maps, the pins or the registry can't be written.
-    pub fn commit(&mut self) -> Result<Ended> {
+    pub fn commit(&mut self) -> Result<EndedGrants> {
         if self.rollback.is_none() {
-            return Ok(Ended::default());
+            return Ok(EndedGrants::default());
         }
         // This step decides: a process that is killed after it leaves the new configuration in
         // force.
         self.confirm()?;
         let Some(rollback) = self.rollback.take() else {
-            return Ok(Ended::default());
+            return Ok(EndedGrants::default());
         };
         let Rollback {
             tables, interfaces, ..
@@ -85,7 +85,7 @@ impl Protection {
         self.registry.interfaces = interfaces;
         self.registry.numbers = tables.numbers;
         self.registry.write(&self.instance.registry())?;
-        Ok(Ended {
+        Ok(EndedGrants {
             released,
             grants: ended,
         })

@@ -4,7 +4,7 @@
 
 use std::{collections::BTreeSet, sync::Mutex, thread, time::Duration};
 
-use super::preparation::{Preparation, Prepared};
+use super::preparation::{Preparation, PreparedConfiguration};
 use crate::{
     apply::plan::Plan,
     host::{interface, os_error},
@@ -46,7 +46,7 @@ pub(super) fn prepare(
     interfaces: &[String],
     instance: &Instance,
     before: Option<&Registry>,
-) -> Result<Prepared> {
+) -> Result<PreparedConfiguration> {
     let kept = before.and_then(|before| PreviousProgram::open(instance, before));
     thread::scope(|scope| {
         let making = thread::Builder::new().spawn_scoped(scope, || {

@@ -34,9 +34,9 @@ pub mod unconfirmed;
 
 pub use self::{
     deployed::Deployed,
-    ending::Ended,
+    ending::EndedGrants,
     follow::Followed,
     frames::Noticed,
-    preparation::{Preparation, Prepared},
+    preparation::{Preparation, PreparedConfiguration},
     protection::Protection,
 };

@@ -52,7 +52,7 @@ pub struct Preparation {
 
 /// A configuration that is compiled and loaded, but not in force yet.
 #[derive(Debug)]
-pub struct Prepared {
+pub struct PreparedConfiguration {
     pub(super) live_tables: LiveTables,
     pub(super) key_stamps: KeyStamps,
     pub(super) tables: Tables,
@@ -109,7 +109,7 @@ impl Preparation {
         plan: &Plan,
         interfaces: &[String],
         is_given_up: &Mutex<bool>,
-    ) -> Result<Prepared> {
+    ) -> Result<PreparedConfiguration> {
         let listed = interface::list()?;
         let links = pins::links(&self.instance)?;
         let mut loopback = listed.iter().filter(|found| found.is_loopback());
@@ -167,7 +167,7 @@ impl Preparation {
                 waits_ms.div_ceil(1_000)
             );
         }
-        Ok(Prepared {
+        Ok(PreparedConfiguration {
             live_tables,
             key_stamps,
             tables,

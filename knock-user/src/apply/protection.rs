@@ -17,7 +17,7 @@ use super::{
     key_stamps::KeyStamps,
     options::AttachOptions,
     plan::Plan,
-    preparation::{Preparation, Prepared},
+    preparation::{Preparation, PreparedConfiguration},
     transition::Transition,
 };
 use crate::{
@@ -174,7 +174,7 @@ impl Protection {
         plan: &Plan,
         interfaces: &[String],
         attach_options: AttachOptions,
-        prepared: Prepared,
+        prepared: PreparedConfiguration,
     ) -> Result<Deployed> {
         let change = Change {
             instance: &self.instance,

@@ -8,7 +8,7 @@ use super::{
     deployed::{Deployed, Rollback},
     dynamic::LiveTables,
     key_stamps::KeyStamps,
-    preparation::{Prepared, numbers},
+    preparation::{PreparedConfiguration, numbers},
     texts,
 };
 use crate::{
@@ -31,7 +31,7 @@ impl Change<'_> {
     /// Puts the configuration in force, or restores the previous state.
     pub(super) fn execute(
         &self,
-        prepared: impl FnOnce() -> Result<Prepared>,
+        prepared: impl FnOnce() -> Result<PreparedConfiguration>,
     ) -> Result<Transition> {
         let transition = self
             .reject_until_confirmed()
@@ -73,10 +73,10 @@ impl Change<'_> {
         noted.write(&self.instance.registry())
     }
 
-    fn try_to_execute(&self, prepared: Prepared) -> Result<Transition> {
+    fn try_to_execute(&self, prepared: PreparedConfiguration) -> Result<Transition> {
         self.require_closed_port()?;
         let known = numbers(self.before);
-        let Prepared {
+        let PreparedConfiguration {
             live_tables,
             key_stamps,
             tables,

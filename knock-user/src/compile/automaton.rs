@@ -37,7 +37,7 @@ pub(super) struct Automaton {
 
 /// A sequence that the automaton finds.
 #[derive(Clone, Debug)]
-pub(super) struct Path {
+pub(super) struct KnockPath {
     /// The index of its door in the configuration.
     pub(super) door: usize,
     /// Index of its entry in `DOORS`.
@@ -91,7 +91,7 @@ impl Automaton {
     pub(super) fn into_tables(
         mut self,
         numbers: &[u16],
-        paths: &[Path],
+        paths: &[KnockPath],
     ) -> (Vec<Node>, Vec<(EdgeFrom, Symbol, u32)>) {
         let number = |place: u16| numbers.get(usize::from(place)).copied();
         let entry = |path: u16| {

@@ -9,7 +9,7 @@ use knock_common::{
 };
 use knock_sequence::duration::millis;
 
-use super::{automaton::Path, flags::Flags, input::Input, ticks::ticks};
+use super::{automaton::KnockPath, flags::Flags, input::Input, ticks::ticks};
 use crate::model::settings::{Door, Dynamic, Lockout, Scope, Sequences, Settings};
 
 /// Returns what a configuration uses.
@@ -136,7 +136,7 @@ pub(super) fn from(doors: &[Door], numbers: &[u16]) -> Vec<(u16, Address, u32)> 
 pub(super) fn add_sequences(
     by_entry: &mut Vec<layout::DoorEntry>,
     doors: &[layout::DoorEntry],
-    paths: &[Path],
+    paths: &[KnockPath],
     sequences: &Sequences,
 ) {
     for (&place, sequences) in sequences {

@@ -11,7 +11,7 @@ use knock_common::{
 };
 
 use super::{
-    automaton::{Automaton, Path, builder, symbol},
+    automaton::{Automaton, KnockPath, builder, symbol},
     conflict::Conflict,
     flags::Flags,
     handshake,
@@ -37,7 +37,7 @@ pub(super) struct Layout {
     pub(super) target_ids: BTreeMap<IpAddr, u16>,
     pub(super) flags: Flags,
     pub(super) port_groups: PortGroups,
-    pub(super) paths: Vec<Path>,
+    pub(super) paths: Vec<KnockPath>,
     pub(super) automaton: Automaton,
     /// Numbers that stay unchanged while sequences change; none if no door has changing sequences.
     pub(super) id_pool: Option<IdPool>,
@@ -122,11 +122,11 @@ fn paths(
     numbers: &[u16],
     sequences: &Sequences,
     mut id_pool: Option<&mut IdPool>,
-) -> Result<Vec<Path>, Conflict> {
+) -> Result<Vec<KnockPath>, Conflict> {
     let mut paths = Vec::with_capacity(doors.len());
     for (place, (door, &number)) in doors.iter().zip(numbers).enumerate() {
         if !door.knock.is_empty() {
-            paths.push(Path {
+            paths.push(KnockPath {
                 door: place,
                 entry: number,
                 symbols: door.knock.iter().copied().map(symbol).collect(),
@@ -139,7 +139,7 @@ fn paths(
                 .and_then(|p| p.entry(number, sequence.sequence_id));
             let fixed = sequence.knocks.iter().copied().map(symbol);
             let per_source = sequence.per_source.iter().map(|_| Symbol::PER_SOURCE);
-            paths.push(Path {
+            paths.push(KnockPath {
                 door: place,
                 entry: entry.ok_or_else(id_pool::no_room)?,
                 symbols: fixed.chain(per_source).collect(),

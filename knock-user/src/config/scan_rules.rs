@@ -17,7 +17,7 @@ pub(super) fn check(settings: &Settings) -> Vec<DoorProblem> {
     const MIX: &str = "mix ascending and descending ports";
     let exempt: &[Ports] = match &settings.exempt {
         Exempt::Listed(listed) => listed,
-        // The file does not say on which ports the host listens; a warning covers those.
+        // The file does not name the ports on which the host listens; a warning covers those.
         Exempt::Listening => &[],
     };
     let mut found = Vec::new();

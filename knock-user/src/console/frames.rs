@@ -45,6 +45,6 @@ impl<W: Write> Console<W> {
             count,
             ..Record::default()
         };
-        self.say(at_ns, what, &text, record);
+        self.write_sentence(at_ns, what, &text, record);
     }
 }

@@ -69,9 +69,9 @@ fn lines(
     knocks: impl Fn(&str) -> Option<usize>,
 ) -> Vec<String> {
     let source = record.source.map(|source| source.to_string());
-    let about = |door: &str, said: &str| {
+    let about = |door: &str, text: &str| {
         let source = source.as_deref().unwrap_or_default();
-        format!("{source}: {door}: {said}")
+        format!("{source}: {door}: {text}")
     };
     let opens = |door: &str| {
         // A user's packet is no knock.

@@ -52,7 +52,7 @@ impl<W: Write> Console<W> {
             doors: Some(doors),
             ..Record::default()
         };
-        self.say(at_ns, EventKind::Protecting, &text, record);
+        self.write_sentence(at_ns, EventKind::Protecting, &text, record);
     }
 
     /// Reports that the program does not run in the driver, with the reason: `fallback to skb on eth0
@@ -78,7 +78,7 @@ impl<W: Write> Console<W> {
             because: Some(because),
             ..Record::default()
         };
-        self.say(at_ns, EventKind::Fallback, &text, record);
+        self.write_sentence(at_ns, EventKind::Fallback, &text, record);
     }
 
     /// Reports that the program is detached: `detached: tcp/22 is no longer protected on eth0`.
@@ -94,7 +94,7 @@ impl<W: Write> Console<W> {
             list(ports),
             harmless(interface)
         );
-        self.say(
+        self.write_sentence(
             at_ns,
             EventKind::Detached,
             &text,
@@ -145,7 +145,7 @@ impl<W: Write> Console<W> {
             list(ports),
             harmless(interface)
         );
-        self.say(
+        self.write_sentence(
             at_ns,
             EventKind::LeftOn,
             &text,
@@ -162,7 +162,7 @@ impl<W: Write> Console<W> {
             list(ports),
             harmless(interface)
         );
-        self.say(
+        self.write_sentence(
             at_ns,
             EventKind::Uncertain,
             &text,
@@ -176,7 +176,7 @@ impl<W: Write> Console<W> {
             "{} is gone; it is protected again as soon as it is back",
             harmless(interface)
         );
-        self.say(
+        self.write_sentence(
             at_ns,
             EventKind::Absent,
             &text,
@@ -198,7 +198,7 @@ impl<W: Write> Console<W> {
             because: Some(&because),
             ..Record::default()
         };
-        self.say(at_ns, EventKind::Refused, &text, record);
+        self.write_sentence(at_ns, EventKind::Refused, &text, record);
     }
 
     /// Reports that an interface was found without our program: packets since the last check, a
@@ -209,7 +209,7 @@ impl<W: Write> Console<W> {
              detached; what came in since was not judged",
             harmless(interface)
         );
-        self.say(
+        self.write_sentence(
             at_ns,
             EventKind::Lost,
             &text,
@@ -236,7 +236,7 @@ impl<W: Write> Console<W> {
             "{} does not exist yet; it is protected as soon as it appears",
             harmless(interface)
         );
-        self.say(
+        self.write_sentence(
             at_ns,
             EventKind::Absent,
             &text,
@@ -255,7 +255,7 @@ impl<W: Write> Console<W> {
             changes: Some(changes),
             ..Record::default()
         };
-        self.say(at_ns, EventKind::Reloaded, &text, record);
+        self.write_sentence(at_ns, EventKind::Reloaded, &text, record);
     }
 
     /// Reports that the configuration is on trial, for how long, and how to keep it. `restores`
@@ -276,13 +276,13 @@ impl<W: Write> Console<W> {
             because: Some("run `knock-user confirm` to keep it"),
             ..Record::default()
         };
-        self.say(at_ns, EventKind::Trial, &text, record);
+        self.write_sentence(at_ns, EventKind::Trial, &text, record);
     }
 
     /// Reports that a trial was confirmed.
     pub fn confirmed(&mut self, at_ns: u64) {
         let text = "confirmed: the configuration stays in force";
-        self.say(at_ns, EventKind::Confirmed, text, Record::default());
+        self.write_sentence(at_ns, EventKind::Confirmed, text, Record::default());
     }
 
     /// Reports that a line of a one-time file was used: `used - ssh line 12, 988 left`.

@@ -284,7 +284,7 @@ impl<W: Write> Console<W> {
     }
 
     /// Writes a sentence.
-    fn say(&mut self, at_ns: u64, what: EventKind, text: &str, record: Record<'_>) {
+    fn write_sentence(&mut self, at_ns: u64, what: EventKind, text: &str, record: Record<'_>) {
         self.translate(at_ns, what, &record);
         // At a terminal the time is evident.
         let fields = self.fields(what, &record);

@@ -152,7 +152,7 @@ async fn excluded(mut access: watch::Receiver<SocketAccess>, peer: Peer) {
     }
 }
 
-/// Returns the line that a client sends; none if it says nothing at all.
+/// Returns the line that a client sends; none if it sends nothing.
 async fn request(read: &mut BufReader<OwnedReadHalf>) -> io::Result<Option<Vec<u8>>> {
     let mut line = Vec::new();
     let most = REQUEST_MAX as u64 + 1;

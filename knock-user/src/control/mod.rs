@@ -1,7 +1,7 @@
 //! The control socket: lines of JSON in and out, and which users have access.
 //!
 //! It does not know any command: a request is a name with fields, and a reply is a JSON value, after
-//! which lines may follow. The daemon has a [`Server`] in its loop, and clients use [`connection`].
+//! which lines may follow. The daemon has a [`ControlServer`] in its loop, and clients use [`connection`].
 //! May use every room from `model` to `console`, and must not know what a request does.
 //!
 //! ```text
@@ -28,4 +28,4 @@ pub use crate::model::problem::Misuse;
 pub use access::{Peer, SocketAccess};
 pub use call::{Asker, Call};
 pub use protocol::{BadFile, CommandFailure, Reply, Request};
-pub use server::Server;
+pub use server::ControlServer;

@@ -32,7 +32,7 @@ const FAREWELL: Duration = Duration::from_secs(1);
 ///
 /// When it is dropped, the socket's file is removed and connections end at once.
 #[derive(Debug)]
-pub struct Server {
+pub struct ControlServer {
     calls: mpsc::Receiver<Call>,
     asker: Asker,
     listening: JoinHandle<()>,
@@ -47,7 +47,7 @@ pub struct Server {
     path: Option<PathBuf>,
 }
 
-impl Server {
+impl ControlServer {
     /// Listens on a path; must be called inside a tokio runtime. An abandoned socket is replaced.
     ///
     /// # Errors
@@ -102,7 +102,7 @@ impl Server {
         Ok(())
     }
 
-    /// Restores the access from before the last [`Server::admit`].
+    /// Restores the access from before the last [`ControlServer::admit`].
     ///
     /// # Errors
     /// The socket's mode can't be set; access is still decided by the credentials of the peer.
@@ -151,7 +151,7 @@ impl Server {
     }
 }
 
-impl Drop for Server {
+impl Drop for ControlServer {
     fn drop(&mut self) {
         self.listening.abort();
         self.watchers.end();

@@ -14,7 +14,7 @@ use super::{
 };
 use crate::apply::carry_grants::EndCause;
 use crate::{
-    apply::{Deployed, Ended, plan::Plan},
+    apply::{Deployed, EndedGrants, plan::Plan},
     host::{clock, os_error},
     interfaces::attach::Attached,
     sequences::clock_skew::SkewDetector,
@@ -131,7 +131,7 @@ impl<W: Write> Daemon<W> {
 
     /// Releases the previous configuration; returns the interfaces that are no longer protected.
     pub(super) fn commit(&mut self) -> Result<Vec<String>> {
-        let Ended { released, grants } = self.protection.commit()?;
+        let EndedGrants { released, grants } = self.protection.commit()?;
         for interface in &released {
             self.console
                 .detached(&self.ports, interface, clock::boot_ns());

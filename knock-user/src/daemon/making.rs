@@ -12,7 +12,7 @@ use tokio::sync::oneshot;
 
 use super::trial::Trial;
 use crate::{
-    apply::{Prepared, options::AttachOptions, plan::Plan},
+    apply::{PreparedConfiguration, options::AttachOptions, plan::Plan},
     control::SocketAccess,
     host::clock,
 };
@@ -21,7 +21,7 @@ use crate::{
 pub(super) struct Ready {
     pub(super) plan: Plan,
     pub(super) attach_options: AttachOptions,
-    pub(super) prepared: Prepared,
+    pub(super) prepared: PreparedConfiguration,
     /// Who may use the control socket, if that was read again.
     pub(super) access: Option<SocketAccess>,
 }

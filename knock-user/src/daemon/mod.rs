@@ -11,7 +11,7 @@ use aya::maps::{MapData, RingBuf};
 use tokio::time::{Instant, Interval, MissedTickBehavior, interval, interval_at, sleep_until};
 
 use crate::{
-    control::Server,
+    control::ControlServer,
     host::{clock, os_error, service_manager},
 };
 
@@ -52,7 +52,7 @@ use failed_commands::log_result;
 use frames::loaded_copy;
 use making::made;
 use ring::{program_log, readable, something_logged};
-use signals::Asked;
+use signals::SignalRequest;
 use state::StopCause;
 use stats::Stats;
 
@@ -70,7 +70,7 @@ impl<W: Write> Daemon<W> {
     pub async fn run(
         mut self,
         mut signals: Signals,
-        mut control: Server,
+        mut control: ControlServer,
         watches: Watches,
     ) -> Result<()> {
         let mut events = readable(self.protection.program().take_events()?)?;
@@ -95,8 +95,8 @@ impl<W: Write> Daemon<W> {
             let deadline = self.deadline();
             let done = tokio::select! {
                 signal = signals.next() => match signal {
-                    Asked::ToEnd => break StopCause::Signal,
-                    Asked::ToReload => {
+                    SignalRequest::ToEnd => break StopCause::Signal,
+                    SignalRequest::ToReload => {
                         self.begin_to_reload(None, None);
                         Ok(())
                     }

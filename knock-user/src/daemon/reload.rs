@@ -11,7 +11,7 @@ use super::{
 use crate::{
     apply::plan::Plan,
     config,
-    control::Server,
+    control::ControlServer,
     host::{clock, os_error, service_manager},
 };
 
@@ -90,7 +90,11 @@ impl<W: Write> Daemon<W> {
     }
 
     /// Puts the prepared configuration in force, or reports why it can't be.
-    pub(super) fn end_making(&mut self, ready: Result<Ready>, control: &mut Server) -> Result<()> {
+    pub(super) fn end_making(
+        &mut self,
+        ready: Result<Ready>,
+        control: &mut ControlServer,
+    ) -> Result<()> {
         let Some(making) = self.making.take() else {
             return Ok(());
         };
@@ -148,7 +152,7 @@ impl<W: Write> Daemon<W> {
     }
 }
 
-fn admit_as_before(control: &mut Server) {
+fn admit_as_before(control: &mut ControlServer) {
     if let Err(error) = control.admit_as_before() {
         tracing::warn!("{}", os_error::describe(&error));
     }

@@ -7,7 +7,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 pub struct Signals([Signal; 3]);
 
 /// What a signal asks for.
-pub(super) enum Asked {
+pub(super) enum SignalRequest {
     ToEnd,
     ToReload,
 }
@@ -27,12 +27,12 @@ impl Signals {
         ]))
     }
 
-    pub(super) async fn next(&mut self) -> Asked {
+    pub(super) async fn next(&mut self) -> SignalRequest {
         let [interrupt, terminate, hangup] = &mut self.0;
         tokio::select! {
-            _ = interrupt.recv() => Asked::ToEnd,
-            _ = terminate.recv() => Asked::ToEnd,
-            _ = hangup.recv() => Asked::ToReload,
+            _ = interrupt.recv() => SignalRequest::ToEnd,
+            _ = terminate.recv() => SignalRequest::ToEnd,
+            _ = hangup.recv() => SignalRequest::ToReload,
         }
     }
 }

@@ -122,7 +122,7 @@ pub struct Servers {
 /// Why the loop ended.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum StopCause {
-    /// A signal; `on_exit` says what happens to the protection.
+    /// A signal; `on_exit` decides what happens to the protection.
     Signal,
     /// `knock-user detach`.
     Detach,

@@ -263,13 +263,13 @@ impl Interface {
 
     /// Sets its XDP programs: at most one in the driver or behind it, and one in the hardware.
     fn set_programs(&mut self, xdp: &[LinkXdp]) {
-        for said in xdp {
-            if let LinkXdp::DrvProgId(id) = said {
+        for attribute in xdp {
+            if let LinkXdp::DrvProgId(id) = attribute {
                 self.program = Some(*id);
                 self.native = true;
-            } else if let LinkXdp::SkbProgId(id) = said {
+            } else if let LinkXdp::SkbProgId(id) = attribute {
                 self.program = Some(*id);
-            } else if let LinkXdp::HwProgId(id) = said {
+            } else if let LinkXdp::HwProgId(id) = attribute {
                 self.offloaded = Some(*id);
             }
         }
@@ -277,10 +277,10 @@ impl Interface {
 
     /// Sets its kind.
     fn set_kind(&mut self, info: &[LinkInfo]) {
-        for said in info {
-            if let LinkInfo::Kind(kind) = said {
+        for attribute in info {
+            if let LinkInfo::Kind(kind) = attribute {
                 self.kind = Some(kind.clone());
-            } else if let LinkInfo::Data(InfoData::IpVlan(data)) = said {
+            } else if let LinkInfo::Data(InfoData::IpVlan(data)) = attribute {
                 self.is_behind_xdp = data.contains(&InfoIpVlan::Mode(IpVlanMode::L3S));
             }
         }

@@ -11,7 +11,7 @@ use netlink_sys::{Socket, SocketAddr};
 /// The length of the longest datagram from the kernel (`NLMSG_GOODSIZE` and `netlink_dump`).
 pub const DATAGRAM: usize = 32 * 1024;
 
-/// Sends a request and hands each answer to `take`, until the kernel says that it is done.
+/// Sends a request and hands each answer to `take`, until the kernel marks the last one.
 ///
 /// # Errors
 /// The kernel refuses the request, or its answer can't be read.

@@ -133,7 +133,7 @@ impl Stderr {
     }
 
     /// Writes one or more lines.
-    pub fn say(self, level: Level, text: &str) {
+    pub fn print(self, level: Level, text: &str) {
         let mut lines = self.lines(level);
         // A failure to write to standard error can't be reported.
         let _gone = lines.write_all(format!("{text}\n").as_bytes());
@@ -276,9 +276,9 @@ mod tests {
     }
 
     /// A writer whose reader is gone.
-    struct Closed;
+    struct ClosedWriter;
 
-    impl Write for Closed {
+    impl Write for ClosedWriter {
         fn write(&mut self, _: &[u8]) -> io::Result<usize> {
             Err(ErrorKind::BrokenPipe.into())
         }
@@ -292,7 +292,7 @@ mod tests {
     fn a_closed_stream_is_no_error() {
         let mut lines = PrefixedLines {
             prefix: "",
-            out: Closed,
+            out: ClosedWriter,
         };
         assert_eq!(lines.write(b"one\n").unwrap(), 4);
     }

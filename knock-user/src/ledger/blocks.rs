@@ -199,12 +199,12 @@ mod tests {
             .is_some_and(|block| now_ms < block.until_ms)
     }
 
-    enum Step {
+    enum BlockStep {
         Block(&'static str, u64),
         Unblock(&'static str),
         Expire(u64),
     }
-    use Step::{Block, Expire, Unblock};
+    use BlockStep::{Block, Expire, Unblock};
 
     #[test]
     fn a_block_hides_no_wider_one() {

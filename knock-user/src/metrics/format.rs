@@ -22,7 +22,7 @@ pub enum Format {
 
 /// Metrics of one name.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Family {
+pub struct MetricFamily {
     /// The name; that of a counter ends in `_total`.
     pub name: &'static str,
     /// What the values are.
@@ -121,7 +121,7 @@ impl Format {
     }
 
     /// Returns the text of families, without those that have no sample.
-    pub fn write(self, families: &[Family]) -> String {
+    pub fn write(self, families: &[MetricFamily]) -> String {
         let mut text = String::new();
         for family in families.iter().filter(|family| !family.samples.is_empty()) {
             // Writing to a string does not fail.
@@ -134,8 +134,8 @@ impl Format {
         text
     }
 
-    fn family(self, family: &Family, text: &mut String) -> fmt::Result {
-        let Family {
+    fn family(self, family: &MetricFamily, text: &mut String) -> fmt::Result {
+        let MetricFamily {
             name, kind, help, ..
         } = family;
         let (header, kind) = match (self, kind) {
@@ -254,7 +254,7 @@ mod tests {
             value,
         };
         let families = [
-            Family {
+            MetricFamily {
                 name: "knock_packets_total",
                 kind: MetricKind::Counter,
                 help: "Packets\nby \\ reason",
@@ -263,13 +263,13 @@ mod tests {
                     Value::Whole(u64::MAX),
                 )],
             },
-            Family {
+            MetricFamily {
                 name: "knock_empty",
                 kind: MetricKind::Gauge,
                 help: "None",
                 samples: vec![],
             },
-            Family {
+            MetricFamily {
                 name: "knock_start_timestamp_seconds",
                 kind: MetricKind::Gauge,
                 help: "Start",

@@ -11,6 +11,6 @@ mod format;
 mod server;
 mod tally;
 
-pub use format::{Family, Format, MetricKind, Sample, Value};
+pub use format::{Format, MetricFamily, MetricKind, Sample, Value};
 pub use server::MetricsServer;
 pub use tally::{CommandOutcome, DoorTally, Tally};

@@ -181,7 +181,7 @@ impl Replay {
                 .iter()
                 .all(|(name, began)| *name != self.instance && is_served(name, began))
         });
-        // The map has what this instance used if the process that pinned it said so here.
+        // The map has what this instance used if the process that pinned it recorded that here.
         let is_listed = found
             .as_ref()
             .is_some_and(|state| state.open.get(&self.instance) == Some(&boot));

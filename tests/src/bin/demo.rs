@@ -110,7 +110,7 @@ fn play(stop: &AtomicBool) -> Result<Vec<String>, Halt> {
     let [v4, v6] = Family::ALL.map(|family| net.native(family));
     let unauthorized = net.new_source(Family::V4);
 
-    let mut stage = Stage::new(stop);
+    let mut stage = DemoOutput::new(stop);
     println!(
         "client {} ───── veth ───── server {}, which listens on tcp/22\n",
         v4.from, v4.to
@@ -176,7 +176,7 @@ fn play(stop: &AtomicBool) -> Result<Vec<String>, Halt> {
 }
 
 /// Prints the steps, with the lines of knock-user between them.
-struct Stage<'s> {
+struct DemoOutput<'s> {
     stop: &'s AtomicBool,
     console: Option<Process>,
     shown: usize,
@@ -185,7 +185,7 @@ struct Stage<'s> {
     colour: bool,
 }
 
-impl<'s> Stage<'s> {
+impl<'s> DemoOutput<'s> {
     fn new(stop: &'s AtomicBool) -> Self {
         Self {
             stop,
@@ -317,7 +317,7 @@ impl<'s> Stage<'s> {
             console.signal(Signal::SIGINT);
         }
         self.await_line(
-            "it says what is open now",
+            "it reports what is open now",
             &["detached", "no longer protected"],
         )?;
         let ended = self.console.take().map(Process::wait);

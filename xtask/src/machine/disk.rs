@@ -10,7 +10,7 @@ use xshell::Shell;
 
 use crate::{
     shell,
-    vm::{image::Image, kernel::Kernel},
+    vm::{image::RootImage, kernel::KernelPackage},
 };
 
 /// What the initramfs needs to mount the disk.
@@ -44,17 +44,17 @@ pub(super) fn make(
     sh: &Shell,
     base: &Path,
     root: &Path,
-    kernels: &[Kernel],
+    kernels: &[KernelPackage],
     packages: &[PathBuf],
 ) -> Result<PathBuf> {
     let added = base.join("added");
-    let image = Image::new(sh, &added, &["root"])?;
+    let image = RootImage::new(sh, &added, &["root"])?;
     for package in packages {
         let name = package.file_name().unwrap_or_default();
         image.copy(package, &Path::new("root").join(name))?;
     }
     // Since `/lib` is a link in Debian, and a directory would hide it.
-    let below_usr = Image::new(sh, &added.join("usr"), &[])?;
+    let below_usr = RootImage::new(sh, &added.join("usr"), &[])?;
     for kernel in kernels {
         below_usr.modules(kernel, &TO_RUN)?;
     }
@@ -82,9 +82,9 @@ pub(super) fn make(
 ///
 /// # Errors
 /// A file can't be written, or a program fails.
-pub(super) fn initramfs(sh: &Shell, base: &Path, kernels: &[Kernel]) -> Result<PathBuf> {
+pub(super) fn initramfs(sh: &Shell, base: &Path, kernels: &[KernelPackage]) -> Result<PathBuf> {
     let directories = ["proc", "sys", "dev", "root", "sbin"];
-    let image = Image::new(sh, &base.join("initramfs"), &directories)?;
+    let image = RootImage::new(sh, &base.join("initramfs"), &directories)?;
     let busybox = shell::find_program("busybox").context("no busybox")?;
     image.program(&busybox, "bin/busybox")?;
     for kernel in kernels {

@@ -12,19 +12,19 @@ use xshell::Cmd;
 
 use crate::{
     network,
-    progress::{self, Progress},
+    progress::{self, CommandProgress},
 };
 
 /// The result of a command.
 #[derive(Debug)]
-pub struct Outcome {
+pub struct RunOutcome {
     /// Whether it succeeded.
     pub passed: bool,
     /// For a command that failed because a server could not be reached, its error.
     pub unreachable: Option<String>,
 }
 
-impl Outcome {
+impl RunOutcome {
     /// Returns an error for a command that failed.
     ///
     /// # Errors
@@ -50,12 +50,12 @@ pub fn run_quietly(what: &str, cmd: Cmd<'_>) -> Result<()> {
     let line = cmd.to_string();
     // rustup would end with a backtrace instead of its reason.
     let mut running = RunningCommand::start(cmd.env("RUST_BACKTRACE", "0"), Stdio::null())?;
-    let mut progress = Progress::new(what);
-    let mut said = Vec::new();
+    let mut progress = CommandProgress::new(what);
+    let mut transcript = Vec::new();
     loop {
         match running.next() {
-            NextOutput::Bytes(bytes) => said.extend_from_slice(&bytes),
-            NextOutput::Nothing => progress.tick(&last_line(&said)),
+            NextOutput::Bytes(bytes) => transcript.extend_from_slice(&bytes),
+            NextOutput::Nothing => progress.tick(&last_line(&transcript)),
             NextOutput::End => break,
         }
     }
@@ -64,11 +64,11 @@ pub fn run_quietly(what: &str, cmd: Cmd<'_>) -> Result<()> {
     if status.success() {
         return Ok(());
     }
-    let said = String::from_utf8_lossy(&said);
-    if let Some(sign) = network::sign(&said) {
+    let transcript = String::from_utf8_lossy(&transcript);
+    if let Some(sign) = network::sign(&transcript) {
         bail!(network::unreachable(&line, sign));
     }
-    let lines: Vec<_> = said
+    let lines: Vec<_> = transcript
         .lines()
         .filter(|line| !line.trim().is_empty())
         .collect();
@@ -88,8 +88,8 @@ pub fn in_short(why: &Error) -> String {
 }
 
 /// Returns the last line of a command's output; progress bars overwrite their line.
-fn last_line(said: &[u8]) -> String {
-    let tail = &said[said.len().saturating_sub(500)..];
+fn last_line(transcript: &[u8]) -> String {
+    let tail = &transcript[transcript.len().saturating_sub(500)..];
     let tail = String::from_utf8_lossy(tail);
     let mut lines = tail.split(['\n', '\r']).rev();
     let line = lines.find(|line| !line.trim().is_empty());
@@ -101,7 +101,7 @@ fn last_line(said: &[u8]) -> String {
 ///
 /// # Errors
 /// It can't be started.
-pub fn watch(what: &str, cmd: Cmd<'_>, on_line: impl FnMut(&str)) -> Result<Outcome> {
+pub fn watch(what: &str, cmd: Cmd<'_>, on_line: impl FnMut(&str)) -> Result<RunOutcome> {
     watch_into(&mut io::stdout(), what, cmd, on_line)
 }
 
@@ -110,11 +110,11 @@ fn watch_into(
     what: &str,
     cmd: Cmd<'_>,
     mut on_line: impl FnMut(&str),
-) -> Result<Outcome> {
+) -> Result<RunOutcome> {
     let command = cmd.to_string();
     writeln!(to, "\n$ {command}").context("writing the output")?;
     let mut running = RunningCommand::start(cmd, Stdio::inherit())?;
-    let mut progress = Progress::new(what);
+    let mut progress = CommandProgress::new(what);
     let mut lines = LineSplitter::default();
     let (mut sign, mut last) = (None, String::new());
     loop {
@@ -142,7 +142,7 @@ fn watch_into(
     drop(progress);
     let passed = running.wait()?.success();
     let sign = sign.filter(|_| !passed);
-    Ok(Outcome {
+    Ok(RunOutcome {
         passed,
         unreachable: sign.map(|sign| network::unreachable(&command, &sign)),
     })
@@ -313,8 +313,8 @@ mod tests {
             ("a progress bar", "10%\r20%\r", "20%"),
             ("nothing", "\n", ""),
         ];
-        for (name, said, expected) in table {
-            assert_eq!(last_line(said.as_bytes()), expected, "{name}");
+        for (name, transcript, expected) in table {
+            assert_eq!(last_line(transcript.as_bytes()), expected, "{name}");
         }
     }
 }

@@ -10,16 +10,16 @@ use std::{
 use anyhow::{Context as _, Result, ensure};
 use xshell::Shell;
 
-use super::kernel::Kernel;
+use super::kernel::KernelPackage;
 use crate::shell;
 
 /// A directory that becomes the machine's file system.
-pub(crate) struct Image<'a> {
+pub(crate) struct RootImage<'a> {
     sh: &'a Shell,
     root: PathBuf,
 }
 
-impl<'a> Image<'a> {
+impl<'a> RootImage<'a> {
     /// Creates an image with empty directories, and removes an earlier one.
     pub(crate) fn new(sh: &'a Shell, root: &Path, directories: &[&str]) -> Result<Self> {
         if root.exists() {
@@ -56,7 +56,7 @@ impl<'a> Image<'a> {
     }
 
     /// Adds these modules of a kernel, and those that they need; what is built into the kernel is skipped.
-    pub(crate) fn modules(&self, kernel: &Kernel, names: &[&str]) -> Result<()> {
+    pub(crate) fn modules(&self, kernel: &KernelPackage, names: &[&str]) -> Result<()> {
         let (from, place) = kernel.modules();
         let read = |name: &str| {
             let path = from.join(name);

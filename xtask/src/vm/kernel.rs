@@ -46,14 +46,14 @@ impl Flavour {
 
 /// A kernel package, unpacked.
 #[derive(Debug)]
-pub(crate) struct Kernel {
+pub(crate) struct KernelPackage {
     /// As in `6.1.0-56-cloud-amd64`.
     version: String,
     flavour: Flavour,
     directory: PathBuf,
 }
 
-impl Kernel {
+impl KernelPackage {
     /// Returns the version without the flavour, as in `6.1.0-56`, or `6.1.0-56-arm64` for another processor.
     pub(crate) fn release(&self) -> String {
         let release = self.flavour.version_of(&self.version);
@@ -90,7 +90,12 @@ impl Kernel {
 }
 
 /// Finds or downloads the newest kernel of a series such as `6.1`, and prints a line about it.
-pub(crate) fn get(sh: &Shell, apt: &Apt<'_>, series: &str, flavour: Flavour) -> Result<Kernel> {
+pub(crate) fn get(
+    sh: &Shell,
+    apt: &Apt<'_>,
+    series: &str,
+    flavour: Flavour,
+) -> Result<KernelPackage> {
     match newest_here(sh, apt, series, flavour) {
         Ok(kernel) => Ok(kernel),
         // An older one is better than none.
@@ -104,9 +109,9 @@ pub(crate) fn get(sh: &Shell, apt: &Apt<'_>, series: &str, flavour: Flavour) -> 
     }
 }
 
-fn newest_here(sh: &Shell, apt: &Apt<'_>, series: &str, flavour: Flavour) -> Result<Kernel> {
+fn newest_here(sh: &Shell, apt: &Apt<'_>, series: &str, flavour: Flavour) -> Result<KernelPackage> {
     if let Some(package) = known(sh, series, flavour) {
-        let kernel = Kernel::at(&package, flavour);
+        let kernel = KernelPackage::at(&package, flavour);
         if kernel.is_here() {
             println!("kernel {series}: {} found", kernel.release());
             return Ok(kernel);
@@ -147,14 +152,14 @@ fn known(sh: &Shell, series: &str, flavour: Flavour) -> Option<String> {
 }
 
 /// Returns the newest that was downloaded.
-fn kept(series: &str, flavour: Flavour) -> Option<Kernel> {
+fn kept(series: &str, flavour: Flavour) -> Option<KernelPackage> {
     let names: Vec<_> = fs::read_dir(directory())
         .into_iter()
         .flatten()
         .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
         .collect();
     let names = names.iter().map(String::as_str);
-    newest(series, flavour, names).map(|package| Kernel::at(package, flavour))
+    newest(series, flavour, names).map(|package| KernelPackage::at(package, flavour))
 }
 
 /// Returns the package of a series with the highest version; not those of debug symbols, nor unsigned ones.
@@ -184,8 +189,8 @@ fn numbers(version: &str) -> Vec<u64> {
         .collect()
 }
 
-fn download(sh: &Shell, apt: &Apt<'_>, package: &str, flavour: Flavour) -> Result<Kernel> {
-    let kernel = Kernel::at(package, flavour);
+fn download(sh: &Shell, apt: &Apt<'_>, package: &str, flavour: Flavour) -> Result<KernelPackage> {
+    let kernel = KernelPackage::at(package, flavour);
     let cache = directory();
     // An interruption must not leave a directory that looks complete.
     let half = cache.join("half");

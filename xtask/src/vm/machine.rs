@@ -10,7 +10,7 @@ use anyhow::{Context as _, Result};
 use xshell::{Cmd, Shell};
 
 use super::{
-    kernel::Kernel,
+    kernel::KernelPackage,
     outcome::ConsoleLog,
     qemu::{Processor, Qemu},
 };
@@ -59,7 +59,7 @@ impl Accelerator {
 pub(super) fn accelerator(
     sh: &Shell,
     qemu: &Qemu,
-    kernels: &[Kernel],
+    kernels: &[KernelPackage],
     image: &Path,
 ) -> Result<Accelerator> {
     let may = File::options().write(true).open("/dev/kvm").is_ok();
@@ -75,9 +75,9 @@ pub(super) fn accelerator(
         accelerator: Accelerator::Kvm,
     };
     let probe = machine.command(sh, PROBE_LIMIT, "knock.probe").quiet();
-    let said = probe.ignore_status().ignore_stderr().output();
-    let said = said.context("running QEMU")?.stdout;
-    if String::from_utf8_lossy(&said).contains(ALIVE) {
+    let banner = probe.ignore_status().ignore_stderr().output();
+    let banner = banner.context("running QEMU")?.stdout;
+    if String::from_utf8_lossy(&banner).contains(ALIVE) {
         println!("kernels: with KVM");
         return Ok(Accelerator::Kvm);
     }
@@ -90,7 +90,7 @@ pub(super) fn accelerator(
 pub(super) struct Machine<'a> {
     pub(super) processor: Processor,
     pub(super) qemu: &'a Qemu,
-    pub(super) kernel: &'a Kernel,
+    pub(super) kernel: &'a KernelPackage,
     pub(super) image: &'a Path,
     pub(super) accelerator: Accelerator,
 }

@@ -37,7 +37,7 @@ impl Methods {
     ) -> Self {
         let mut all = Self::default();
         for (module, file) in files {
-            let scope = Scope {
+            let scope = TypeScope {
                 module,
                 names: &names[module],
                 files,
@@ -51,7 +51,7 @@ impl Methods {
         all
     }
 
-    fn add(&mut self, item: &Item, scope: &Scope<'_>) {
+    fn add(&mut self, item: &Item, scope: &TypeScope<'_>) {
         match item {
             Item::Struct(item) => {
                 let own = [scope.module.as_slice(), &[item.ident.to_string()]].concat();
@@ -94,7 +94,7 @@ impl Methods {
         names: &Names,
         exports: &Exports,
     ) -> BTreeSet<Module> {
-        let scope = Scope {
+        let scope = TypeScope {
             module,
             names,
             files,
@@ -113,7 +113,7 @@ impl Methods {
 }
 
 /// Where names of types have a meaning.
-struct Scope<'a> {
+struct TypeScope<'a> {
     module: &'a Module,
     names: &'a Names,
     files: &'a BTreeMap<Module, syn::File>,
@@ -122,7 +122,7 @@ struct Scope<'a> {
     own: Option<TypePath>,
 }
 
-impl Scope<'_> {
+impl TypeScope<'_> {
     fn within(&self, own: Option<TypePath>) -> Self {
         Self { own, ..*self }
     }
@@ -172,7 +172,7 @@ impl Scope<'_> {
 /// The calls of a file.
 struct Calls<'a> {
     methods: &'a Methods,
-    scope: Scope<'a>,
+    scope: TypeScope<'a>,
     variables: BTreeMap<String, TypePath>,
     found: BTreeSet<Module>,
 }

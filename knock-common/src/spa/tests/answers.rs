@@ -108,7 +108,7 @@ fn an_answer_reports_the_outcome() {
     ] {
         let sim = answering(flags);
         let packet = sealer().seal(&content);
-        let expected = Answered {
+        let expected = AnswerContent {
             reason,
             port,
             seconds,
@@ -169,7 +169,7 @@ fn answers_to_one_packet_are_hidden_with_octets_of_their_own() {
         sent_answer(&sim, CLIENT, &packet),
         (Reason::SpaReplayed, None)
     );
-    // All that the body says is the same, so the answer is the same: two equal ones show no more than that.
+    // The bodies are equal, so the answers are equal: an observer learns no more than that.
     let at_once = || {
         let sim = answering(0);
         sent_answer(&sim, CLIENT, &packet)
@@ -250,7 +250,7 @@ fn a_dry_run_answers_nothing() {
 
 /// The content of an answer.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-struct Answered {
+struct AnswerContent {
     reason: Reason,
     port: u16,
     seconds: u32,
@@ -259,7 +259,11 @@ struct Answered {
 }
 
 /// Judges a packet, and opens the answer if there is one.
-fn answer(sim: &Sim, source: Address, packet: &[u8; PACKET_BYTES]) -> (Reason, Option<Answered>) {
+fn answer(
+    sim: &Sim,
+    source: Address,
+    packet: &[u8; PACKET_BYTES],
+) -> (Reason, Option<AnswerContent>) {
     let (reason, sent) = sent_answer(sim, source, packet);
     let answered = sent.map(|sent| {
         let body = sealer().open_answer(packet, &sent);
@@ -289,7 +293,7 @@ fn sent_answer(
     (judgement.reason, memory.0[payload..].try_into().ok())
 }
 
-fn read_answer(body: [u8; 32]) -> Answered {
+fn read_answer(body: [u8; 32]) -> AnswerContent {
     let number = |from: usize, length: usize| {
         let octets: Vec<u8> = body[from..from + length].to_vec();
         octets
@@ -298,7 +302,7 @@ fn read_answer(body: [u8; 32]) -> Answered {
             .fold(0, |number, &octet| number << 8 | u64::from(octet))
     };
     assert_eq!(body[1], 0);
-    Answered {
+    AnswerContent {
         reason: Reason::from_code(body[0]).unwrap(),
         port: number(2, 2) as u16,
         seconds: number(4, 4) as u32,

@@ -10,15 +10,15 @@ use crate::{
     interfaces::coverage::CoverageState,
     ledger::Ending,
     metrics::{
-        CommandOutcome, DoorTally, Family,
+        CommandOutcome, DoorTally, MetricFamily,
         MetricKind::{self, Counter, Gauge},
         Sample, Value,
     },
 };
 
 /// Returns the metrics of an instance.
-pub(super) fn families(facts: &MetricFacts) -> Vec<Family> {
-    let mut families = Families::default();
+pub(super) fn families(facts: &MetricFacts) -> Vec<MetricFamily> {
+    let mut families = MetricFamilies::default();
     families.state(facts);
     families.interfaces(facts);
     families.kernel(facts);
@@ -32,9 +32,9 @@ pub(super) fn families(facts: &MetricFacts) -> Vec<Family> {
 }
 
 #[derive(Default)]
-struct Families(Vec<Family>);
+struct MetricFamilies(Vec<MetricFamily>);
 
-impl Families {
+impl MetricFamilies {
     fn add(
         &mut self,
         name: &'static str,
@@ -42,7 +42,7 @@ impl Families {
         help: &'static str,
         samples: impl IntoIterator<Item = Sample>,
     ) {
-        self.0.push(Family {
+        self.0.push(MetricFamily {
             name,
             kind,
             help,

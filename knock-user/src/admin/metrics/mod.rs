@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use tempfile::NamedTempFile;
 
 use super::{
-    command::{self, Caller, Command, Outcome},
+    command::{self, Caller, Command, CommandOutcome},
     instances::At,
     text::LocalTime,
 };
@@ -97,7 +97,7 @@ impl Command for Args {
         Ok(answer(self.format, &offline::facts(instance)?))
     }
 
-    fn run(&self, out: &mut impl Write) -> Result<Outcome> {
+    fn run(&self, out: &mut impl Write) -> Result<CommandOutcome> {
         let answer = command::ask(self, &command::instance(&self.at)?)?;
         let Some(file) = &self.out else {
             return command::write::<Self>(&answer, &self.at, out);
@@ -107,7 +107,7 @@ impl Command for Args {
             false => answer.text,
         };
         replace(file, &text)?;
-        Ok(Outcome::Done)
+        Ok(CommandOutcome::Done)
     }
 }
 

@@ -142,6 +142,6 @@ const fn stat_text(stat: Stat) -> &'static str {
         Stat::FlowsRefused => "connections for which there was no room",
         Stat::ProgressRefused => "knocks for which there was no room",
         Stat::LockoutsFull => "failed attempts not counted: too many sources are locked out",
-        Stat::KnocksPassed => "knocks that passed, as knock_pass says",
+        Stat::KnocksPassed => "knocks that passed, because of knock_pass",
     }
 }

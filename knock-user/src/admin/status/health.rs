@@ -21,7 +21,7 @@ use crate::{
     model::text::about,
 };
 
-/// What the maps say, and what only a running process knows.
+/// The content of the maps, and what only a running process knows.
 #[derive(Clone, Debug, Default)]
 pub struct HealthInput {
     /// Entries of the table of grants that are in use.

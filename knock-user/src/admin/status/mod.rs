@@ -6,7 +6,7 @@ use std::io::Write;
 use anyhow::Result;
 
 use super::{
-    command::{Caller, Command, NoFields, Outcome},
+    command::{Caller, Command, CommandOutcome, NoFields},
     instances::{self, At, Layouts},
     text::LocalTime,
 };
@@ -55,12 +55,12 @@ impl Command for Args {
         caller.answer(served::status(daemon));
     }
 
-    fn run(&self, out: &mut impl Write) -> Result<Outcome> {
+    fn run(&self, out: &mut impl Write) -> Result<CommandOutcome> {
         leftovers::sweep();
         let all = instances::all(&self.at, Layouts::This);
         match all.and_then(|all| client::run(self, &all, out)) {
-            Ok(true) => Ok(Outcome::Done),
-            Ok(false) => Ok(Outcome::NotInForce),
+            Ok(true) => Ok(CommandOutcome::Done),
+            Ok(false) => Ok(CommandOutcome::NotInForce),
             Err(error) => {
                 // Programs that read objects get one.
                 if self.at.json {

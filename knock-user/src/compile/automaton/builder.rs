@@ -8,7 +8,7 @@ use std::{
 use knock_common::layout::{DOORS_PER_NODE, NODES_MAX, Node, Symbol};
 
 use super::{
-    Automaton, Edges, Path, ROOT,
+    Automaton, Edges, KnockPath, ROOT,
     conflicts::{Ambiguous, TimeoutConflict, too_large},
     find,
 };
@@ -39,7 +39,7 @@ struct Stem {
 /// Builds the automaton; `None` after a conflict, which is reported.
 pub(in crate::compile) fn build(
     doors: &[Door],
-    paths: &[Path],
+    paths: &[KnockPath],
     target_ids: &BTreeMap<IpAddr, u16>,
     conflicts: &mut Vec<Conflict>,
 ) -> Option<Automaton> {
@@ -56,14 +56,14 @@ pub(in crate::compile) fn build(
 
 struct Builder<'d> {
     doors: &'d [Door],
-    paths: &'d [Path],
+    paths: &'d [KnockPath],
     stems: Vec<Stem>,
     firsts: BTreeMap<u16, Edges>,
     ambiguous: Ambiguous,
 }
 
 impl<'d> Builder<'d> {
-    fn new(doors: &'d [Door], paths: &'d [Path]) -> Self {
+    fn new(doors: &'d [Door], paths: &'d [KnockPath]) -> Self {
         Self {
             doors,
             paths,
@@ -78,7 +78,7 @@ impl<'d> Builder<'d> {
     fn plant(&mut self, target: Option<IpAddr>, target_id: u16) {
         let belongs = |door: &Door| door.target.is_none() || door.target == target;
         let (doors, paths) = (self.doors, self.paths);
-        let mut sorted: Vec<(usize, &Path, &Door)> = paths
+        let mut sorted: Vec<(usize, &KnockPath, &Door)> = paths
             .iter()
             .enumerate()
             .filter_map(|(place, path)| Some((place, path, doors.get(path.door)?)))
@@ -126,7 +126,7 @@ impl<'d> Builder<'d> {
     }
 
     /// Marks the node of a path after which the next knock depends on the source.
-    fn bind(&mut self, place: usize, sequence: &Path, along: &[u32]) {
+    fn bind(&mut self, place: usize, sequence: &KnockPath, along: &[u32]) {
         let fixed = along.len() - usize::from(sequence.per_source);
         let binding = along.iter().skip(fixed.saturating_sub(1));
         for (&node, knock) in binding.zip(1..=sequence.per_source) {
@@ -164,7 +164,7 @@ impl<'d> Builder<'d> {
             .at_odds
             .entry((a.max(b), a.min(b)))
             .or_insert(TimeoutConflict { knocks, overlap });
-        // A common beginning is easier to see in a message than an overlap, and the longest says
+        // A common beginning is easier to see in a message than an overlap, and the longest shows
         // most.
         if odds.overlap >= overlap {
             odds.overlap = overlap;

@@ -7,12 +7,12 @@ use tempfile::TempDir;
 
 use super::{disk::WriteStep, *};
 
-struct Place {
+struct TestDirectory {
     directory: TempDir,
     path: PathBuf,
 }
 
-impl Place {
+impl TestDirectory {
     fn new(text: &str) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("once");
@@ -64,7 +64,7 @@ fn use_up(file: &mut OneTimeFile, line: u32) -> Result<(), String> {
 
 #[test]
 fn lines_are_used_one_after_the_other() {
-    let place = Place::new("# mine\n 7000\n 8000\n ssh\n 9000\n 10000\n");
+    let place = TestDirectory::new("# mine\n 7000\n 8000\n ssh\n 9000\n 10000\n");
     let mut file = place.open(2);
     assert_eq!(lines(&file), [2, 3]);
     let standing = Standing {
@@ -101,7 +101,7 @@ fn lines_are_used_one_after_the_other() {
 #[test]
 fn accepted_lines_are_void_after_a_reboot() {
     const TEXT: &str = " 7000\n 8000\n 9000\n 10000\n";
-    let place = Place::new(TEXT);
+    let place = TestDirectory::new(TEXT);
     let mut file = place.open(2);
     assert!(place.live().unwrap().ends_with(" 2 tcp/8000\n"));
     assert_eq!(lines(&place.open(2)), [1, 2], "the kernel has the record");
@@ -132,7 +132,7 @@ fn accepted_lines_are_void_after_a_reboot() {
 
 #[test]
 fn lines_that_the_door_refuses_are_skipped() {
-    let place = Place::new(" 7000\n 22\n 8000\n");
+    let place = TestDirectory::new(" 7000\n 22\n 8000\n");
     let refuses = |knocks: &[Knock]| (knocks[0].port == 22).then(|| "protected".to_owned());
     let mut file = OneTimeFile::open(&place.path, 2, refuses);
     assert_eq!(lines(&file), [1, 3]);
@@ -157,7 +157,7 @@ fn lines_that_the_door_refuses_are_skipped() {
 /// A record of the kernel may concern the file that was there before.
 #[test]
 fn an_id_of_the_previous_file_marks_nothing() {
-    let place = Place::new(" 7000\n 8000\n");
+    let place = TestDirectory::new(" 7000\n 8000\n");
     let notes: Vec<u32> = (1..=2)
         .map(|line| mark::sequence_id(line, place.open(2).one_time_text.sequence(line).unwrap()))
         .collect();
@@ -185,7 +185,7 @@ fn the_id_of_a_line_is_stable() {
 
 #[test]
 fn a_changed_file_is_not_marked() {
-    let place = Place::new(" 7000\n 8000\n");
+    let place = TestDirectory::new(" 7000\n 8000\n");
     let mut file = place.open(1);
     fs::write(&place.path, " 1000\n 7000\n 8000\n").unwrap();
     let error = use_up(&mut file, 1).unwrap_err();
@@ -208,7 +208,7 @@ fn a_changed_file_is_not_marked() {
 
 #[test]
 fn unusable_files_are_reported() {
-    let place = Place::new(" 7000\n");
+    let place = TestDirectory::new(" 7000\n");
     let rows = [
         (place.directory.path().join("none"), "cannot read"),
         (place.directory.path().to_owned(), "it is not a file"),
@@ -233,7 +233,7 @@ fn unusable_files_are_reported() {
 
 #[test]
 fn marking_keeps_owner_mode_and_link() {
-    let place = Place::new(" 7000\n 8000\n");
+    let place = TestDirectory::new(" 7000\n 8000\n");
     let mode = |path: &Path| fs::metadata(path).unwrap().mode() & 0o777;
     let link = place.directory.path().join("link");
     symlink(&place.path, &link).unwrap();
@@ -268,7 +268,7 @@ fn a_replacement_that_stops_leaves_a_whole_file() {
         (WriteStep::Renamed, NEW),
     ];
     for (stop, expected) in steps {
-        let place = Place::new(OLD);
+        let place = TestDirectory::new(OLD);
         let stopped = disk::replace_in_steps(&place.path, NEW.as_bytes(), |step| {
             if step == stop {
                 return Err(io::Error::other("stopped"));
@@ -296,7 +296,7 @@ fn permissions_of_other_users_are_reported() {
         (0o600, 0o777, Some("may replace")),
         (0o600, 0o1777, None),
     ];
-    let place = Place::new("");
+    let place = TestDirectory::new("");
     for (mode, directory, expected) in rows {
         fs::set_permissions(&place.path, fs::Permissions::from_mode(mode)).unwrap();
         let permissions = fs::Permissions::from_mode(directory);

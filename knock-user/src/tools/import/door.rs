@@ -56,7 +56,7 @@ impl DraftDoor {
                 self.note(
                     *line,
                     "",
-                    "knock-user marks used lines in this file from now on; docs/config.md says \
+                    "knock-user marks used lines in this file from now on; docs/config.md lists \
                      under one_time who must own it",
                 );
             }

@@ -1,7 +1,7 @@
 //! `knock-user import-knockd`: converts a knockd configuration.
 //!
 //! ```text
-//! knockd.conf ─▶ conf (what it says) ─▶ meaning (what its commands do) ─▶ door ─▶ seq.toml
+//! knockd.conf ─▶ conf (its lines) ─▶ meaning (what its commands do) ─▶ door ─▶ seq.toml
 //! ```
 //!
 //! The result has no errors: a door that would cause one becomes a comment with the reason.
@@ -28,7 +28,7 @@ use std::{io::Write, path::Path};
 
 use anyhow::{Context as _, Result};
 
-use self::page::Page;
+use self::page::TomlPage;
 pub use self::rule_parts::SERVICES;
 use crate::{
     config,
@@ -103,7 +103,7 @@ pub fn import(text: &str, file: &str) -> Result<ImportedConf, Problems> {
             }],
         });
     }
-    let mut page = Page::new(&conf, file);
+    let mut page = TomlPage::new(&conf, file);
     loop {
         let (toml, places) = page.write();
         let Err(problems) = config::parse(&toml, file) else {

@@ -21,7 +21,7 @@ const INTERFACE: &str = "eth0";
 const NAME_MOST: usize = 64;
 
 /// The configuration to write.
-pub(super) struct Page<'c> {
+pub(super) struct TomlPage<'c> {
     pub(super) title: String,
     pub(super) conf: &'c Conf,
     pub(super) interfaces: Option<Located<Vec<String>>>,
@@ -37,7 +37,7 @@ pub(super) struct PartLines {
     doors: Vec<(Range<usize>, usize)>,
 }
 
-impl<'c> Page<'c> {
+impl<'c> TomlPage<'c> {
     pub(super) fn new(conf: &'c Conf, file: &str) -> Self {
         let mut notes = options(conf);
         let interfaces = interfaces(conf, &mut notes);

@@ -210,7 +210,7 @@ fn note(line: &AccessLine, reason: &str) -> Problem {
     }
 }
 
-/// Writes what fwknopd.conf says, and returns notes about its other lines.
+/// Writes the settings of fwknopd.conf, and returns notes about its other lines.
 fn head(server: &str, page: &mut String) -> Vec<Problem> {
     let mut notes = Vec::new();
     let mut port = None;
