@@ -17,7 +17,7 @@ impl FilterFeatures {
     /// Both.
     pub const EACH: [Self; 2] = [Self::Tcp, Self::All];
 
-    /// Returns what a table calls it.
+    /// Returns its name in tables.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Tcp => "xdp-filter -f tcp",

@@ -12,7 +12,7 @@ use crate::text::assert_harmless;
 
 /// A host's public key.
 const KEY: &str = "knock1:e06Qm75__kTEZaIgA31gjuNYl9Me-XLwf3SJLLD3PxM";
-/// Directives whose values are no secrets.
+/// Directives whose values are not secrets.
 const SHOWN: [&str; 4] = ["SPA_SERVER", "SPA_SERVER_PORT", "ALLOW_IP", "ACCESS"];
 /// The shortest text that counts as a secret.
 const SECRET_LEAST: usize = 9;

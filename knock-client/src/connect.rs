@@ -72,7 +72,7 @@ impl FailedConnect {
     }
 }
 
-/// What was sent before a connection, which decides what to check if the port stays closed.
+/// The packets sent before a connection, which decide what to check if the port stays closed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Attempted {
     /// Knocks that are always the same.
@@ -123,7 +123,7 @@ pub struct ConnectError {
     pub limit: Duration,
     /// How the last attempt ended.
     pub closed: FailedConnect,
-    /// What was sent before.
+    /// The packets sent before.
     pub sent: Attempted,
 }
 

@@ -26,12 +26,12 @@ const DELAY: Duration = Duration::from_millis(5);
 /// Longer than a person waits without an answer.
 const TIMEOUT: Duration = Duration::from_secs(10);
 
-/// What a run does.
+/// The purpose of a run.
 #[derive(Clone, Debug)]
 pub struct KnockPlan {
     /// The host to knock on.
     pub host: String,
-    /// What is sent to it.
+    /// The packets for it.
     pub method: Method,
     /// The server that names the next line of the one-time file.
     pub next_line: Option<NextLineAddress>,
@@ -55,7 +55,7 @@ pub struct KnockPlan {
     pub warnings: Vec<String>,
 }
 
-/// What is sent to the host.
+/// The packets for the host.
 #[derive(Clone, Debug)]
 pub enum Method {
     /// A sequence of knocks.

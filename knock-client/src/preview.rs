@@ -11,7 +11,7 @@ use std::fmt::Write as _;
 use std::io::Write;
 use std::path::Path;
 
-/// Prints what a run would send. Knocks are shown only if they are on the command line, where they are no secret.
+/// Prints what a run would send. Knocks are shown only if they are on the command line, where they are not secret.
 ///
 /// The only thing that may leave this machine is a query for the address of the host.
 ///

@@ -54,7 +54,7 @@ mod tests {
     fn reasons_have_no_number() {
         for (name, error, expected) in [
             (
-                "a file of somebody else",
+                "a file of another user",
                 io::Error::from_raw_os_error(13),
                 "permission denied; `ls -l` shows who may; choose a file that this user may use",
             ),
@@ -65,8 +65,8 @@ mod tests {
             ),
             (
                 "not of the system",
-                io::Error::other("It is no secret"),
-                "It is no secret",
+                io::Error::other("It is not a secret"),
+                "It is not a secret",
             ),
         ] {
             assert_eq!(of_file(&error), expected, "{name}");

@@ -66,7 +66,7 @@ pub struct SendError {
 ///
 /// # Errors
 ///
-/// The first knock that this machine could not send. Silence or a refusal of the host is no error:
+/// The first knock that this machine could not send. Silence or a refusal of the host is not an error:
 /// the knock has arrived or may have.
 pub fn send(
     destination: &Destination,

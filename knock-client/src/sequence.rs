@@ -267,7 +267,7 @@ mod tests {
         assert_eq!(message.matches(question).count(), 3, "{message}");
         assert!(message.contains("\"ssh\" is not a knock"), "{message}");
 
-        let nobody = ask("home", Protocol::Tcp, &mut io::empty(), &mut Vec::new());
-        assert_eq!(nobody.expect("no error"), None);
+        let knocks = ask("home", Protocol::Tcp, &mut io::empty(), &mut Vec::new());
+        assert_eq!(knocks.expect("no error"), None);
     }
 }

@@ -374,7 +374,7 @@ fn signals_reach_the_command() {
 }
 
 #[test]
-fn what_would_waste_sequences_is_refused() {
+fn options_that_would_waste_sequences_are_refused() {
     let directory = tempfile::tempdir().expect("a directory");
     let once = directory.path().join("once");
     fs::write(&once, " 7000,8000:udp\n 7001,8001:udp\n").expect("a file");

@@ -165,7 +165,7 @@ fn a_profile_becomes_a_block_for_ssh() {
 }
 
 #[test]
-fn what_would_be_sent_is_printed_without_secrets() {
+fn a_preview_prints_no_secret() {
     let machine = machine();
     let place = |name: &str| {
         machine

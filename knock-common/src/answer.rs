@@ -55,7 +55,7 @@ impl Reflect for Memory<'_> {
 /// The content of an answer: a TCP segment, a datagram that names a port, or the answer to a packet of single packet
 /// authorization.
 ///
-/// It is no enum, of which the kernel side would write only the bytes of one variant: the verifier refuses to read the
+/// It is not an enum: the kernel side would write only the bytes of one variant, and the verifier refuses to read the
 /// others.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Answer {

@@ -34,7 +34,7 @@ pub enum HandshakeStep {
 }
 
 impl HandshakeStep {
-    /// Returns the reason why a packet is no knock; `None` if it is one.
+    /// Returns the reason why a packet is not a knock; `None` if it is one.
     #[inline(always)]
     pub const fn no_knock(self) -> Option<Reason> {
         match self {

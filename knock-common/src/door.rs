@@ -1,4 +1,4 @@
-//! What a completed sequence does: it gives or ends the grants of its door.
+//! Gives or ends the grants of a door whose sequence is complete.
 
 use crate::{
     Reason, Subprograms,

@@ -45,7 +45,7 @@ pub struct Completed {
     pub elapsed: u32,
 }
 
-/// What happens to the grants of a door: one word, because a BPF subprogram takes five registers.
+/// The change of the grants of a door: one word, because a BPF subprogram takes five registers.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct GrantChange(u64);
 

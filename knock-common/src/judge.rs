@@ -1,7 +1,7 @@
 //! Judges a frame. The protocol:
 //!
 //! 1. A frame of a blocked source is dropped, unless the source is trusted.
-//! 2. A frame that cannot be read as far as its ports passes if it is no IP, TCP or UDP; else it is dropped.
+//! 2. A frame that cannot be read as far as its ports passes if it is not IP, TCP or UDP; else it is dropped.
 //! 3. A packet to an unused port passes; in strict mode a new connection to it ends its source's attempt.
 //! 4. A packet to a protected port passes if its source has a grant or a flow, or is trusted.
 //! 5. A knock advances, restarts or ends its source's attempt, and is dropped.
@@ -32,7 +32,7 @@ pub struct Judgement {
     pub is_let_pass: bool,
 }
 
-/// What the kernel side does with a frame.
+/// The action of the kernel side for a frame.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum FrameAction {
     /// Passes it to the network stack.
@@ -58,7 +58,7 @@ impl Judgement {
         }
     }
 
-    /// Returns what happens to the frame.
+    /// Returns the verdict on the frame.
     #[inline(always)]
     pub const fn verdict(self) -> Verdict {
         match self.is_let_pass {

@@ -228,7 +228,7 @@ impl EdgeKey {
     }
 }
 
-/// What the kernel side needs of a door, or of one of a door's sequences.
+/// The data of a door, or of one of a door's sequences, for the kernel side.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq, Pod, Zeroable)]
 pub struct DoorEntry {
@@ -270,7 +270,7 @@ pub struct OtpEntry {
     pub secret: Secret,
     /// A bit per knock: 1 for UDP.
     pub udp: u32,
-    /// What is added to each octet.
+    /// The number that is added to each octet.
     pub base: u16,
     /// Explicit padding.
     pub padding: u16,

@@ -148,7 +148,7 @@ mod tests {
     }
 
     #[test]
-    fn a_slot_with_always_stays_so() {
+    fn a_slot_with_always_never_expires() {
         let sim = Sim::default();
         sim.presence(slot(SOURCE)).unwrap().store(ALWAYS);
         expect_pass(&sim, SOURCE, second(7));

@@ -1,6 +1,6 @@
 //! Reasons: each has a name, a number, a verdict and a counter.
 
-/// What happens to the packet.
+/// The treatment of a packet.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 pub enum Verdict {
     /// The packet reaches the network stack.
@@ -80,7 +80,7 @@ macro_rules! reasons {
                 match self { $(Self::$variant => $text,)+ }
             }
 
-            /// Returns what happens to the packet.
+            /// Returns the verdict on the packet.
             #[inline(always)]
             pub const fn verdict(self) -> Verdict {
                 match self {
@@ -134,12 +134,12 @@ reasons! {
     34 => SpaStale, "spa-stale", "SPA packet from outside the time window", Drop, Knocks;
     35 => SpaUnknown, "spa-unknown", "SPA packet of an unknown key", Drop, Knocks;
     36 => SpaReplayed, "spa-replayed", "SPA packet used before", Drop, Knocks;
-    /// Whoever sent it knows the host's public key, but not the client's private key.
+    /// Its sender knows the host's public key, but not the client's private key.
     37 => SpaForged, "spa-forged", "SPA packet with a wrong authentication tag", Drop, Knocks;
     38 => SpaExpired, "spa-expired", "SPA packet of an expired key", Drop, Always;
     39 => SpaNotAllowed, "spa-not-allowed", "SPA packet for a door that the user may not open", Drop, Always;
 
-    /// A SYN to a knock port that needs a handshake, or to a decoy beside it. It is no knock yet.
+    /// A SYN to a knock port that needs a handshake, or to a decoy beside it. It is not a knock yet.
     40 => SynCookieSent, "syn-cookie-sent", "SYN answered with a SYN cookie", Answer, Never;
     41 => HandshakeClosed, "handshake-closed", "end of a handshake", Answer, Never;
     /// An ACK of a SYN cookie that was never sent, or that has expired: it may be forged.

@@ -32,7 +32,7 @@ impl Secret {
     /// Reads a secret from a line, without the line's end.
     ///
     /// # Errors
-    /// The reason why the line is no secret.
+    /// The reason why the line is not a secret.
     pub fn of_line(line: &[u8]) -> Result<Self, BadSecret> {
         let text = line.strip_suffix(b"\n").unwrap_or(line);
         let text = text.strip_suffix(b"\r").unwrap_or(text);
@@ -59,7 +59,7 @@ impl Secret {
     }
 }
 
-/// Why a text is no secret.
+/// Why a text is not a secret.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum BadSecret {
     /// It is empty.

@@ -14,7 +14,7 @@ pub const SLOTS: u32 = 1 << 8;
 /// Smaller values are the length of an IEEE 802.3 frame.
 const ETHERTYPE_MIN: u16 = 0x0600;
 
-/// What the program saw on the interfaces of a slot since user space last cleared it.
+/// The frames that the program saw on the interfaces of a slot since user space last cleared it.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, Eq, Pod, PartialEq, Zeroable)]
 pub struct FramesSeen {
@@ -70,7 +70,7 @@ pub const fn slot(interface: u32) -> u32 {
 }
 
 /// Returns the EtherType of a frame that is neither IPv4 nor IPv6, unless the type serves the link itself. Such a frame
-/// may carry IP to another interface, or its bytes are no Ethernet header at all.
+/// may carry IP to another interface, or its bytes are not an Ethernet header at all.
 #[inline(always)]
 pub fn foreign_type<B: Bytes + ?Sized>(bytes: &B) -> Option<u16> {
     packet::ethertype(bytes).filter(|&ethertype| !serves_link(ethertype))

@@ -141,7 +141,7 @@ fn a_text_is_read_or_refused_as_a_whole() {
             MessageKind::Unreadable,
         ),
         (
-            "a timeout that is no number",
+            "a timeout that is not a number",
             format!("{base}:3:{ssh}:6o:d"),
             MessageKind::Unreadable,
         ),
@@ -186,7 +186,7 @@ fn a_text_is_read_or_refused_as_a_whole() {
             MessageKind::Unreadable,
         ),
         (
-            "a type that is no number",
+            "a type that is not a number",
             format!("{base}:1x:{ssh}:d"),
             MessageKind::Unreadable,
         ),
@@ -201,7 +201,7 @@ fn a_text_is_read_or_refused_as_a_whole() {
             MessageKind::Unreadable,
         ),
         (
-            "a time that is no number",
+            "a time that is not a number",
             format!("1:YWxpY2U:-1700000000:3.0.0:1:{ssh}:d"),
             MessageKind::Unreadable,
         ),

@@ -221,7 +221,7 @@ fn a_grant_for_another_address_is_for_it_alone() {
 }
 
 #[test]
-fn what_a_user_may_not_have_is_refused_once_and_for_all() {
+fn a_packet_beyond_the_rights_of_its_user_is_refused_for_good() {
     let now = |message: &str| access_at("bob", NOW_S, message);
     let named = |name: &str| FwknopKey {
         username: username_hash(name),

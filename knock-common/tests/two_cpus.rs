@@ -523,7 +523,7 @@ enum PacketCase {
     Syn(u16),
     /// An ACK to a port, with the cookie from the answer to its SYN.
     Proof(u16),
-    /// An ACK to a port with a number that is no cookie.
+    /// An ACK to a port with a number that is not a cookie.
     Forged(u16),
     /// A SPA packet that opens the door of [`SINGLE`]; its stamp is this much later than the first.
     Spa(u64),

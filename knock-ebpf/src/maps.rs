@@ -62,10 +62,10 @@ static OTP: HashMap<u32, OtpEntry, { DOORS_MAX as usize }, GROWING> = HashMap::n
 static TARGETS: HashMap<Address, u32, { TARGETS_MAX as usize }, GROWING> = HashMap::new();
 #[btf_map]
 static TRUST: LpmTrie<Address, u32, { TRUST_MAX as usize }> = LpmTrie::new();
-/// What the configuration blocks.
+/// The prefixes that the configuration blocks.
 #[btf_map]
 static BLOCK: LpmTrie<Address, u32, { BLOCK_MAX as usize }> = LpmTrie::new();
-/// What commands have blocked.
+/// The prefixes that commands have blocked.
 #[btf_map]
 static BLOCKED: LpmTrie<Address, Blocked, { BLOCKED_MAX as usize }> = LpmTrie::new();
 #[btf_map]

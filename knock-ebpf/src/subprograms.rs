@@ -371,7 +371,7 @@ const REASONS: usize = 64;
 /// The most characters of a reason's name, rounded up likewise.
 const NAME: usize = 32;
 
-/// What the log has about a reason.
+/// The text of a reason for the log.
 #[derive(Clone, Copy)]
 struct LogText {
     name: [u8; NAME],

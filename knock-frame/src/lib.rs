@@ -107,7 +107,7 @@ impl Frame {
     /// Adds an IPv4 header without options.
     ///
     /// # Panics
-    /// A text is no IPv4 address.
+    /// A text is not an IPv4 address.
     #[must_use]
     pub fn ip4(self, source: &str, destination: &str) -> Self {
         self.ipv4(address(source), address(destination))
@@ -116,7 +116,7 @@ impl Frame {
     /// Adds an IPv6 header.
     ///
     /// # Panics
-    /// A text is no IPv6 address.
+    /// A text is not an IPv6 address.
     #[must_use]
     pub fn ip6(self, source: &str, destination: &str) -> Self {
         self.ipv6(address(source), address(destination))

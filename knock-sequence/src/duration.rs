@@ -23,7 +23,7 @@ const PRINTER: SpanPrinter = SpanPrinter::new()
 /// on what it means; so are months and years, whose length varies.
 ///
 /// # Errors
-/// The text is no duration, is negative or is longer than 20 000 years.
+/// The text is not a duration, is negative or is longer than 20 000 years.
 pub fn parse(text: &str) -> Result<Duration, Invalid> {
     let wrong = |reason: String| Err(Invalid::new(format!("{text:?} is {reason}")));
     if !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit()) {

@@ -1,4 +1,4 @@
-//! What a host and its clients agree on: knocks, protocols, sets of ports, durations, files of
+//! The formats that a host and its clients share: knocks, protocols, sets of ports, durations, files of
 //! one-time sequences, the parameters of time-based ones, and the keys and packets of single packet
 //! authorization, each with one reader and one writer.
 //!

@@ -27,7 +27,7 @@ pub struct OneTimeText {
 pub struct Flaw<'a> {
     /// The line, counted from 1.
     pub line: u32,
-    /// What is wrong.
+    /// The reason why it is wrong.
     pub reason: &'a str,
 }
 
@@ -139,7 +139,7 @@ impl OneTimeText {
         })
     }
 
-    /// Returns what is wrong with a line, if anything is.
+    /// Returns the flaw of a line, if it has one.
     pub fn flaw(&self, line: u32) -> Option<Flaw<'_>> {
         let reason = self.lines.get(index(line)?)?.flaw.as_deref()?;
         Some(Flaw { line, reason })
@@ -151,7 +151,7 @@ impl OneTimeText {
         line.is_some_and(|line| line.is_marked)
     }
 
-    /// Returns what is wrong with its lines.
+    /// Returns the flaws of its lines.
     pub fn flaws(&self) -> impl Iterator<Item = Flaw<'_>> {
         let lines = (1..).zip(&self.lines);
         lines.filter_map(|(line, read)| {
@@ -216,7 +216,7 @@ fn read(bytes: &[u8], start: usize) -> FileLine {
     }
     if let Some(used) = written.strip_prefix('#') {
         line.is_marked = true;
-        // What is no sequence is a comment, and so is one whose last port may have been cut off.
+        // A line that is not a sequence is a comment, and so is one whose last port may have been cut off.
         if text.ends_with('\n') {
             line.knocks = knocks(used).unwrap_or_default();
         }

@@ -22,7 +22,7 @@ use crate::{Invalid, Knock, Ports, Protocol, duration, spelling};
 pub const PERIOD: Duration = Duration::from_secs(PERIOD_SECS);
 /// How long a period may be: periods are numbered in 32 bits, which last till 2106.
 pub const PERIODS: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(86_400);
-/// The most bytes of a file with a secret: a longer one is no secret with a line end behind it.
+/// The most bytes of a file with a secret: a longer one is not a secret with a line end behind it.
 const SECRET_FILE_MOST: u64 = 4096;
 /// Octets go from 0 to this.
 const SPAN: u16 = 255;
@@ -140,13 +140,13 @@ pub fn protocols(protocols: Vec<Protocol>) -> Result<Vec<Protocol>, Invalid> {
 /// Reads the secret in an opened file: its only line.
 ///
 /// # Errors
-/// The file can't be read or is too long for a secret, or its text is no secret. No error shows any
+/// The file can't be read or is too long for a secret, or its text is not a secret. No error shows any
 /// of the text.
 pub fn read_secret(file: impl Read) -> Result<Secret, SecretError> {
     let mut text = Vec::new();
     let length = file.take(SECRET_FILE_MOST + 1).read_to_end(&mut text)?;
     if length as u64 > SECRET_FILE_MOST {
-        return Err(io::Error::other("it is no secret, but a long file").into());
+        return Err(io::Error::other("it is too long for a secret").into());
     }
     Ok(Secret::of_line(&text)?)
 }
@@ -166,7 +166,7 @@ pub enum SecretError {
     /// The file can't be read; callers name the file and the cure.
     #[error(transparent)]
     Unreadable(#[from] io::Error),
-    /// Its text is no secret.
+    /// Its text is not a secret.
     #[error(transparent)]
     Bad(#[from] BadSecret),
 }
@@ -269,7 +269,7 @@ mod tests {
             (
                 "a long file",
                 &"x".repeat(4_097),
-                Some("it is no secret, but a long file"),
+                Some("it is too long for a secret"),
             ),
         ] {
             let error = read_secret(text.as_bytes())

@@ -130,7 +130,7 @@ fn wrong_protocol(text: &str, protocol: &str, rest: &str) -> String {
 /// Reads `1024-65535`.
 ///
 /// # Errors
-/// What to write instead.
+/// The form to write instead.
 pub fn range(text: &str) -> Parsed<RangeInclusive<u16>> {
     let Some((first, last)) = text.split_once('-') else {
         return invalid(format!(

@@ -54,7 +54,7 @@ const FILES: [(&str, &[u8], Option<Next>); 9] = [
         Some((2, "tcp/1 tcp/2")),
     ),
     (
-        "octets that are no text",
+        "octets that are not text",
         b"#\x00\xff\xfe\n 1,2\n",
         Some((2, "tcp/1 tcp/2")),
     ),

@@ -101,7 +101,7 @@ fn the_longest_end_wins() {
     assert_eq!(
         world.ledger.open().next().unwrap().giver,
         Some(Giver::Knocks),
-        "whoever gave the last of it"
+        "the giver of its last part"
     );
 }
 
@@ -255,7 +255,7 @@ fn a_grant_whose_event_is_unread_is_revoked_too() {
     );
     assert_eq!(Vec::from_iter(revocation.doors), [SSH]);
     assert_eq!(world.lets_in(A, 1), None);
-    assert_eq!(summary(&world.receive(&late)), "", "the event is no news");
+    assert_eq!(summary(&world.receive(&late)), "", "the event is not new");
     world.wait(1_000);
     assert_eq!(
         summary(&world.knock_and_receive(A, SSH)),

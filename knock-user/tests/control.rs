@@ -44,7 +44,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 
 #[test]
 fn a_daemon_understands_the_lines_that_clients_send() {
-    // The standard output of a test is no terminal.
+    // The standard output of a test is not a terminal.
     #[rustfmt::skip]
     let rows = [
         (line::<status::Args>(""), r#"{"protocol":1,"command":"status"}"#),

@@ -305,7 +305,7 @@ impl ConfigPart {
     }
 }
 
-/// Returns all parts of a configuration, with the keys that are no tables.
+/// Returns all parts of a configuration, with the keys that are not tables.
 fn parts() -> Vec<(ConfigPart, Vec<String>)> {
     let mut todo = vec![ConfigPart::file()];
     let mut parts = Vec::new();

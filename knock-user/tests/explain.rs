@@ -510,7 +510,7 @@ fn every_situation_has_its_words_and_verdict() {
     }
 }
 
-/// `explain` judges a SYN, which is no knock of such a door.
+/// `explain` judges a SYN, which is not a knock of such a door.
 #[test]
 fn knocks_with_a_handshake_are_explained() {
     const PROVED: &str = r#"
@@ -584,7 +584,7 @@ fn ports_of_spa_packets_are_explained() {
             "udp/443",
             &[
                 &format!("udp/443 {ACCEPTS}; other packets pass"),
-                "a datagram would pass: it is no SPA packet, and others pass",
+                "a datagram would pass: it is not a SPA packet, and others pass",
             ],
         ),
         (

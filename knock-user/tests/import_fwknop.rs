@@ -79,7 +79,7 @@ open_for_max = \"300s\"
 }
 
 #[test]
-fn what_is_not_supported_is_a_comment_with_the_reason() {
+fn an_unsupported_setting_is_a_comment_with_the_reason() {
     let rows = [
         (
             "no HMAC",

@@ -43,7 +43,7 @@ fn secrets_are_read_from_files() {
         ("an empty line", "\n", "the secret is empty"),
         ("two lines", "correct\nhorse\n", "more than one line"),
         ("a zero byte", "correct\0horse", "zero byte"),
-        ("something else", &long, "it is no secret, but a long file"),
+        ("something else", &long, "it is too long for a secret"),
     ] {
         let path = directory.path().join("secret");
         fs::write(&path, text).unwrap();

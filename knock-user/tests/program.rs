@@ -25,7 +25,7 @@ command = /sbin/iptables -A INPUT -s %IP% -p tcp --dport 22 -j ACCEPT
 ";
 
 #[test]
-fn a_reader_that_ends_early_is_no_error() {
+fn a_reader_that_ends_early_is_not_an_error() {
     let directory = directory();
     let config = file(&directory, "seq.toml", CONFIG);
     let knockd = file(&directory, "knockd.conf", KNOCKD);

@@ -104,7 +104,7 @@ fn no_files_use_each_other_in_a_circle() {
                 .collect(),
         );
     }
-    // Files that use none of those left are no part of a circle.
+    // Files that use none of those left are not part of a circle.
     while let Some(free) = used
         .iter()
         .find_map(|(module, others)| others.is_empty().then(|| (*module).clone()))

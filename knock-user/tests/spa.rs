@@ -515,7 +515,7 @@ fn warnings(files: &ConfigFiles, now: &str) -> Vec<String> {
         ..Host::default()
     };
     let warnings = checked.warnings(&host).into_iter();
-    // Whether the clock of this machine is right is no part of the test.
+    // Whether the clock of this machine is right is not part of the test.
     let warnings = warnings.filter(|warning| warning.key != "window");
     let texts = warnings.map(|warning| warning.render("", "seq.toml"));
     let directory = format!("{}/", files.directory.path().display());

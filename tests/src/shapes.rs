@@ -15,7 +15,7 @@ use knock_frame::{Frame, eth};
 /// A frame and the expected result of the parser.
 #[derive(Debug)]
 pub struct FrameShape {
-    /// What distinguishes it.
+    /// The property that distinguishes it.
     pub name: &'static str,
     /// The frame.
     pub frame: Frame,

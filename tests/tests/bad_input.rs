@@ -151,7 +151,7 @@ fn a_start_without_privileges_is_refused() {
 }
 
 #[test]
-fn files_that_are_no_configuration_are_refused() {
+fn files_that_are_not_configurations_are_refused() {
     let noise: Vec<u8> = (0..4096_u32)
         .map(|i| (i.wrapping_mul(2_654_435_761) >> 24) as u8)
         .collect();

@@ -69,7 +69,7 @@ fn a_blocked_source_reaches_no_port_until_it_is_unblocked() {
             daemon.wait_for_event(&json!({
                 "event": "unblocked", "source": name, "by": "uid 0", "reason": "unblocked",
             }));
-            // What is gone is no error.
+            // Blocks that have ended are not an error.
             let again = answer(&net.server, &["unblock", &name]);
             assert_eq!(again["was_blocked"], false, "{again}");
             assert_eq!(answer(&net.server, &["status"])["blocked"], 0);

@@ -122,7 +122,7 @@ fn mode(path: &str) -> u32 {
 /// Runs the commands at the end of an error.
 fn run_suggested_commands(output: &str) {
     let (_why, commands) = output.split_once("): ").unwrap();
-    // Who it was for is root here, since only this thread's rights to files are nobody's.
+    // Its owner is root here, since only this thread's rights to files are those of nobody.
     let commands = commands
         .split(", and then")
         .next()

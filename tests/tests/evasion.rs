@@ -364,7 +364,7 @@ impl RowPath {
     }
 }
 
-/// Returns a frame with VLAN tags. Number 0 is no VLAN: a host takes such a frame like one without a tag.
+/// Returns a frame with VLAN tags. Number 0 is not a VLAN: a host takes such a frame like one without a tag.
 fn tags(whole: &[u8]) -> [Row; 6] {
     const Q: u16 = 0x8100;
     const AD: u16 = 0x88a8;

@@ -287,7 +287,7 @@ fn a_start_with_a_misspelt_interface_leaves_nothing_behind() {
         assert_eq!(code, Some(0), "{output}");
         assert!(process.stop(SIGTERM).status.success());
 
-        // The leftovers are no instance.
+        // The leftovers are not an instance.
         assert_eq!(shortfalls(net), NONE);
         let (code, output) = daemon::ask(&net.server, &["list"]);
         assert_eq!(code, Some(0), "{output}");

@@ -83,7 +83,7 @@ fn instruction_counts_are_those_recorded() {
         return;
     }
     let before: Recorded = toml::from_str(&fs::read_to_string(&path).unwrap()).unwrap();
-    // Another compiler generates other code from the same source, which is no regression.
+    // Another compiler generates other code from the same source, which is not a regression.
     if now.compiler != before.compiler {
         println!(
             "not compared: built by {}, not {}",

@@ -313,7 +313,7 @@ fn one_source_does_not_knock_for_another() {
             c.finds(true, SSH, "turn by turn, the first");
             d.finds(true, SSH, "turn by turn, the second");
 
-            // Two halves by two sources are no sequence.
+            // Two halves by two sources are not a sequence.
             let [e, f] = [net.new_source(family), net.new_source(family)];
             e.knock("tcp/7000 udp/8000");
             f.knock("tcp/9000");
@@ -382,7 +382,7 @@ fn a_closing_sequence_revokes_the_grant_of_its_source_only() {
                 &json!({"event": "closed", "source": leaver.name(), "door": "ssh",
                 "reason": "sequence", "by": "away"}),
             );
-            stayer.finds(true, SSH, "somebody else");
+            stayer.finds(true, SSH, "another source");
             assert!(
                 echoes(&mut stream),
                 "{family}: established connections continue"

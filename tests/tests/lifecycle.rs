@@ -438,7 +438,7 @@ fn a_closed_output_stops_nothing() {
         drop(child.stdout.take());
         let source = net.new_source(Family::V4);
         for _ in 0..3 {
-            source.finds_closed(SSH, "nobody reads");
+            source.finds_closed(SSH, "without a reader");
         }
         source.knock(KNOCKS);
         source.finds(true, SSH, "knocked");

@@ -98,7 +98,7 @@ fn events_that_overrun_the_ring_buffer_are_counted_and_nothing_else_is_lost() {
         assert!(events_lost(&net.server) > 0, "all events found room");
         let source = net.new_source(Family::V4);
         source.knock(KNOCKS);
-        source.finds(true, SSH, "while nobody reads events");
+        source.finds(true, SSH, "while no daemon reads events");
         daemon.process_mut().signal(Signal::SIGCONT);
         // Lines are left out only while this many events wait.
         wait::until("events are reported again", || {
@@ -284,7 +284,7 @@ fn a_suspended_daemon_reports_what_it_missed() {
         daemon.process_mut().signal(Signal::SIGSTOP);
         let knocked = Instant::now();
         source.knock(KNOCKS);
-        source.finds(true, SSH, "nobody runs");
+        source.finds(true, SSH, "no daemon runs");
         // The grant has to expire.
         thread::sleep(Duration::from_millis(1_100).saturating_sub(knocked.elapsed()));
         source.finds_closed(SSH, "the grant has ended, by the kernel's clock alone");

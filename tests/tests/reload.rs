@@ -129,19 +129,19 @@ fn a_reload_changes_doors_and_keeps_connections() {
             + &door("web", 7100, "\"tcp/80\"", keys)
             + &door("db", 7200, "\"tcp/443\"", keys);
         let mut daemon = Daemon::start(&net.server, &before);
-        let [client, other_client, clerk] = [0, 1, 2].map(|_| net.new_source(Family::V4));
+        let [client, second_client, third_client] = [0, 1, 2].map(|_| net.new_source(Family::V4));
         for (source, first, name) in [
             (client, 7000, "ssh"),
-            (other_client, 7100, "web"),
-            (clerk, 7200, "db"),
+            (second_client, 7100, "web"),
+            (third_client, 7200, "db"),
         ] {
             source.knock(&knocks(first));
             record.gets(&format!("open {name} {}", source.name()));
         }
         let streams = [
             client.finds_open(SSH, "in"),
-            other_client.finds_open(WEB, "in"),
-            clerk.finds_open(DB, "in"),
+            second_client.finds_open(WEB, "in"),
+            third_client.finds_open(DB, "in"),
         ]
         .map(Stream::begin);
 
@@ -167,14 +167,14 @@ fn a_reload_changes_doors_and_keeps_connections() {
         }
         client.finds(true, SSH, "its door is still there");
         client.finds(true, DB, "its door opens more now");
-        clerk.finds(true, DB, "nothing changed for this one");
-        clerk.finds_closed(SSH, "nor did this");
-        let closed = json!({"event": "closed", "source": other_client.name(), "door": "web",
+        third_client.finds(true, DB, "nothing changed for this one");
+        third_client.finds_closed(SSH, "nor did this");
+        let closed = json!({"event": "closed", "source": second_client.name(), "door": "web",
             "reason": "removed", "ports": ["tcp/80"]});
         daemon.wait_for_event(&closed);
-        record.gets(&format!("close web {}", other_client.name()));
+        record.gets(&format!("close web {}", second_client.name()));
         for port in [SSH, WEB, DB] {
-            other_client.finds_closed(port, "its door is gone");
+            second_client.finds_closed(port, "its door is gone");
         }
 
         // The old knocks open nothing, and the new ones open the door.
@@ -191,16 +191,20 @@ fn a_reload_changes_doors_and_keeps_connections() {
         daemon.reload(&before);
         client.finds(true, SSH, "back");
         client.finds_closed(DB, "its door opens less now");
-        clerk.finds(true, DB, "back");
-        other_client.finds_closed(WEB, "ended is ended");
-        for (source, name) in [(client, "ssh"), (clerk, "db"), (other_client, "web")] {
+        third_client.finds(true, DB, "back");
+        second_client.finds_closed(WEB, "ended is ended");
+        for (source, name) in [
+            (client, "ssh"),
+            (third_client, "db"),
+            (second_client, "web"),
+        ] {
             assert_eq!(
                 record.count(&format!("open {name} {}", source.name())),
                 1,
                 "{name}"
             );
         }
-        for source in [client, clerk] {
+        for source in [client, third_client] {
             assert!(
                 daemon
                     .events_like(&json!({"event": "closed", "source": source.name()}))
@@ -336,7 +340,7 @@ fn a_reload_under_load_loses_no_packet() {
                 while !stop.load(Ordering::Relaxed) {
                     knocked += 1;
                     thread::sleep(PAUSE);
-                    let source = somebody(net, knocked);
+                    let source = numbered_source(net, knocked);
                     let before = reloads.load(Ordering::SeqCst);
                     let connected = source.knock_and_connect(KNOCKS, SSH);
                     let is_calm =
@@ -517,7 +521,7 @@ impl Drop for StopFlag<'_> {
 }
 
 /// Sources without number.
-fn somebody(net: &Net, number: u64) -> Source<'_> {
+fn numbered_source(net: &Net, number: u64) -> Source<'_> {
     let host = u128::from(number) | 0x2001_0db8_000a << 80 | 1 << 48;
     net.source(IpAddr::from(Ipv6Addr::from(host)), Family::V6.server())
 }

@@ -40,7 +40,7 @@ const DOORS: &str = r#"
     open = ["tcp/22"]
 "#;
 
-/// Doors whose knocks have flags that are no wrong knock at any port: FIN, and SYN with ACK too.
+/// Doors whose knocks have flags that are not wrong knocks at any port: FIN, and SYN with ACK too.
 const OTHER_FLAGS: &str = r#"
     [[door]]
     name = "fin"

@@ -191,10 +191,10 @@ fn the_next_start_takes_over_kept_grants() {
         let last = net.new_source(Family::V4);
         second.leave(SIGINT);
         let connected = last.knock_and_connect("tcp/7100 udp/8100 tcp/9100", SSH);
-        assert!(connected.is_ok(), "nobody runs: {connected:?}");
+        assert!(connected.is_ok(), "no daemon runs: {connected:?}");
         let end = Instant::now() + BRIEF + Duration::from_millis(50);
         thread::sleep(end.saturating_duration_since(Instant::now()));
-        last.finds_closed(SSH, "its time is over and nobody runs");
+        last.finds_closed(SSH, "it has expired and no daemon runs");
         assert!(server.met(early.from, SSH));
 
         let third = Daemon::start(&net.server, &config);

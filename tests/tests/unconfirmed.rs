@@ -151,7 +151,7 @@ fn a_reload_on_request_applies_a_file_that_was_not_confirmed() {
 /// A start on trial that is killed before it has put anything in place: the next start applies what
 /// was in force.
 #[test]
-fn a_start_on_trial_that_is_killed_while_it_compiles() {
+fn a_start_on_trial_that_is_killed_early_leaves_the_previous_configuration() {
     net::test(|net| {
         let host = TrialHost::new(net);
         assert!(host.start(&[]).stop(SIGTERM).status.success());

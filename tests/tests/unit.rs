@@ -154,7 +154,7 @@ fn a_service_manager_that_does_not_listen_stops_nothing() {
         let manager = Manager::new();
         let config = config_file(DOOR.as_bytes());
         let process = manager.start(net, &config, "2000");
-        wait::until("nobody reads", || {
+        wait::until("without a reader", || {
             let output = process.stderr();
             output.contains("the service manager: it does not read its messages")
         });

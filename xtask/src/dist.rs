@@ -29,7 +29,7 @@ const PROGRAMS: [&str; 2] = ["knock-user", "knock-client"];
 /// The version of the packages that tests upgrade from.
 pub const EARLIER: &str = "0.0.9";
 
-/// What all published files have in common.
+/// The common facts of all published files.
 struct Release {
     /// As in Cargo.toml.
     version: &'static str,
@@ -48,7 +48,7 @@ impl Release {
                 .args(["-c", "safe.directory=*", "log", "-1", "--format=%ct"])
                 .quiet()
                 .read()
-                .context("the workspace is no git repository: set SOURCE_DATE_EPOCH")?,
+                .context("the workspace is not a git repository: set SOURCE_DATE_EPOCH")?,
         };
         Ok(Self {
             version: env!("CARGO_PKG_VERSION"),

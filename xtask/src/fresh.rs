@@ -27,7 +27,7 @@ use crate::{
     tools::{self, Verb},
 };
 
-/// What README presupposes: a C compiler, and the certificates without which rustup could not have been downloaded.
+/// The packages that README presupposes: a C compiler, and the certificates with which rustup was downloaded.
 pub(crate) const SYSTEM: System = System {
     name: "root",
     packages: "ca-certificates,gcc,libc6-dev",
@@ -206,7 +206,7 @@ fn clone(sh: &Shell, upper: &Path) -> Result<()> {
         .quiet();
     let changed = changed
         .read()
-        .context("the workspace is no git repository")?;
+        .context("the workspace is not a git repository")?;
     if !changed.is_empty() {
         println!("fresh: changes that are not committed are not part of it");
     }

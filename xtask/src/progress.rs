@@ -42,7 +42,7 @@ impl CommandProgress {
         let passed = self.began.elapsed();
         if self.terminal {
             let line = line(&self.what, passed, detail);
-            // A progress line that can't be written is no reason to stop.
+            // A progress line that can't be written is not a reason to stop.
             let _ignored = write!(io::stderr(), "\r\x1b[K{line}");
             let _ignored = io::stderr().flush();
             self.shown = true;

@@ -19,7 +19,7 @@ pub struct RunReport {
 /// A line of the summary.
 #[derive(Debug, PartialEq)]
 pub enum Row {
-    /// A command that is no test suite; one that failed counts as one failure.
+    /// A command that is not a test suite; one that failed counts as one failure.
     Step {
         /// Its name.
         name: String,

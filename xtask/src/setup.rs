@@ -166,7 +166,7 @@ pub fn lints(sh: &Shell, apt: &Apt<'_>) -> Result<()> {
 }
 
 /// Installs clippy of the kernel object's compiler. Not every distribution has one, so its absence is
-/// no error: `cargo xtask test` then reports that it left those lints out.
+/// not an error: `cargo xtask test` then reports that it left those lints out.
 pub fn kernel_lints(sh: &Shell, toolchain: &Toolchain, apt: &Apt<'_>) {
     if toolchain.clippy(sh).is_some() {
         println!("kernel lints: clippy of {} found", toolchain.origin);

@@ -28,7 +28,7 @@ pub(crate) enum RunStage {
     Twice,
 }
 
-/// What was chosen of them.
+/// The chosen stages.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct ChosenStages<'a> {
     pub(crate) root: bool,

@@ -55,7 +55,7 @@ pub fn compare(sh: &Shell, architectures: &[Architecture]) -> Result<Vec<String>
         .args(["status", "--porcelain", "--untracked-files=no"])
         .quiet()
         .read()
-        .context("the workspace is no git repository, so there is nothing to clone")?;
+        .context("the workspace is not a git repository, so there is nothing to clone")?;
     ensure!(
         changed.is_empty(),
         "a clone would not have the changes of these files: commit or stash them first:\n{changed}"

@@ -197,7 +197,7 @@ fn is_early() -> bool {
     if now < plan.due_ns {
         return true;
     }
-    // What was missed is not made up for: nobody offers a pause and then everything at once.
+    // What was missed is not made up for: no generator offers a pause and then everything at once.
     let behind = now.wrapping_sub(plan.due_ns) > BEHIND_MOST_NS;
     let from = if behind { now } else { plan.due_ns };
     plan.due_ns = from.wrapping_add(plan.gap_ns);
@@ -241,7 +241,7 @@ fn put<const N: usize>(context: &XdpContext, plan: &Plan, at: u32, new: [u8; N])
     unsafe { place.write(new) };
     let change = sum(new).wrapping_add(0xffff * 2).wrapping_sub(sum(old));
     for sum_at in [plan.header_sum_at, plan.payload_sum_at] {
-        // A port is no part of the IP header.
+        // A port is not part of the IP header.
         if sum_at == 0 || N == 2 && sum_at == plan.header_sum_at {
             continue;
         }

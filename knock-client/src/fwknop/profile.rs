@@ -9,7 +9,7 @@ use std::time::Duration;
 /// The width of comments.
 const COLUMNS: usize = 100;
 
-/// What happens to the directives of `fwknop` that do not become keys.
+/// The effect of directives of `fwknop` that do not become keys.
 const REASONS: [(&[&str], &str); 8] = [
     (
         &[
@@ -189,7 +189,7 @@ fn place(directive: &Directive, note: &str) -> String {
     format!("{} (line {}): {note}", directive.name, directive.line)
 }
 
-/// What a directive becomes.
+/// The effect of a directive.
 enum DirectiveEffect {
     Line(String),
     Note(String),
@@ -205,7 +205,7 @@ fn key_of(directive: &Directive) -> DirectiveEffect {
                 format!("port = \"udp/{port}\""),
                 "the host takes packets at the ports in its [spa]; the default of both is udp/62201".to_owned(),
             ),
-            _ => DirectiveEffect::Note("it is no port from 1 to 65535: add port = \"udp/…\"".to_owned()),
+            _ => DirectiveEffect::Note("it is not a port from 1 to 65535: add port = \"udp/…\"".to_owned()),
         },
         "SPA_SERVER_PROTO" if value.eq_ignore_ascii_case("udp") => DirectiveEffect::Nothing,
         "SPA_SERVER_PROTO" => {
@@ -216,7 +216,7 @@ fn key_of(directive: &Directive) -> DirectiveEffect {
                 format!("for = \"{}\"", spell(Duration::from_secs(seconds.into()))),
                 "the host gives at most the open_for_max of the door".to_owned(),
             ),
-            _ => DirectiveEffect::Note("it is no number of seconds, so the time is left to the host".to_owned()),
+            _ => DirectiveEffect::Note("it is not a number of seconds, so the time is left to the host".to_owned()),
         },
         "ALLOW_IP" if value.eq_ignore_ascii_case("source") => DirectiveEffect::Line("source = \"::\"".to_owned()),
         "ALLOW_IP" if value.eq_ignore_ascii_case("resolve") => DirectiveEffect::Note(

@@ -148,12 +148,12 @@ fn values_that_do_not_fit_are_named() {
         (
             "port 0",
             "SPA_SERVER_PORT 0",
-            "SPA_SERVER_PORT (line 3): it is no port",
+            "SPA_SERVER_PORT (line 3): it is not a port",
         ),
         (
             "a time in words",
             "FW_TIMEOUT 1h",
-            "FW_TIMEOUT (line 3): it is no number of seconds",
+            "FW_TIMEOUT (line 3): it is not a number of seconds",
         ),
         (
             "to resolve",
@@ -173,9 +173,13 @@ fn values_that_do_not_fit_are_named() {
         (
             "an unknown directive",
             "SPA_PORT 22",
-            "line 3 is no directive of fwknop",
+            "line 3 is not a directive of fwknop",
         ),
-        ("half a line", "SECRET=", "line 3 is no directive of fwknop"),
+        (
+            "half a line",
+            "SECRET=",
+            "line 3 is not a directive of fwknop",
+        ),
     ] {
         let text = format!("[h]\nSPA_SERVER h.example\n{line}\n");
         let found = converted(&text, &[KEY]).unwrap_or_else(|error| panic!("{name}: {error}"));
@@ -222,7 +226,7 @@ fn a_name_is_used_once() {
 }
 
 #[test]
-fn what_can_not_be_converted_is_an_error() {
+fn a_value_that_cannot_be_converted_is_an_error() {
     let private = "knock1-private:ERERERERERERERERERERERERERERERERERERERERERE";
     let home = "[home]\nSPA_SERVER h\n";
     for (name, text, key, expected) in [

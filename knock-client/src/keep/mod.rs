@@ -37,7 +37,7 @@ const LOOK: Duration = Duration::from_secs(5);
 /// The shortest time between two orders because of changes of the network.
 const CALM: Duration = Duration::from_secs(1);
 
-/// What `--keep` does besides the plan.
+/// The settings of `--keep` besides the plan.
 #[derive(Clone, Debug, Default)]
 pub struct KeepOptions {
     /// The command to run meanwhile, with its arguments; empty for none.
@@ -46,7 +46,7 @@ pub struct KeepOptions {
     pub give_up_after: Option<Duration>,
 }
 
-/// What the loop waits for.
+/// An event for which the loop waits.
 #[derive(Debug)]
 enum KeepEvent {
     /// A renewal has ended.
@@ -161,7 +161,7 @@ fn open_and_keep<W: Write + Send + 'static>(
     }
 }
 
-/// What is known about the grant.
+/// The known state of the grant.
 #[derive(Debug)]
 struct Kept {
     schedule: Schedule,

@@ -55,7 +55,7 @@ pub(super) fn watch(events: Sender<KeepEvent>) {
 #[cfg(not(any(target_os = "linux", target_os = "android")))]
 pub(super) fn watch(_events: Sender<KeepEvent>) {}
 
-/// What a look at the addresses found.
+/// The result of a look at the addresses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum AddressChange {
     /// Nothing that matters.

@@ -15,7 +15,7 @@ use std::sync::mpsc::{self, Sender};
 use std::thread;
 use std::time::Duration;
 
-/// What a renewal obtained.
+/// The result of a renewal.
 #[derive(Debug)]
 pub(super) struct Renewed {
     /// A moment before anything was sent.
@@ -26,7 +26,7 @@ pub(super) struct Renewed {
     pub(super) own: OwnAddresses,
 }
 
-/// What is to be sent.
+/// The packets or knocks to send.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct SendOrder {
     /// Whether the door may be closed: then success is reported, and the plan's connection is made.

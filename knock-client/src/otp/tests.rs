@@ -223,7 +223,7 @@ fn the_secret_is_read_from_its_place() {
         (
             "long",
             &"hunter2".repeat(1_000),
-            "it is no secret, but a long file",
+            "it is too long for a secret",
         ),
     ] {
         let error = in_file(text).check().expect_err(name).to_string();

@@ -31,7 +31,7 @@ pub enum ReportStyle {
     Json,
 }
 
-/// What is sent to the host.
+/// The packets for the host.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Sends {
     /// Knocks.

@@ -20,7 +20,7 @@ pub enum ShareError {
     File {
         /// The profile.
         name: String,
-        /// What opens the door.
+        /// The means that open the door.
         method: String,
     },
     /// The name is not one for a URI and a file.

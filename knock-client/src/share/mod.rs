@@ -27,7 +27,7 @@ use std::path::PathBuf;
 use toml::{Table, Value};
 
 const SCHEME: &str = "knock://";
-/// The part of the query that is no key of a profile.
+/// The part of the query that is not a key of a profile.
 const PRIVATE: &str = "private";
 /// The keys of a profile that a URI may have.
 const KEYS: [&str; 10] = [
@@ -122,7 +122,7 @@ pub fn share(
             err,
             "the URI has no secret: the receiver makes a key with `knock-client keygen`"
         ),
-        (None, None) => writeln!(err, "whoever has this URI can open the door"),
+        (None, None) => writeln!(err, "anyone who has this URI can open the door"),
     };
     Ok(())
 }

@@ -314,7 +314,7 @@ impl PacketAnswer {
     }
 }
 
-/// What was received until the limit.
+/// The result of waiting for an answer until the limit.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum ReceivedAnswer {
     Answer(PacketAnswer),

@@ -190,14 +190,14 @@ mod tests {
         fs::write(&path, "ERERER\n").expect("a file");
         assert!(error(&path).starts_with("DIR/key: not a private key: "));
         assert!(!error(&path).contains("ERER"));
-        let directory = create(directory.path()).expect_err("a directory is no file");
+        let directory = create(directory.path()).expect_err("a directory is not a file");
         assert!(
             directory
                 .to_string()
                 .ends_with("it is a directory: name a file in it"),
             "{directory}"
         );
-        let below = create(&path.join("key")).expect_err("a file is no directory");
+        let below = create(&path.join("key")).expect_err("a file is not a directory");
         assert!(
             below.to_string().starts_with("cannot write the key "),
             "{below}"

@@ -66,7 +66,7 @@ impl CheckedSpa {
     ///
     /// # Errors
     ///
-    /// This machine can't send it. Silence or a refusal of the host is no error.
+    /// This machine can't send it. Silence or a refusal of the host is not an error.
     pub(super) fn send(
         &self,
         destination: &Destination,

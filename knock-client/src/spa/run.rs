@@ -20,7 +20,7 @@ use std::time::{Duration, Instant};
 /// reason.
 const GRACE: Duration = Duration::from_secs(1);
 
-/// What happens while a run waits.
+/// An event while a run waits.
 enum RunEvent {
     /// The number of the packet, and what was received.
     Received(usize, ReceivedAnswer),
@@ -102,7 +102,7 @@ fn send(
     }
 }
 
-/// What the host has opened.
+/// The port that the host has opened.
 pub(crate) struct Opened {
     /// How long, if it was asked for an answer: the shortest time of its addresses.
     pub(crate) time: Option<Duration>,

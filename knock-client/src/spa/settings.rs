@@ -123,7 +123,7 @@ pub struct CheckedSpa {
     pub(super) door: Option<DoorName>,
     /// Requested seconds; 0 for the door's `open_for`.
     pub(super) seconds: u32,
-    /// What to do with the door.
+    /// The action for the door.
     pub(super) action: DoorAction,
     /// The port of the packet.
     pub(super) port: PacketPort,

@@ -24,7 +24,7 @@ impl HostPublicKey {
     ///
     /// # Errors
     ///
-    /// The text is no public key. The error does not show it.
+    /// The text is not a public key. The error does not show it.
     pub fn key(&self) -> Result<PublicKey, Invalid> {
         self.0.clone()
     }

@@ -49,13 +49,13 @@ const _: () =
 pub struct FwknopScratch {
     /// The packet, for the events and the grants that it causes.
     pub(super) info: PacketInfo,
-    /// What the packet asks for.
+    /// The request in the packet.
     pub request: Request,
     /// The doors of the ports that it asks for.
     pub(super) doors: [RequestedDoor; PORTS_MAX],
     /// The packet behind [`PREFIX`].
     pub(super) text: [u32; TEXT / 4],
-    /// What the base64 encodes.
+    /// The content of the base64.
     pub(super) plain: [u32; TEXT / 4],
     /// The HMAC that the packet has.
     pub(super) tag: [u32; sha256::DIGEST_WORDS],

@@ -37,7 +37,7 @@ const UDP: u32 = u32::from_be_bytes(*b"\0udp");
 const HASH_START: u64 = 0xcbf2_9ce4_8422_2325;
 const HASH_FACTOR: u64 = 0x0000_0100_0000_01b3;
 
-/// What kind of packet a text is.
+/// The kind of packet that a text is for.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum MessageKind {
     /// It asks for ports.
@@ -50,7 +50,7 @@ pub enum MessageKind {
     Unreadable,
 }
 
-/// What a text asks for, and the state of its reader.
+/// The request in a text, and the state of its reader.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Pod, Zeroable)]
 pub struct Request {

@@ -276,7 +276,7 @@ proptest! {
     }
 
     #[test]
-    fn any_bytes_in_any_world(env in env(), bytes in prop::collection::vec(any::<u8>(), 0..120)) {
+    fn any_frame_is_judged_without_a_panic(env in env(), bytes in prop::collection::vec(any::<u8>(), 0..120)) {
         let env = Rc::new(env);
         judge(&bytes[..], &*env);
         // Bytes at random are rarely IP.

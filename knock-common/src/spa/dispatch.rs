@@ -18,7 +18,7 @@ use crate::{
 pub enum PortOutcome {
     /// It was judged and reported.
     Judged(Reason),
-    /// It is no SPA packet: it is judged as a packet to a port with this rule.
+    /// It is not a SPA packet: it is judged as a packet to a port with this rule.
     Otherwise(PortRule),
 }
 

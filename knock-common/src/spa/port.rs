@@ -1,4 +1,4 @@
-//! What a port for single packet authorization accepts.
+//! The formats that a port for single packet authorization accepts.
 
 /// The formats that a port accepts, as bits.
 #[repr(transparent)]
@@ -26,7 +26,7 @@ impl SpaFormats {
     }
 }
 
-/// What happens to packets that have none of a port's formats.
+/// The treatment of packets that have none of a port's formats.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub enum Otherwise {
     /// They are dropped.
@@ -38,12 +38,12 @@ pub enum Otherwise {
     Protected(u16),
 }
 
-/// What a port for single packet authorization accepts.
+/// The formats that a port for single packet authorization accepts.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct SpaPort {
     /// The accepted formats.
     pub formats: SpaFormats,
-    /// What happens to other packets.
+    /// The treatment of other packets.
     pub otherwise: Otherwise,
 }
 

@@ -1,4 +1,4 @@
-//! What an authenticated packet asks for.
+//! The request in an authenticated packet.
 
 use crate::{
     Address,

@@ -29,10 +29,10 @@ pub const ANSWER_LENGTH: usize = 48;
 /// In front of what is authenticated and hidden.
 const LABEL: &[u8] = b"answer";
 
-/// What a host answers.
+/// The content of a host's answer.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Answer {
-    /// What happened to the packet; `None` is a reason that a newer host has.
+    /// The outcome of the packet; `None` is a reason that a newer host has.
     pub outcome: Option<Reason>,
     /// The first TCP port that the door opens.
     pub port: Option<u16>,
@@ -44,7 +44,7 @@ pub struct Answer {
     pub host_time: u64,
 }
 
-/// Why a datagram is no answer to a packet.
+/// Why a datagram is not an answer to a packet.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
 pub enum BadAnswer {
     /// It has fewer octets.
@@ -59,7 +59,7 @@ impl Channel {
     /// Opens the answer to a packet that was sealed here.
     ///
     /// # Errors
-    /// The datagram is no answer of the host to this packet.
+    /// The datagram is not an answer of the host to this packet.
     pub fn open_answer(
         &self,
         packet: &[u8; PACKET_LENGTH],
@@ -168,7 +168,7 @@ mod tests {
         assert_eq!(
             channel.open_answer(&this, &this),
             Err(BadAnswer::Forged),
-            "a packet that comes back is no answer"
+            "a packet that comes back is not an answer"
         );
     }
 }

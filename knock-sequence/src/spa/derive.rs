@@ -62,7 +62,7 @@ impl fmt::Debug for PairKeys {
     }
 }
 
-/// The keys that make packets noise for whoever does not know the host's public key.
+/// The keys that make packets noise for anyone who does not know the host's public key.
 ///
 /// HKDF-SHA256 with the salt "knock spa v1 gate", the host's public key and an empty info. The first
 /// 16 octets are the check key.
@@ -118,7 +118,7 @@ mod tests {
         let swapped = PairKeys::of_client(&host, client.public()).expect("keys");
         assert_ne!(
             swapped.mac, of_host.mac,
-            "a host is no client of its client"
+            "a host is not a client of its client"
         );
     }
 

@@ -21,7 +21,7 @@ use crate::Invalid;
 const PUBLIC: &str = "knock1:";
 /// In front of a private key.
 const PRIVATE: &str = "knock1-private:";
-/// The most bytes of a file with a key: a longer one is no key with comments beside it.
+/// The most bytes of a file with a key: a longer one is not a key with comments beside it.
 const KEY_FILE_MOST: u64 = 4096;
 /// The octets of 43 characters, and some room for a wrong text.
 type Decoded = Zeroizing<Vec<u8>>;
@@ -227,7 +227,7 @@ pub enum KeyError {
     /// The file can't be read; callers name the file and the cure.
     #[error(transparent)]
     Unreadable(#[from] io::Error),
-    /// Its text is no private key.
+    /// Its text is not a private key.
     #[error(transparent)]
     Bad(#[from] Invalid),
 }

@@ -12,12 +12,12 @@ use super::{
 
 /// The octets of a packet without the random ones behind it.
 pub const PACKET_LENGTH: usize = 72;
-/// The most random octets that a client appends, so that the length of a packet is no mark.
+/// The most random octets that a client appends, so that the length of a packet is not a mark.
 pub const NOISE_MOST: usize = 200;
 /// Added to the action if an answer is wanted.
 pub const WANT_ANSWER: u8 = 0x80;
 
-/// What a packet asks for.
+/// The request in a packet.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Request {
     /// Nanoseconds since 1970, by the client's clock: greater than in each earlier packet of the
@@ -29,13 +29,13 @@ pub struct Request {
     pub door: DoorId,
     /// For how many seconds to open; 0 for the door's `open_for`. A host may give less.
     pub seconds: u32,
-    /// What to do with the door.
+    /// The action for the door.
     pub action: DoorAction,
     /// Whether the host is asked for an answer.
     pub answer: bool,
 }
 
-/// What to do with a door.
+/// The action for a door.
 #[repr(u8)]
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub enum DoorAction {
@@ -73,7 +73,7 @@ impl DoorId {
     }
 }
 
-/// What a client needs to talk to a host: the keys of both and what is derived from them.
+/// The keys of a client and a host, and those derived from them.
 #[derive(Clone, Debug)]
 pub struct Channel {
     id: KeyId,

@@ -58,7 +58,7 @@ pub struct Answer {
     pub until: Option<String>,
     /// In how many seconds it ends.
     pub seconds: Option<f64>,
-    /// What else is worth knowing.
+    /// Notes that change nothing of what is protected.
     pub notes: Vec<String>,
 }
 

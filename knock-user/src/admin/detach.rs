@@ -41,7 +41,7 @@ pub struct Args {
 pub struct Answer {
     /// Interfaces that are no longer protected; none if none was.
     pub interfaces: Vec<String>,
-    /// What is no longer protected there: `tcp/22`.
+    /// The ports that are no longer protected there: `tcp/22`.
     pub ports: Vec<String>,
 }
 

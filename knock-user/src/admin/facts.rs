@@ -24,7 +24,7 @@ use crate::{
 pub struct DoorFacts {
     /// Its name.
     pub name: String,
-    /// What it opens or closes: `tcp/22`.
+    /// The ports that it opens or closes: `tcp/22`.
     pub ports: Vec<String>,
 }
 

@@ -66,7 +66,7 @@ pub struct Answer {
     pub source: Prefix,
     /// Name of the door.
     pub door: String,
-    /// What is open now: `tcp/22`.
+    /// The ports that are open now: `tcp/22`.
     pub ports: Vec<String>,
     /// When it ends: later than requested, if a longer grant existed. RFC 3339.
     pub until: String,

@@ -59,7 +59,7 @@ pub struct ListedBlock {
     pub until: Option<String>,
     /// In how many seconds it ends.
     pub seconds: Option<f64>,
-    /// What blocks it: `configuration`, or who did as `uid 0`.
+    /// The origin of the block: `configuration`, or a user such as `uid 0`.
     pub by: String,
 }
 
@@ -70,7 +70,7 @@ pub struct ListedGrant {
     pub source: Prefix,
     /// Name of the door.
     pub door: String,
-    /// What it opens: `tcp/22`.
+    /// The ports that it opens: `tcp/22`.
     pub ports: Vec<String>,
     /// When it ends: RFC 3339.
     pub until: String,
@@ -78,7 +78,7 @@ pub struct ListedGrant {
     pub seconds: f64,
     /// When it was given, if that is known: RFC 3339.
     pub since: Option<String>,
-    /// What gave it, if that is known: `knock`, `user alice`, or who did it by hand as `uid 0`.
+    /// The giver, if it is known: `knock`, `user alice`, or for a grant by hand a user such as `uid 0`.
     pub by: Option<String>,
 }
 

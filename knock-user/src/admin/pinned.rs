@@ -1,4 +1,4 @@
-//! What the pins of an instance have, for subcommands that need no process.
+//! Reads the pins of an instance, for subcommands that need no process.
 
 use std::{collections::BTreeMap, path::Path};
 

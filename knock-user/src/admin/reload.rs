@@ -39,9 +39,9 @@ pub struct Request {
 pub struct Answer {
     /// The configuration.
     pub config: String,
-    /// What has changed, a line each; none if nothing has.
+    /// The changes, a line each; none if nothing has changed.
     pub changes: Vec<String>,
-    /// What is unwise in it, a line each.
+    /// Warnings, a line each.
     pub warnings: Vec<String>,
 }
 

@@ -50,7 +50,7 @@ pub struct Answer {
     pub source: IpAddr,
     /// Names of the doors; none if there was no grant.
     pub doors: Vec<String>,
-    /// What the grants of these doors covered, in the same order: the source, or its prefix. Older
+    /// The source or prefix of the grants of these doors, in the same order. Older
     /// versions do not send it.
     #[serde(default)]
     pub covered: Vec<Prefix>,

@@ -243,7 +243,7 @@ mod tests {
     }
 
     #[test]
-    fn a_packet_after_the_end_of_a_key_is_no_use() {
+    fn a_packet_after_the_end_of_a_key_is_not_its_last_use() {
         const END_MS: u64 = 1_000_000_000_000;
         let key = PrivateKey::from_octets([7; 32]);
         let public = key.public();

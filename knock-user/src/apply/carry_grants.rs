@@ -19,7 +19,7 @@ pub struct Carried {
     pub write: BTreeMap<GrantKey, Grant>,
     /// Entries that have no meaning in the new configuration, with the values that were read.
     pub remove: BTreeMap<GrantKey, Grant>,
-    /// What valid grants covered that end, and why.
+    /// The sources of valid grants that end, and the reasons.
     pub ended: BTreeSet<(Prefix, EndCause)>,
 }
 

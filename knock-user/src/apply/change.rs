@@ -26,7 +26,7 @@ pub(super) struct Change<'a> {
     /// Whether this process already serves the instance: a refused interface then does not end the
     /// rest.
     pub(super) is_reload: bool,
-    /// What the previous program protects by its own port table, if there is no registry.
+    /// The ports that the previous program protects by its own table, if there is no registry.
     pub(super) found_protected: Option<Vec<String>>,
 }
 

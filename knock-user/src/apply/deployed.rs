@@ -1,4 +1,4 @@
-//! What is in force after a change, and what undoing it takes.
+//! The configuration in force after a change, and the means to undo it.
 
 use knock_common::layout::{DoorEntry, FlowKey};
 

@@ -16,12 +16,12 @@ use crate::{
     model::prefix::Prefix,
 };
 
-/// What ended with the previous configuration.
+/// The grants that ended with the previous configuration.
 #[derive(Debug, Default)]
 pub struct EndedGrants {
     /// Interfaces that are no longer protected.
     pub released: Vec<String>,
-    /// What valid grants covered that ended, and why.
+    /// The sources of valid grants that ended, and the reasons.
     pub grants: BTreeSet<(Prefix, EndCause)>,
 }
 

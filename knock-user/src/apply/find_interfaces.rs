@@ -40,7 +40,7 @@ impl Change<'_> {
         let mut problems = Vec::new();
         for name in self.interfaces {
             let Some(interface) = interface::named(name, all) else {
-                // An interface that was configured before is waited for: its absence is no mistake.
+                // An interface that was configured before is waited for: its absence is not a mistake.
                 if !self.attach_options.may_be_absent && !self.was_asked_for(name) {
                     problems.push(unknown(name, all));
                 }

@@ -43,7 +43,7 @@ pub(super) struct KeyStamps {
     pub(super) floor_ns: u64,
     /// The counters of [`AFTER_USE`] when the stamps were read last.
     pub(super) counted: Option<[u64; AFTER_USE.len()]>,
-    /// What the file has.
+    /// The content of the file.
     pub(super) written: UsedStamps,
     /// The keys of fwknop's clients, until they are accepted.
     pub(super) held: Vec<FwknopKey>,

@@ -82,7 +82,7 @@ impl Preparation {
             replay,
             floor,
             stamps,
-            // A configuration that was never committed is no fallback.
+            // A configuration that was never committed is not a fallback.
             is_first: instance.linked().is_empty() || !instance.has_program(),
             judged: Judged::by(before, instance),
         }

@@ -17,7 +17,7 @@ use crate::{
 const STEP_NS: u64 = 100_000_000;
 /// How long a CPU may judge a packet that has passed a gate: far longer than it takes.
 const PASSAGE: Duration = Duration::from_millis(5);
-/// What a failure to write the file means, and the cure.
+/// The effect of a failure to write the file, and the cure.
 const NOT_SAVED: &str = "used stamps could not be saved, so after a reboot users have to wait; let \
                          knock-user write to its state directory";
 

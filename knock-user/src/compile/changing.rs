@@ -87,11 +87,11 @@ impl Changing {
         };
         let next = compiled(&self.settings, &now, Some(before)).ok()?;
         let difference = Difference::new(&self.tables, &next);
-        for (place, door) in difference.doors {
-            self.sim.doors[place as usize] = door;
+        for (index, door) in difference.doors {
+            self.sim.doors[index as usize] = door;
         }
-        for (place, node) in difference.nodes {
-            self.sim.nodes[place as usize] = node;
+        for (index, node) in difference.nodes {
+            self.sim.nodes[index as usize] = node;
         }
         self.sim.edges.extend(difference.edges);
         self.sim.ports.extend(difference.ports);

@@ -8,7 +8,7 @@ pub struct Conflict {
     pub door: Option<usize>,
     /// The key that it concerns.
     pub key: &'static str,
-    /// What is wrong and what to write instead.
+    /// The reason why it is wrong, and the form to write instead.
     pub reason: String,
 }
 

@@ -36,8 +36,8 @@ pub(super) fn draw(
     }
     let mut drawn = Vec::with_capacity(wanted);
     for _ in 0..wanted {
-        let place = usize::try_from(random() % pool.len() as u64).unwrap_or(0);
-        drawn.push(pool.swap_remove(place));
+        let index = usize::try_from(random() % pool.len() as u64).unwrap_or(0);
+        drawn.push(pool.swap_remove(index));
     }
     Ok(drawn)
 }

@@ -60,5 +60,5 @@ fn changed<'a, T: Copy + PartialEq>(
     new: &'a [T],
 ) -> impl Iterator<Item = (u32, T)> + 'a {
     let new = (0..).zip(new.iter().copied());
-    new.filter(|&(place, element): &(u32, T)| old.get(place as usize) != Some(&element))
+    new.filter(|&(index, element): &(u32, T)| old.get(index as usize) != Some(&element))
 }

@@ -12,7 +12,7 @@ use knock_sequence::duration::millis;
 use super::{automaton::KnockPath, flags::Flags, input::Input, ticks::ticks};
 use crate::model::settings::{Door, Dynamic, Lockout, Scope, Sequences, Settings};
 
-/// Returns what a configuration uses.
+/// Returns the features that a configuration uses.
 pub fn features(settings: &Settings) -> Features {
     let targets = settings.doors.iter().any(|door| door.target.is_some());
     let reply = settings.doors.iter().any(|door| door.reply);

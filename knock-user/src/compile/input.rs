@@ -1,4 +1,4 @@
-//! What the compiler needs besides the settings.
+//! The inputs of the compiler besides the settings.
 
 use super::{stable_ids::StableIds, tables::Tables};
 use crate::{host::Host, model::settings::Sequences};

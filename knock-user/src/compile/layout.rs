@@ -124,23 +124,23 @@ fn paths(
     mut id_pool: Option<&mut IdPool>,
 ) -> Result<Vec<KnockPath>, Conflict> {
     let mut paths = Vec::with_capacity(doors.len());
-    for (place, (door, &number)) in doors.iter().zip(numbers).enumerate() {
+    for (index, (door, &number)) in doors.iter().zip(numbers).enumerate() {
         if !door.knock.is_empty() {
             paths.push(KnockPath {
-                door: place,
+                door: index,
                 entry: number,
                 symbols: door.knock.iter().copied().map(symbol).collect(),
                 per_source: 0,
             });
         }
-        for sequence in sequences.get(&place).into_iter().flatten() {
+        for sequence in sequences.get(&index).into_iter().flatten() {
             let entry = id_pool
                 .as_mut()
                 .and_then(|p| p.entry(number, sequence.sequence_id));
             let fixed = sequence.knocks.iter().copied().map(symbol);
             let per_source = sequence.per_source.iter().map(|_| Symbol::PER_SOURCE);
             paths.push(KnockPath {
-                door: place,
+                door: index,
                 entry: entry.ok_or_else(id_pool::no_room)?,
                 symbols: fixed.chain(per_source).collect(),
                 per_source: u8::try_from(sequence.per_source.len()).unwrap_or(u8::MAX),

@@ -29,7 +29,7 @@ pub struct StableIds {
 /// The number of a protocol, and the first and the last port.
 pub type PortRange = (u8, u16, u16);
 
-/// What makes a port group: doors, prefixes and ports, as in [`PortGroup`].
+/// The identity of a port group: doors, prefixes and ports, as in [`PortGroup`].
 type PortGroupKey<'k> = (&'k [u16], [u8; 2], &'k [PortRange]);
 
 /// A group of ports that the same doors open.
@@ -137,7 +137,7 @@ impl<'k> IdAssigner<'k> {
             free_port_groups: Free::besides(port_groups.map(|port_group| port_group.number)),
             // Id 0 is every other address.
             free_targets: Free::besides(known.targets.values().copied().chain([0])),
-            // Number 0 is no user.
+            // Number 0 is not a user.
             free_users: Free::besides(known.users.values().copied().chain([0])),
             used: StableIds::default(),
         }
@@ -190,7 +190,7 @@ impl<'k> IdAssigner<'k> {
     }
 
     /// Keeps the numbers of removed users while all users are at most this many: grants that they asked for still have
-    /// them, and are listed with the name of whoever has the number.
+    /// them, and are listed with the name of the user that has the number.
     pub(super) fn keep_removed_users(&mut self, most: usize) {
         let room = most.saturating_sub(self.used.users.len());
         let removed = self.known.users.iter();

@@ -26,7 +26,7 @@ use crate::{
 /// A compiled configuration.
 #[derive(Clone, Debug)]
 pub struct Tables {
-    /// What the configuration uses.
+    /// The features that the configuration uses.
     pub features: Features,
     /// The settings.
     pub config: Config,
@@ -50,7 +50,7 @@ pub struct Tables {
     pub block: Vec<(Address, u32)>,
     /// The prefixes from which doors can be used: number of the door, address, length in bits.
     pub from: Vec<(u16, Address, u32)>,
-    /// What belongs to single packet authorization.
+    /// The tables of single packet authorization.
     pub spa: SpaTables,
     /// The ports of each port group; none for a door that only runs commands.
     pub port_groups: BTreeMap<u16, Vec<Ports>>,
@@ -102,7 +102,7 @@ impl Tables {
         let mut renewed = self.clone();
         let until: HashMap<_, u64> = sequences
             .iter()
-            .filter_map(|(&place, sequences)| Some((settings.doors.get(place)?, sequences)))
+            .filter_map(|(&index, sequences)| Some((settings.doors.get(index)?, sequences)))
             .filter_map(|(door, all)| Some((*self.numbers.doors.get(&door.name)?, all)))
             .flat_map(|(number, all)| {
                 let until = move |sequence: &AcceptedSequence| {

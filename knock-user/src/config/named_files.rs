@@ -1,5 +1,5 @@
 //! Warns about one-time files and programs that the configuration names and that can't be used.
-//! They do not affect other doors, so they are no errors.
+//! They do not affect other doors, so they are not errors.
 
 use std::path::Path;
 

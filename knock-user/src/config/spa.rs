@@ -14,7 +14,7 @@ const KEYS: &[&str] = &["ports", "key", "old_key", "window", "otherwise", "bind"
 
 /// Clocks that NTP keeps are closer than this.
 const WINDOW_LEAST: Duration = Duration::from_secs(1);
-/// Whoever holds a packet back may deliver it for this long.
+/// How long a packet that was held back can still be delivered.
 const WINDOW_MOST: Duration = Duration::from_secs(10 * 60);
 
 /// Reads the table, and the lines of its keys; `None` if it is missing.

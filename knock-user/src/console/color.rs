@@ -31,12 +31,12 @@ impl ColorChoice {
     }
 }
 
-/// What an event means for the reader.
+/// The meaning of an event for the reader.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Tone {
-    /// Somebody is let in, or something is protected.
+    /// A source is let in, or something is protected.
     Good,
-    /// Somebody is not let in.
+    /// A source is not let in.
     Attention,
     /// Something is not as the configuration asks for.
     Bad,
@@ -176,7 +176,7 @@ mod tests {
     }
 
     #[test]
-    fn a_choice_is_final() {
+    fn always_and_never_ignore_the_environment() {
         assert!(ColorChoice::Always.is_on());
         assert!(!ColorChoice::Never.is_on());
     }

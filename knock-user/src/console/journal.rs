@@ -27,7 +27,7 @@ const WAITING_MAX: usize = 4_096;
 const FAREWELL: Duration = Duration::from_secs(1);
 /// The name of this program in the journal.
 const IDENTIFIER: &str = "knock-user";
-/// What the names of fields begin with.
+/// The prefix of the names of fields.
 const PREFIX: &str = "KNOCK_";
 
 /// The fields of an entry, by name.

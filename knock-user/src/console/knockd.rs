@@ -74,7 +74,7 @@ fn lines(
         format!("{source}: {door}: {text}")
     };
     let opens = |door: &str| {
-        // A user's packet is no knock.
+        // A user's packet is not a knock.
         let knocks = knocks(door).filter(|_| record.user.is_none());
         let stage = knocks.map(|knocks| about(door, &format!("Stage {knocks}")));
         stage

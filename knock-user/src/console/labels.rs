@@ -1,4 +1,4 @@
-//! What lines name: doors, interfaces and attach modes.
+//! Names in lines: doors, interfaces and attach modes.
 
 use knock_common::GrantPrefix;
 

@@ -9,7 +9,7 @@ use knock_sequence::{Knock, duration::spell};
 
 use super::record::Record;
 
-/// What is known of a user's SPA packet.
+/// The known facts about a user's SPA packet.
 #[derive(Default)]
 pub(super) struct SpaPacket {
     pub(super) user: Option<String>,

@@ -63,18 +63,18 @@ enum QueueItem {
 #[derive(Debug)]
 pub struct Watcher {
     queue: Arc<Queue>,
-    everybody: Watchers,
+    watchers: Watchers,
 }
 
 impl Watchers {
     /// Adds a watcher of lines of this form; `None` if there are too many.
     pub fn watch(&self, form: Form) -> Option<Watcher> {
-        let mut everybody = lock(&self.0);
-        if everybody.queues.len() >= WATCHERS_MAX {
+        let mut list = lock(&self.0);
+        if list.queues.len() >= WATCHERS_MAX {
             return None;
         }
         let waiting = WatchQueue {
-            ended: everybody.ended,
+            ended: list.ended,
             ..WatchQueue::default()
         };
         let queue = Arc::new(Queue {
@@ -82,10 +82,10 @@ impl Watchers {
             waiting: Mutex::new(waiting),
             changed: Notify::new(),
         });
-        everybody.queues.push(Arc::clone(&queue));
+        list.queues.push(Arc::clone(&queue));
         Some(Watcher {
             queue,
-            everybody: self.clone(),
+            watchers: self.clone(),
         })
     }
 
@@ -96,15 +96,15 @@ impl Watchers {
 
     /// Returns whether any watcher wants lines of one of these forms.
     pub(super) fn want(&self, forms: &[Form]) -> bool {
-        let everybody = lock(&self.0);
-        let mut queues = everybody.queues.iter();
+        let list = lock(&self.0);
+        let mut queues = list.queues.iter();
         queues.any(|queue| forms.contains(&queue.form))
     }
 
     /// Sends a line, given without its end, to the watchers of this form.
     pub(super) fn send(&self, form: Form, line: &str) {
-        let everybody = lock(&self.0);
-        let queues = everybody.queues.iter();
+        let list = lock(&self.0);
+        let queues = list.queues.iter();
         let mut queues = queues.filter(|queue| queue.form == form).peekable();
         if queues.peek().is_none() {
             return;
@@ -118,9 +118,9 @@ impl Watchers {
 
     /// Ends all watchers after their waiting lines.
     pub fn end(&self) {
-        let mut everybody = lock(&self.0);
-        everybody.ended = true;
-        for queue in &everybody.queues {
+        let mut list = lock(&self.0);
+        list.ended = true;
+        for queue in &list.queues {
             lock(&queue.waiting).ended = true;
             queue.changed.notify_one();
         }
@@ -162,9 +162,9 @@ impl Watcher {
 
 impl Drop for Watcher {
     fn drop(&mut self) {
-        let mut everybody = lock(&self.everybody.0);
+        let mut list = lock(&self.watchers.0);
         let is_other = |queue: &Arc<Queue>| !Arc::ptr_eq(queue, &self.queue);
-        everybody.queues.retain(is_other);
+        list.queues.retain(is_other);
     }
 }
 

@@ -94,7 +94,7 @@ mod tests {
     }
 
     #[test]
-    fn who_is_let_in() {
+    fn only_root_the_daemons_user_and_the_group_are_let_in() {
         let closed = SocketAccess {
             own_uid: 990,
             group: None,

@@ -12,9 +12,9 @@ use crate::console::watch::Watcher;
 /// A request that waits for its reply.
 #[derive(Debug)]
 pub struct Call {
-    /// What is asked for.
+    /// The request.
     pub request: Request,
-    /// By whom.
+    /// The process that sent it.
     pub peer: Peer,
     response: oneshot::Sender<Response>,
 }

@@ -32,7 +32,7 @@ pub const PATIENCE: Duration = Duration::from_secs(5);
 /// How long to wait after a connection could not be taken, as when descriptors are used up.
 const RETRY: Duration = Duration::from_millis(100);
 
-/// What every connection needs.
+/// The parts that all connections share.
 #[derive(Debug)]
 pub(super) struct Entrance {
     pub(super) access: watch::Receiver<SocketAccess>,

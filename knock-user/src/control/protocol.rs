@@ -1,4 +1,4 @@
-//! What goes through the socket: a request is a line of JSON, and so is its reply.
+//! The lines on the socket: a request is a line of JSON, and so is its reply.
 //!
 //! ```text
 //! ─▶ {"protocol":1,"command":"grant","source":"203.0.113.9","door":"ssh","for_ms":600000}
@@ -27,7 +27,7 @@ struct Versioned<T> {
     content: T,
 }
 
-/// What a client sends.
+/// A request of a client.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Request {
     /// The name of a command; empty if the line has none.
@@ -37,7 +37,7 @@ pub struct Request {
     pub fields: Map<String, Value>,
 }
 
-/// What comes back.
+/// The reply to a request.
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Reply {

@@ -96,7 +96,7 @@ fn other_keys(was: &Settings, is: &Settings) -> Vec<String> {
         users: _,
         doors: _,
     } = was;
-    // A file without users and [spa] receives no packets, which is no other setting.
+    // A file without users and [spa] receives no packets, which is the same setting.
     let spa = |settings: &Settings| {
         let mut spa = settings.spa.clone().unwrap_or_default();
         spa.host_keys.clear();

@@ -145,7 +145,7 @@ impl<W: Write> Daemon<W> {
     }
 }
 
-/// What happens to the protection of an interface when the process ends.
+/// The end of the protection of an interface with the process.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum Fate {
     /// The program stays attached.
@@ -237,7 +237,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_true_after_a_trial() {
+    fn the_end_of_a_trial_is_reported_as_it_is_in_force() {
         use Fate::{Ends, Stays, Unknown};
         let back =
             "the previous configuration is in force again, with tcp/22, and no daemon is running";

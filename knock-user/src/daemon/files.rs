@@ -37,7 +37,7 @@ impl<W: Write> Daemon<W> {
         let doors = &self.plan.settings().doors;
         let files: Files = standings
             .into_iter()
-            .filter_map(|(place, standing)| Some((doors.get(place)?.name.clone(), standing)))
+            .filter_map(|(index, standing)| Some((doors.get(index)?.name.clone(), standing)))
             .collect();
         let next = files.iter();
         let next = next.map(|(door, standing)| (door.clone(), standing.next));

@@ -6,7 +6,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 /// The signals that the daemon handles; caught before it protects anything.
 pub struct Signals([Signal; 3]);
 
-/// What a signal asks for.
+/// The request of a signal.
 pub(super) enum SignalRequest {
     ToEnd,
     ToReload,

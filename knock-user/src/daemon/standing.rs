@@ -100,7 +100,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn one_line_for_the_service_manager() {
+    fn the_service_manager_gets_one_line() {
         let of = |name: &str, state: CoverageState| Coverage {
             name: name.to_owned(),
             now: None,

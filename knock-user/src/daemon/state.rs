@@ -1,4 +1,4 @@
-//! What the daemon holds, from its start on.
+//! The state of the daemon, from its start on.
 
 use std::{collections::BTreeMap, io::Write};
 
@@ -63,7 +63,7 @@ pub struct Daemon<W> {
     /// Whether a reload was requested again while one was being prepared.
     pub(super) reloads_again: bool,
     pub(crate) ledger: Ledger,
-    /// What commands have blocked.
+    /// The prefixes that commands have blocked.
     pub(crate) blocks: Blocks,
     pub(crate) console: Console<W>,
     pub(super) log: Option<ProgramLog>,
@@ -72,7 +72,7 @@ pub struct Daemon<W> {
     /// The longest that any attempt lives.
     pub(crate) attempt_max_ticks: u32,
     pub(super) stats: Stats,
-    /// What metrics count beside the counters of the kernel side.
+    /// The counts of metrics beside the counters of the kernel side.
     pub(crate) tally: Tally,
     pub(super) metrics: MetricsServer,
     /// When a start or reload put the configuration in force, in milliseconds since boot.
@@ -106,11 +106,11 @@ pub struct Daemon<W> {
     pub(super) host_at_ms: u64,
     /// The last reported failures of interfaces.
     pub(super) failures: Vec<String>,
-    /// What the configuration does not cover on this host.
+    /// The parts of this host that the configuration does not cover.
     pub(super) surroundings: Surroundings,
 }
 
-/// What serves clients besides the control socket.
+/// The servers for clients besides the control socket.
 #[derive(Debug)]
 pub struct Servers {
     /// The server of numbers of next lines.

@@ -1,4 +1,4 @@
-//! What the daemon knows of the host around it.
+//! The facts about the host that the daemon follows.
 
 use std::collections::BTreeSet;
 

@@ -97,7 +97,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn one_line_a_second() {
+    fn one_line_a_second_is_printed() {
         let begun = Instant::now();
         let mut throttle = Throttle::new(1, "more commands");
         let mut lines = Vec::new();
@@ -126,7 +126,7 @@ mod tests {
     }
 
     #[test]
-    fn some_lines_a_second() {
+    fn lines_beyond_the_limit_of_a_second_are_counted() {
         let now = Instant::now();
         let mut throttle = Throttle::new(3, "more commands");
         let lines = (0..10).filter_map(|line| throttle.note("ssh", line.to_string(), now));

@@ -49,7 +49,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_warning_after_a_minute_and_then_each_hour() {
+    fn a_warning_comes_after_a_minute_and_then_each_hour() {
         let mut waiting = PendingInterfaces::default();
         for (name, unprotected, at_s, warned) in [
             ("both begin", &["eth0", "eth1"][..], 0, &[][..]),

@@ -29,7 +29,7 @@ mod words;
 pub use live::Live;
 pub use query::{Known, Query};
 
-/// What would happen to a packet.
+/// The explanation of a packet's verdict.
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
 pub struct Explanation {
     /// Its source.

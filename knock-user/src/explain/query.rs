@@ -14,7 +14,7 @@ pub struct Query {
     pub source: IpAddr,
     /// The destination port.
     pub port: Knock,
-    /// The destination address; if none is named, an address that is no door's target.
+    /// The destination address; if none is named, an address that is not a door's target.
     pub destination: Option<IpAddr>,
 }
 

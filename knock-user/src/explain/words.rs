@@ -100,7 +100,7 @@ pub(super) fn outcome(
     // The reason of a packet that no rule concerns is the same at ports that are named in a
     // configuration.
     let reason = match (judgement.reason == Reason::Ordinary, kind) {
-        (true, PortKind::Spa) => "it is no SPA packet, and others pass",
+        (true, PortKind::Spa) => "it is not a SPA packet, and others pass",
         (true, PortKind::Exempt) => "the port is exempt",
         (true, PortKind::Ordinary | PortKind::Protected | PortKind::Knock | PortKind::Decoy)
         | (false, _) => judgement.reason.text(),
@@ -395,14 +395,14 @@ impl<L: Live> About<'_, L> {
             return None;
         }
         let config = self.seen.config()?;
-        let everybody = self.has(Features::LOCKOUT_GLOBAL);
+        let is_global = self.has(Features::LOCKOUT_GLOBAL);
         let failures = lockout::failures(self.seen, self.info.source, config, self.known.now)?;
         let left = spell_short(Duration::from_millis(
             failures.left_ms(self.known.now, config),
         ));
         let lockout_failures = config.lockout_failures;
         let count = failures.count;
-        let who = if everybody { "everybody is " } else { "" };
+        let who = if is_global { "every source is " } else { "" };
         Some(if u32::from(count) >= lockout_failures {
             format!("{who}locked out for {left} more: knocks are ignored")
         } else {

@@ -184,7 +184,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn offsets_of_time_namespaces() {
+    fn offsets_of_time_namespaces_are_parsed() {
         for (name, text, expected) in [
             ("none", "monotonic 0 0\nboottime 0 0\n", Some(0)),
             (

@@ -90,7 +90,7 @@ impl LinkWatch {
     /// Waits for at least one change. It is cancel safe: no change is lost.
     ///
     /// # Errors
-    /// The socket can't be read at all. A message that is not understood or was lost is no error:
+    /// The socket can't be read at all. A message that is not understood or was lost is not an error:
     /// all interfaces are listed again.
     pub async fn changed(&mut self) -> Result<Vec<LinkChange>> {
         loop {

@@ -245,7 +245,7 @@ mod tests {
     }
 
     #[test]
-    fn interfaces_that_are_exposed_and_not_protected() {
+    fn exposed_interfaces_without_protection_are_found() {
         let host = Host {
             links: vec![
                 Link {

@@ -164,7 +164,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn this_namespace_has_one_cookie_and_lives() {
+    fn this_namespace_exists_and_has_one_cookie() {
         let cookie = cookie().unwrap();
         assert_ne!(cookie, 0);
         assert_eq!(super::cookie().unwrap(), cookie);
@@ -172,7 +172,7 @@ mod tests {
     }
 
     #[test]
-    fn namespaces_in_links_and_mounts() {
+    fn namespaces_in_links_and_mounts_are_parsed() {
         for (name, text, expected) in [
             (
                 "a network namespace",

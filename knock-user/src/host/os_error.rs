@@ -266,7 +266,7 @@ mod tests {
                 ["reading /sys/fs/bpf/knock: permission denied; ", "use sudo"],
             ),
             (
-                "a registry of somebody else",
+                "a registry of another user",
                 io(libc::EPERM, "writing /run/knock/eth0@1.json"),
                 ["operation not permitted; ", "use sudo"],
             ),
@@ -367,7 +367,7 @@ mod tests {
     }
 
     #[test]
-    fn numbers_are_left_out() {
+    fn error_numbers_are_left_out() {
         for (text, expected) in [
             ("nothing else", "nothing else"),
             (

@@ -190,7 +190,7 @@ mod tests {
         let at = tempfile::tempdir().unwrap();
         for (name, before, expected) in [
             ("missing", None, 0o755),
-            ("everybody writes", Some(0o777), 0o755),
+            ("every user writes", Some(0o777), 0o755),
             ("the group writes", Some(0o770), 0o750),
             ("private", Some(0o700), 0o700),
         ] {

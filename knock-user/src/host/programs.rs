@@ -76,7 +76,7 @@ fn of_file(path: &Path) -> Option<String> {
     })
 }
 
-/// Returns the interpreter of a script; none if the file is no script or can't be read.
+/// Returns the interpreter of a script; none if the file is not a script or can't be read.
 fn interpreter(path: &Path) -> Option<PathBuf> {
     let mut line = Vec::new();
     let file = File::open(path).ok()?.take(SHEBANG_MAX);

@@ -209,7 +209,7 @@ impl<W: Write> Write for PrefixedLines<W> {
             prefixed.extend_from_slice(self.prefix.as_bytes());
             prefixed.extend_from_slice(line);
         }
-        // One write keeps lines of several programs whole. A closed stream is no error: the work
+        // One write keeps lines of several programs whole. A closed stream is not an error: the work
         // continues.
         let _gone = self.out.write_all(&prefixed);
         Ok(bytes.len())
@@ -289,7 +289,7 @@ mod tests {
     }
 
     #[test]
-    fn a_closed_stream_is_no_error() {
+    fn a_closed_stream_is_not_an_error() {
         let mut lines = PrefixedLines {
             prefix: "",
             out: ClosedWriter,

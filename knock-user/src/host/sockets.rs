@@ -154,7 +154,7 @@ mod tests {
     }
 
     #[test]
-    fn one_missing_list_is_no_error() {
+    fn one_missing_list_is_not_an_error() {
         const LINE: &str = "  sl  local_address\n   0: 0200000A:0016 00000000:0000 0A 0\n";
         /// Names of lists, and what is in them.
         type Lists = &'static [(&'static str, &'static str)];

@@ -181,7 +181,7 @@ mod tests {
     fn refusals_name_the_cure() {
         let rows: [(&str, &str, Errno, &[&str]); 6] = [
             (
-                "a directory of somebody else",
+                "a directory of another user",
                 DIRECTORY,
                 Errno::EACCES,
                 &[

@@ -17,7 +17,7 @@ use crate::{
 /// The inode number of the host's own PID namespace (`PROC_PID_INIT_INO`).
 const HOST_PIDS: u64 = 0xEFFF_FFFC;
 
-/// What happens to the protection when the process ends.
+/// The fate of the protection when the process ends.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
 pub enum OnExit {
     /// Detach: the ports are open to everybody.
@@ -134,7 +134,7 @@ fn lifetime(device: u64, is_own: bool) -> Lifetime {
     .lifetime()
 }
 
-/// What the kernel shows about a mounted file system.
+/// A line of the kernel about a mounted file system.
 #[derive(Clone, Copy, Debug)]
 struct SeenMount {
     /// Whether process 1 has it mounted; `None` if that is this process, or is not visible.

@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{compile::stable_ids::StableIds, host::private_files, model::settings::Mode};
 
-/// What a process must know to take over an instance.
+/// The facts that a process needs to take over an instance.
 ///
 /// It is written before its program is attached, so the entries that this program writes into the
 /// pinned maps can always be interpreted.
@@ -37,7 +37,7 @@ pub struct Registry {
     /// The ports that are protected.
     #[serde(default)]
     pub protected: Vec<String>,
-    /// What needs a running process, one sentence each.
+    /// The work that needs a running process, one sentence each.
     #[serde(default)]
     pub needs_process: Vec<String>,
     /// The digest of the text of the configuration; none if it was not a file.

@@ -12,13 +12,13 @@ use crate::model::prefix::{MappedPrefix, Prefix};
 /// An address as a number, and a length in bits: prefixes that another one contains follow it.
 type Key = (u128, u32);
 
-/// What commands have blocked.
+/// The prefixes that commands have blocked.
 #[derive(Clone, Debug, Default)]
 pub struct Blocks {
     held: BTreeMap<Key, Blocked>,
 }
 
-/// What to change in the map.
+/// The changes to make in the map.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct BlockChange {
     /// Entries to write.

@@ -31,7 +31,7 @@ pub struct Open {
     pub until_ms: u64,
     /// When it was last given, in milliseconds since boot.
     pub given_ms: u64,
-    /// What gave it; none if that is unknown, as after a restart.
+    /// The giver; none if that is unknown, as after a restart.
     pub giver: Option<Giver>,
 }
 

@@ -49,7 +49,7 @@ pub struct Ledger {
     pub(super) untracked: u64,
 }
 
-/// What gave a grant.
+/// The giver of a grant.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Giver {
     /// Knocks of the source.
@@ -68,7 +68,7 @@ pub(super) struct Opening {
     pub(super) deadline_ms: u64,
     /// The time of the latest knock that gave it, in nanoseconds.
     pub(super) given_ns: u64,
-    /// What gave it; none if only the map shows that it was given.
+    /// The giver; none if only the map shows that it was given.
     pub(super) giver: Option<Giver>,
     /// The entries that last as long as the opening.
     pub(super) keys: Vec<GrantKey>,

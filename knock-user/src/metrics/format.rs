@@ -25,9 +25,9 @@ pub enum Format {
 pub struct MetricFamily {
     /// The name; that of a counter ends in `_total`.
     pub name: &'static str,
-    /// What the values are.
+    /// The kind of the values.
     pub kind: MetricKind,
-    /// What is measured, as one sentence without a full stop.
+    /// The description, one sentence without a full stop.
     pub help: &'static str,
     /// The values, each with labels that no other one has.
     pub samples: Vec<Sample>,
@@ -245,7 +245,7 @@ mod tests {
     }
 
     #[test]
-    fn both_formats_of_the_same_families() {
+    fn both_formats_have_the_same_families() {
         let sample = |labels: &[(&'static str, &str)], value| Sample {
             labels: labels
                 .iter()

@@ -2,7 +2,7 @@
 //!
 //! The daemon has capabilities, so little is accepted: `GET` and `HEAD` of two paths, a bounded number
 //! of connections, one request each, and a bounded time for it. A page is made at most once a second,
-//! whoever asks for it; nothing in a request reaches the daemon.
+//! anyone who asks for it; nothing in a request reaches the daemon.
 
 use std::{convert::Infallible, net::SocketAddr, sync::Arc, time::Duration};
 
@@ -242,7 +242,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn requests_and_their_responses() {
+    async fn each_request_has_its_response() {
         let long = format!(
             "GET /metrics HTTP/1.1\r\nHost: h\r\nX: {}\r\n\r\n",
             "x".repeat(HEAD_MAX)

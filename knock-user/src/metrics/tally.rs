@@ -1,4 +1,4 @@
-//! What a daemon counts since its start, besides the counters of the kernel side.
+//! The counts of a daemon since its start, besides the counters of the kernel side.
 //!
 //! Doors and users are named as in the configuration; a reload removes those that it no longer has. A
 //! client can't add a name.

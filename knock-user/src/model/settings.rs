@@ -35,7 +35,7 @@ pub struct Settings {
     pub strict: bool,
     /// The exempt ports.
     pub exempt: Exempt,
-    /// What happens to connections when their grant ends.
+    /// The treatment of connections when their grant ends.
     pub established: Established,
     /// The lockout, if there is one.
     pub lockout: Option<Lockout>,

@@ -29,7 +29,7 @@ pub struct Spa {
     pub old_key: Option<PathBuf>,
     /// How far a stamp may be from this host's clock, in both directions.
     pub window: Duration,
-    /// What happens to other packets at these ports.
+    /// The treatment of other packets at these ports.
     pub otherwise: Otherwise,
     /// Whether packets must name the address that they are for.
     pub bind: bool,
@@ -81,7 +81,7 @@ impl Spa {
     }
 }
 
-/// What happens to packets at a SPA port that are not SPA packets.
+/// The treatment of packets at a SPA port that are not SPA packets.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub enum Otherwise {
     /// They are dropped.
@@ -119,7 +119,7 @@ pub struct User {
     pub bind: Option<bool>,
     /// Whether it may ask for an address that is not the sender's.
     pub for_others: bool,
-    /// What is known of its fwknop client, if it has one.
+    /// The keys and rights of its fwknop client, if it has one.
     pub fwknop: Option<Fwknop>,
 }
 
@@ -159,7 +159,7 @@ pub struct UserKey {
     pub key: PublicKey,
     /// The time from which on it is not accepted.
     pub until: Option<Until>,
-    /// What the user calls it, such as the device that has it; empty if nothing was written.
+    /// The user's name for it, such as the device that has it; empty if nothing was written.
     pub note: String,
 }
 

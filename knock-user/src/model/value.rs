@@ -48,7 +48,7 @@ impl FromStr for Prefix {
 /// Parses an IP address.
 ///
 /// # Errors
-/// What to write instead.
+/// The form to write instead.
 pub fn address(text: &str) -> Parsed<IpAddr> {
     let Ok(address) = text.parse::<IpAddr>() else {
         return invalid(format!(
@@ -76,7 +76,7 @@ const FLAGS: [(&str, u8); 6] = [
 /// Reads TCP flags in knockd's notation: `syn,!ack`.
 ///
 /// # Errors
-/// What to write instead.
+/// The form to write instead.
 pub fn tcp_flags(text: &str) -> Parsed<FlagClass> {
     let mut class = FlagClass::default();
     for item in text.split(',') {

@@ -1,6 +1,6 @@
 //! Marks a boot in which SPA packets may have been used, apart from the file that has their stamps.
 //!
-//! The mark is in `/run/knock`. Whoever removes the file or the pinned maps does not remove it, so
+//! The mark is in `/run/knock`. Anyone who removes the file or the pinned maps does not remove it, so
 //! the next start does not take their absence for a host on which nothing was used yet.
 
 use std::{fs, path::Path};

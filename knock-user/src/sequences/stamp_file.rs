@@ -51,7 +51,7 @@ pub(super) struct UsedTag {
     pub(super) at_ms: u64,
 }
 
-/// What packets have used.
+/// The stamps that packets have used.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct UsedStamps {
     /// The greatest stamp of each key, in nanoseconds since 1970.

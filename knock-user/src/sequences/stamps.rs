@@ -48,7 +48,7 @@ pub struct StampStore {
     opened: OnceLock<Mutex<OpenedStamps>>,
 }
 
-/// What is known about stamps from before this process.
+/// The knowledge about stamps from before this process.
 #[derive(Clone, Debug, Default)]
 pub struct OpenedStamps {
     /// No stamp up to this is accepted.

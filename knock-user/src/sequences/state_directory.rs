@@ -46,7 +46,7 @@ pub(super) fn elsewhere(directory: &Path, file: &str) -> Vec<PathBuf> {
     others.map(|other| other.join(file)).collect()
 }
 
-/// What `open` did in the first usable directory.
+/// The result of `open` in the first usable directory.
 #[derive(Debug)]
 pub(super) struct Found<T> {
     /// The result.

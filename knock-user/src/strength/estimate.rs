@@ -31,11 +31,11 @@ pub struct Strength {
     pub good: u32,
     /// The number of possible sequences without a scan, as a power of two.
     pub bits: f64,
-    /// What a scan shows.
+    /// The result of a scan.
     pub scanned: Scanned,
 }
 
-/// What a scan shows about a door's knocks.
+/// The knowledge that a scan gives about a door's knocks.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Scanned {
     /// Nothing: knocks pass to the network stack, which answers as for other ports.
@@ -58,7 +58,7 @@ pub struct Candidates {
     pub bits: f64,
 }
 
-/// What a scan of the host shows.
+/// The knowledge that a scan of the host gives.
 #[derive(Clone, Debug)]
 pub struct View {
     silent: usize,

@@ -35,7 +35,7 @@ pub(super) fn is_distinct(knocks: &[Knock]) -> bool {
     distinct.len() == knocks.len()
 }
 
-/// What of a sequence is repeated.
+/// The repeated parts of a sequence.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum Repetition {
     /// There is no entry.

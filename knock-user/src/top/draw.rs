@@ -150,7 +150,7 @@ fn interface_lines(screen: &Screen, look: DrawStyle) -> Text<'static> {
         .into_iter()
         .take(INTERFACES_MOST)
         .enumerate()
-        .map(|(place, one)| {
+        .map(|(index, one)| {
             let (text, style) = match is_protected(&one.state) {
                 true => {
                     let mode = one.mode.as_deref().unwrap_or("?");
@@ -166,7 +166,7 @@ fn interface_lines(screen: &Screen, look: DrawStyle) -> Text<'static> {
                     (format!("{word}: {because}"), look.bad())
                 }
             };
-            let more = match (place + 1 == shown, more) {
+            let more = match (index + 1 == shown, more) {
                 (true, 1..) => format!("  (and {more} more)"),
                 _ => String::new(),
             };
@@ -273,7 +273,7 @@ fn draw_grants(frame: &mut Frame<'_>, screen: &Screen, area: Rect, look: DrawSty
         .min(screen.grants.len().saturating_sub(rows));
     let width = usize::from(area.width).saturating_sub(BAR + 21);
     let lines = screen.grants.iter().enumerate().skip(first).take(rows);
-    let lines = lines.map(|(place, grant)| {
+    let lines = lines.map(|(index, grant)| {
         let left_s = screen.left_s(grant);
         let text = format!(
             "{:<width$.width$} {:<8.8} {:>7} ",
@@ -283,7 +283,7 @@ fn draw_grants(frame: &mut Frame<'_>, screen: &Screen, area: Rect, look: DrawSty
         );
         let bar = bar(left_s, lasts_s(grant));
         let line = Line::from(vec![Span::from(text), Span::styled(bar, look.good())]);
-        match selected == Some(place) {
+        match selected == Some(index) {
             true => line.style(Style::new().add_modifier(Modifier::REVERSED)),
             false => line,
         }

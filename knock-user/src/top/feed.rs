@@ -27,7 +27,7 @@ const SHARE: u32 = 10;
 /// The pause before a daemon that ended is asked again.
 const RETRY: Duration = Duration::from_millis(500);
 
-/// What arrived.
+/// A message to the loop of the view.
 #[derive(Debug)]
 pub(super) enum FeedEvent {
     /// The state and the grants.

@@ -9,7 +9,7 @@ const MOST: usize = 200;
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub(super) struct EditLine(pub(super) String);
 
-/// What a key did.
+/// The effect of a key.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum Edited {
     /// The text is not complete.

@@ -57,7 +57,7 @@ pub(super) struct Screen {
     zone: TimeZone,
 }
 
-/// What keys mean.
+/// The mode that decides the meaning of keys.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(super) enum KeyMode {
     /// They move and begin something.
@@ -70,7 +70,7 @@ pub(super) enum KeyMode {
     Text(String),
 }
 
-/// What an edited line is for.
+/// The purpose of an edited line.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum InputPurpose {
     /// A part of what is shown.
@@ -95,7 +95,7 @@ impl InputPurpose {
     }
 }
 
-/// What follows a key.
+/// The next step after a key.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum ScreenAnswer {
     Continue,

@@ -34,7 +34,7 @@ pub(crate) struct Horrible<'s> {
     targets: BTreeSet<IpAddr>,
     /// By source and destination, which is none unless doors are for it.
     attempts: HashMap<(IpAddr, Target), Attempt>,
-    /// Of whom an attempt was over for so long that the kernel side need not have looked.
+    /// Sources whose attempt ended so long ago that the kernel side need not have looked.
     overdue: HashSet<(IpAddr, Target)>,
     /// Until when, in milliseconds.
     grants: HashMap<(IpAddr, Granted, Target), u64>,
@@ -230,7 +230,7 @@ impl<'s> Horrible<'s> {
         self.go_on(source, target, attempt, now, reason)
     }
 
-    /// Returns whether an attempt has been over for so long that nobody need look for it any more.
+    /// Returns whether an attempt ended so long ago that nothing needs to look for it any more.
     fn note_overdue(
         &mut self,
         source: IpAddr,

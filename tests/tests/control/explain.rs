@@ -116,7 +116,7 @@ fn explain_prints_the_chain_of_reasons() {
             .unwrap();
         assert!(left.ends_with("s left for the rest"), "{text}");
         assert_eq!(lines[4], "a new connection would be dropped: no grant");
-        // Explaining is no knock.
+        // An explanation is not a knock.
         source.knock("tcp/9000");
         daemon.wait_for_event(&json!({"event": "opened", "source": name}));
         daemon.stop();

@@ -217,7 +217,7 @@ fn nmap_cannot_distinguish_a_knock_from_a_decoy() {
             let source = net.native(family);
             catch_up(net, &daemon, family);
             source.finds_closed(SSH, "after the scans");
-            // A scan that only asks is no knock; one that connects is judged as such.
+            // A scan that only asks is not a knock; one that connects is judged as such.
             let events = event_names(&daemon, &source);
             assert!(!events.contains(&"opened".to_owned()), "{events:?}");
             knocks(&source, "after the scans");
@@ -336,7 +336,7 @@ fn silent_doors_work_beside_handshake_doors() {
             drop(source.finds_open(SSH, &row));
             source.finds_closed(80, &row);
             source.knock("tcp/7100");
-            // A SYN is no wrong knock, a completed connection is one.
+            // A SYN is not a wrong knock, a completed connection is one.
             let forger = Forger::of(net, &source);
             for port in [9000, 7500] {
                 forger.send(port, SYN, 1, 0);

@@ -129,7 +129,7 @@ pub(crate) fn booted(card: Card) -> &'static Path {
     }
 }
 
-/// Boots from the installed disk while somebody tries to get in.
+/// Boots from the installed disk while sources try to get in.
 fn boot(card: Card) -> PathBuf {
     let outside = outside();
     let disk = qemu::disk(&format!("{card:?}"), &installed().disk);

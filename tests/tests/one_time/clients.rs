@@ -185,7 +185,7 @@ fn the_next_line_server_names_the_next_line() {
         let source = net.new_source(Family::V4);
         assert_eq!(asked(&source, "once\n"), "3\n");
         daemon.reload(&one_time_text.door(1));
-        wait::until("nobody listens", || {
+        wait::until("the port is closed", || {
             source.connect(INDEX, FIRST_SYN).is_err()
         });
         daemon.reload(&(listen() + &one_time_text.door(1)));

@@ -91,7 +91,7 @@ fn unusable_files_are_reported() {
             "no sequence is left",
         ),
         (
-            "somebody else's",
+            "another user's",
             |one_time_text| {
                 chown(&one_time_text.path, Some(12_345), None).unwrap();
                 one_time_text.path.clone()
@@ -99,7 +99,7 @@ fn unusable_files_are_reported() {
             "sudo install",
         ),
         (
-            "in somebody else's directory",
+            "in another user's directory",
             |one_time_text| {
                 chown(one_time_text.directory.path(), Some(12_345), None).unwrap();
                 let open = fs::Permissions::from_mode(0o755);

@@ -26,10 +26,10 @@ fn a_kill_after_the_knock_does_not_revive_a_line() {
             source.knock(ONCE[0].0);
             daemon.kill();
             source.finds(true, SSH, row);
-            is_dead(&net.new_source(family), 1, "nobody runs");
+            is_dead(&net.new_source(family), 1, "no daemon runs");
             let daemon = Daemon::start(&net.server, &one_time_text.door(2));
             one_time_text.is_marked(1, 3);
-            is_dead(&net.new_source(family), 1, "somebody runs again");
+            is_dead(&net.new_source(family), 1, "a daemon runs again");
             opens(&net.new_source(family), 2, row);
             daemon.wait_for_event(&used(2));
             daemon.stop();
@@ -78,7 +78,7 @@ fn a_power_cut_does_not_revive_a_line() {
         let live = one_time_text.directory.path().join(".once.live");
         let mut daemon = Daemon::start(&net.server, &one_time_text.door(2));
         daemon.process_mut().signal(Signal::SIGSTOP);
-        opens(&net.new_source(Family::V4), 1, "nobody notes it");
+        opens(&net.new_source(Family::V4), 1, "no daemon records it");
         daemon.kill();
         let (code, output) = ask(&net.server, &["detach"]);
         assert_eq!(code, Some(0), "{output}");
@@ -100,7 +100,7 @@ fn a_power_cut_does_not_revive_a_line() {
         );
         is_dead(&net.new_source(Family::V4), 1, "it was used");
         is_dead(&net.new_source(Family::V4), 2, "who knows");
-        opens(&net.new_source(Family::V6), 3, "nobody knew it");
+        opens(&net.new_source(Family::V6), 3, "the line is new");
         daemon.wait_for_event(&used(3));
         // A regular end withdraws the accepted lines, so none is lost.
         daemon.stop();
@@ -109,7 +109,7 @@ fn a_power_cut_does_not_revive_a_line() {
         let daemon = Daemon::start_with(&net.server, &one_time_text.door(2), &keep);
         daemon.leave(Signal::SIGTERM);
         assert!(!live.exists());
-        is_dead(&net.new_source(Family::V4), 4, "nobody would note it");
+        is_dead(&net.new_source(Family::V4), 4, "no daemon would record it");
         let daemon = Daemon::start(&net.server, &one_time_text.door(2));
         opens(&net.new_source(Family::V4), 4, "it was not used");
         daemon.wait_for_event(&used(4));

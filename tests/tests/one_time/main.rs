@@ -50,7 +50,7 @@ fn each_line_opens_once() {
             opens(&net.new_source(family), 1, row);
             daemon.wait_for_event(&used(1));
             one_time_text.is_marked(1, 3);
-            is_dead(&net.new_source(family), 1, "somebody else");
+            is_dead(&net.new_source(family), 1, "another source");
             let other_family = family.pick(Family::V6, Family::V4);
             is_dead(&net.new_source(other_family), 1, "the other family");
 

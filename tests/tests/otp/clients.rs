@@ -200,7 +200,7 @@ fn time_based_knocks_can_need_handshakes() {
     });
 }
 
-/// Returns the client with these words, and no profiles of whoever runs this.
+/// Returns the client with these words, and without the profiles of the user who runs this.
 fn client(words: &[&str]) -> Command {
     let mut command = Command::new(&binaries().client);
     command.args(words).env("XDG_CONFIG_HOME", "/nonexistent");

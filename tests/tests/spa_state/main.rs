@@ -138,7 +138,7 @@ fn stamps_outlive_a_reboot_after_an_orderly_end() {
     });
 }
 
-/// Whoever removes both the pins and the record of what was used does not make used packets new: nobody gets in for
+/// Removing both the pins and the record of what was used does not make used packets new: no source gets in for
 /// the length of the window, and this is reported.
 #[test]
 fn a_used_packet_stays_used_after_its_record_is_lost() {
@@ -223,7 +223,7 @@ fn detach_records_what_was_used_without_a_daemon() {
 
 /// A file in another directory has what a process used that could not write to the first one.
 #[test]
-fn what_was_recorded_elsewhere_stays_used() {
+fn stamps_recorded_by_another_process_stay_used() {
     net::test(|net| {
         let _server = Server::tcp(&net.server, &[SSH]);
         let keys = KeyedHost::new();
@@ -251,7 +251,7 @@ fn what_was_recorded_elsewhere_stays_used() {
 /// Where stamps were lost, packets made before the loss or within the window open nothing, and this
 /// is reported once.
 #[test]
-fn nobody_gets_in_for_the_window_after_an_unclean_end() {
+fn no_packet_opens_for_the_window_after_an_unclean_end() {
     net::test(|net| {
         let _server = Server::tcp(&net.server, &[SSH]);
         let keys = KeyedHost::new();

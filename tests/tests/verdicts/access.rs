@@ -186,7 +186,7 @@ fn a_flow_keeps_a_connection_open_after_its_grant() {
                 ],
             ),
             opened(
-                "a SYN alone is no flow",
+                "a SYN alone is not a flow",
                 [syn(22).is(Granted), Later(61), ack(22).is(NoGrant)],
             ),
             opened(

@@ -156,7 +156,7 @@ fn trusted_sources_reach_protected_ports() {
 }
 
 #[test]
-fn nobody_is_trusted_by_default() {
+fn no_source_is_trusted_by_default() {
     check(
         r#"protect = ["tcp/22"]"#,
         &[row("an unauthorized source", [syn(22).is(NoGrant)])],

@@ -486,7 +486,7 @@ fn only_the_configured_flags_make_a_knock() {
                 ],
             ),
             row(
-                "other flags are no wrong knock",
+                "other flags are not wrong knocks",
                 [
                     tcp(7000, FIN).is(FirstKnock).reported("fin", 1),
                     syn(6000).is(OtherFlags),

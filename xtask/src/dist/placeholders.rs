@@ -1,4 +1,4 @@
-//! The maintainer and the address of the project, which whoever publishes it puts in.
+//! The maintainer and the address of the project, which its publisher puts in.
 
 use std::{
     fs,

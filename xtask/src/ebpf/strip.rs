@@ -14,7 +14,7 @@ const COMPILER: &str = ".comment";
 /// Returns the object without debug information, and with a section that names its compiler.
 ///
 /// # Errors
-/// It is no ELF file with relocations that this can write.
+/// It is not an ELF file with relocations that this can write.
 pub(super) fn strip(elf: &[u8], compiler: &str) -> Result<Vec<u8>> {
     let mut builder = Builder::read(elf).context("not an ELF file")?;
     for section in &mut builder.sections {

@@ -13,7 +13,7 @@ use crate::{
     vm::{image::RootImage, kernel::KernelPackage},
 };
 
-/// What the initramfs needs to mount the disk.
+/// The modules that the initramfs needs to mount the disk.
 const TO_MOUNT: [&str; 6] = [
     "virtio_pci",
     "virtio_blk",
@@ -23,7 +23,7 @@ const TO_MOUNT: [&str; 6] = [
     "ext4",
 ];
 
-/// What the system loads: drivers of its cards, and the lists of sockets that knock-user reads.
+/// The modules that the system loads: drivers of its cards, and the lists of sockets that knock-user reads.
 const TO_RUN: [&str; 9] = [
     "virtio_net",
     "e1000e",

@@ -197,7 +197,7 @@ fn a_changed_answer_does_not_open() {
 }
 
 #[test]
-fn nobody_else_is_answered() {
+fn no_other_source_is_answered() {
     let forger = Sealer {
         mac: hmac_sha256::HmacKey::new(b"another"),
         ..sealer()

@@ -225,7 +225,7 @@ fn random_octets_may_follow_a_packet_and_a_part_of_it_is_noise() {
             Reason::SpaNoise,
             "{length}"
         );
-        // Ethernet pads short frames: what lies behind the datagram is no part of it.
+        // Ethernet pads short frames: what lies behind the datagram is not part of it.
         let mut padded = frame(CLIENT, &packet[..length]);
         padded.extend(&packet[length..]);
         assert_eq!(

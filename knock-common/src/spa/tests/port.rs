@@ -87,7 +87,7 @@ fn a_packet_to_a_group_or_to_no_host_is_none() {
 
 /// The ledger and the console would otherwise miss what the owner of a key has caused.
 #[test]
-fn what_a_packet_changes_is_reported_beside_a_flood() {
+fn changes_by_packets_are_reported_beside_a_flood() {
     let sim = host();
     let packet = sealer().seal(&CONTENT);
     assert_eq!(judge(&sim, CLIENT, &packet).0, Reason::Opened);

@@ -1,4 +1,4 @@
-//! What users may open, and whose keys are known.
+//! The doors of users, and the keys that are known.
 
 use super::*;
 

@@ -1,4 +1,4 @@
-//! What metrics are made of: plain data, from a daemon or from pins.
+//! The data of metrics, from a daemon or from pins.
 
 use std::collections::BTreeMap;
 
@@ -17,7 +17,7 @@ pub(super) struct MetricFacts {
     pub(super) grants: BTreeMap<String, u64>,
     /// The time at which the program was loaded, in seconds since 1970, if the kernel reports it.
     pub(super) loaded_s: Option<f64>,
-    /// What only a process knows.
+    /// Facts that only a process knows.
     pub(super) process: Option<ProcessFacts>,
 }
 
@@ -38,7 +38,7 @@ pub(super) struct TableEntries {
     pub(super) locked_out: Option<u64>,
 }
 
-/// What only a process knows.
+/// Facts that only a process knows.
 #[derive(Clone, Debug, Default)]
 pub(super) struct ProcessFacts {
     /// When it started, in seconds since 1970.

@@ -1,4 +1,4 @@
-//! The daemon's end: what its loop knows, completed in another thread by what the tables have.
+//! The daemon's part: facts of its loop, which another thread completes with the content of the tables.
 
 use std::{collections::BTreeMap, io::Write, time::Duration};
 

@@ -1,4 +1,4 @@
-//! `knock-user report`: what a report about a fault needs, in a file.
+//! `knock-user report`: writes a file with the facts that a report about a fault needs.
 
 use std::{io::Write, path::PathBuf};
 

@@ -1,4 +1,4 @@
-//! Removes what is secret or about persons from configurations and events.
+//! Removes secrets and personal data from configurations and events.
 //!
 //! Nothing is shown that is not in a list here: a new key or field stays hidden until somebody has
 //! decided that it may be shown.
@@ -169,7 +169,7 @@ impl Addresses {
     }
 
     /// Returns an event, a line of JSON, without ports of knocks and with names for addresses; none if
-    /// it is no object.
+    /// it is not an object.
     pub(super) fn event(&mut self, line: &str) -> Option<String> {
         let Json::Object(event) = serde_json::from_str(line).ok()? else {
             return None;

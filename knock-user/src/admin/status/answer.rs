@@ -17,7 +17,7 @@ pub struct Answer {
     pub since: Option<String>,
     /// Where packets are judged.
     pub interfaces: Vec<InterfaceAnswer>,
-    /// What is protected: `tcp/22`.
+    /// The protected ports: `tcp/22`.
     pub ports: Vec<String>,
     /// Whether nothing is dropped.
     pub dry_run: bool,
@@ -37,15 +37,15 @@ pub struct Answer {
     pub blocked: usize,
     /// How many watch; none if no process runs.
     pub watchers: usize,
-    /// What was counted, without the zeros.
+    /// The counters, without those at zero.
     pub counters: Vec<Counter>,
     /// Whether everything that the configuration asks for is in force on every interface it names.
     #[serde(default)]
     pub in_force: bool,
-    /// What is missing for that.
+    /// The shortfalls.
     #[serde(default)]
     pub shortfalls: Vec<Shortfall>,
-    /// What else is worth knowing.
+    /// Notes that change nothing of what is protected.
     #[serde(default)]
     pub notes: Vec<String>,
 }
@@ -57,7 +57,7 @@ pub struct Shortfall {
     pub kind: String,
     /// The interface that it is about, if it is about one.
     pub interface: Option<String>,
-    /// What is missing, and why.
+    /// The missing part, and the reason.
     pub text: String,
 }
 
@@ -66,7 +66,7 @@ pub struct Shortfall {
 pub struct Statuses {
     /// Whether all of them are in force.
     pub in_force: bool,
-    /// What is missing, of all of them.
+    /// The shortfalls of all of them.
     pub shortfalls: Vec<Shortfall>,
     /// Each of them.
     pub instances: Vec<Answer>,

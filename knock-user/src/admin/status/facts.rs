@@ -20,7 +20,7 @@ pub struct DaemonProcess {
     pub watchers: usize,
 }
 
-/// What the maps of an instance have.
+/// The content of the maps of an instance.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct MapContent {
     /// How many grants are valid.

@@ -1,4 +1,4 @@
-//! Whether everything that a configuration asks for is in force, and what is missing.
+//! Finds the parts of a configuration that are not in force.
 //!
 //! A *shortfall* is something that the configuration asks for and that is not so; it makes
 //! `knock-user status` fail. A *note* is worth knowing and changes nothing of what is protected.
@@ -28,7 +28,7 @@ pub struct HealthInput {
     pub entries: usize,
     /// Why the last reload failed, if it did.
     pub reload_failed: Option<String>,
-    /// What is being done at this moment.
+    /// The work in progress.
     pub under_way: Option<String>,
     /// Whether the protection is to outlive the process.
     pub is_to_stay: bool,
@@ -50,7 +50,7 @@ pub struct HealthInput {
     pub other_host_keys: Vec<(PathBuf, Option<String>)>,
     /// Commands that run or wait.
     pub commands: usize,
-    /// What else is worth knowing of the host around it.
+    /// Notes about the host around it.
     pub notes: Vec<String>,
 }
 

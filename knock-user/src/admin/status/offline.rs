@@ -118,7 +118,7 @@ mod tests {
 
     /// A daemon that is killed between two interfaces leaves one with each configuration.
     #[test]
-    fn what_is_in_force_is_what_is_attached() {
+    fn the_configuration_in_force_is_the_attached_one() {
         let before = Registry {
             programs: vec![1, 2],
             protected: vec!["tcp/22".to_owned()],

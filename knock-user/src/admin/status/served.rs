@@ -103,6 +103,6 @@ fn waiting_doors<W: Write>(daemon: &Daemon<W>, now_ms: u64) -> Vec<(String, u64)
         .waits_ms(now_ms)
         .into_iter()
         .filter(|(_, wait_ms)| *wait_ms > 0)
-        .filter_map(|(place, wait_ms)| Some((doors.get(place)?.name.clone(), wait_ms)))
+        .filter_map(|(index, wait_ms)| Some((doors.get(index)?.name.clone(), wait_ms)))
         .collect()
 }

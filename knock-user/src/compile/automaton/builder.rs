@@ -81,13 +81,13 @@ impl<'d> Builder<'d> {
         let mut sorted: Vec<(usize, &KnockPath, &Door)> = paths
             .iter()
             .enumerate()
-            .filter_map(|(place, path)| Some((place, path, doors.get(path.door)?)))
+            .filter_map(|(path_index, path)| Some((path_index, path, doors.get(path.door)?)))
             .filter(|(_, _, door)| belongs(door))
             .collect();
         sorted.sort_by(|(i, a, _), (j, b, _)| a.symbols.cmp(&b.symbols).then(i.cmp(j)));
         let mut path: Vec<u32> = Vec::new();
         let mut firsts = Edges::new();
-        for (place, sequence, door) in sorted {
+        for (path_index, sequence, door) in sorted {
             let index = sequence.door;
             let shared = path
                 .iter()
@@ -118,21 +118,21 @@ impl<'d> Builder<'d> {
                 path.push(node);
             }
             if let Some(&node) = path.last() {
-                self.stems[node as usize].ends.push(place);
+                self.stems[node as usize].ends.push(path_index);
             }
-            self.bind(place, sequence, &path);
+            self.bind(path_index, sequence, &path);
         }
         self.firsts.insert(target_id, firsts);
     }
 
     /// Marks the node of a path after which the next knock depends on the source.
-    fn bind(&mut self, place: usize, sequence: &KnockPath, along: &[u32]) {
+    fn bind(&mut self, path_index: usize, sequence: &KnockPath, along: &[u32]) {
         let fixed = along.len() - usize::from(sequence.per_source);
         let binding = along.iter().skip(fixed.saturating_sub(1));
         for (&node, knock) in binding.zip(1..=sequence.per_source) {
             let per_source = &mut self.stems[node as usize].per_source;
             match *per_source {
-                None => *per_source = Some((place, knock)),
+                None => *per_source = Some((path_index, knock)),
                 Some((other, _)) => {
                     let other = self.paths.get(other).map_or(0, |path| path.door);
                     self.ambiguous

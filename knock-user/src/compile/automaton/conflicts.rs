@@ -1,4 +1,4 @@
-//! Describes what an automaton can't hold or distinguish.
+//! Describes the sequences that an automaton can't hold or distinguish.
 
 use std::collections::{BTreeMap, BTreeSet};
 

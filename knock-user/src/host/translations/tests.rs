@@ -328,7 +328,7 @@ fn rules_of_iptables_are_followed_to_their_translations() {
         ("no rule", "", &[]),
         ("cut off", "-A PREROUTING -p tcp --dport", &[]),
         (
-            "a target that is no address",
+            "a target that is not an address",
             "-A PREROUTING -p tcp --dport 80 -j DNAT --to-destination nonsense",
             &[
                 "? chain PREROUTING of table nat (test) translates ports in a way that is not understood",

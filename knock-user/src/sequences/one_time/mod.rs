@@ -56,7 +56,7 @@ pub enum OneTimeError {
         /// The error of the system.
         cause: io::Error,
     },
-    /// What is used can't be marked.
+    /// Used lines can't be marked.
     #[error(
         "cannot mark used lines in {}: {}; the file and its directory must belong to the user \
          that runs knock-user, as after `{}`",

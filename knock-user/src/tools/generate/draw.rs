@@ -129,7 +129,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_is_drawn(
+        fn drawn_knocks_are_in_the_ranges_and_differ(
             seed: u64,
             (least, more) in (3_usize..20, 0_usize..20),
             first in 1_u16..60_000,

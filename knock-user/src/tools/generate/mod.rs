@@ -34,7 +34,7 @@ const RANGE: &str = "1024-32767";
 const DOOR: &str = "The door";
 const SEQUENCE: &str = "Its sequence";
 
-/// What is to be drawn.
+/// The properties of the sequence to draw.
 #[derive(Args, Clone, Debug)]
 pub struct GenerateOptions {
     /// Draw this many knocks, such as 6, or a random number of them, such as 10..100
@@ -69,8 +69,8 @@ pub struct GenerateOptions {
     pub client: Option<String>,
 }
 
-/// What is printed in front of a sequence.
-const RECOMMENDATION: &str = "Whoever records this sequence can repeat it. Where clients can run knock-client, use keys \
+/// The text in front of a sequence.
+const RECOMMENDATION: &str = "Anyone who records this sequence can repeat it. Where clients can run knock-client, use keys \
                               instead: knock-user keygen, and docs/guides/spa.md.";
 
 /// The protocols of knocks.

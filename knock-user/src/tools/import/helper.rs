@@ -97,7 +97,7 @@ mod tests {
             ),
             ("a test run", "knock_add -t -i -f %IP% -d 22", ""),
             ("no method", "knock_add -f %IP% -d 22", ""),
-            ("nobody's source", "knock_add -i -d 22", ""),
+            ("no source", "knock_add -i -d 22", ""),
             ("another source", "knock_add -i -f 192.0.2.1 -d 22", ""),
             (
                 "what is forwarded",

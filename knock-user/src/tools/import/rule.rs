@@ -144,7 +144,10 @@ mod tests {
     fn other_commands_are_not_taken_for_rules() {
         let rows = [
             ("another program", "/usr/bin/logger %IP%"),
-            ("everybody", "iptables -A INPUT -p tcp --dport 22 -j ACCEPT"),
+            (
+                "every source",
+                "iptables -A INPUT -p tcp --dport 22 -j ACCEPT",
+            ),
             (
                 "not this source",
                 "iptables -A INPUT ! -s %IP% -p tcp --dport 22 -j ACCEPT",
@@ -210,7 +213,7 @@ mod tests {
                 "nft add element inet filter knocked \\{ %IP% \\}",
             ),
             (
-                "everybody, nft",
+                "every source, nft",
                 "nft add rule inet filter input tcp dport 22 accept",
             ),
             (
@@ -223,7 +226,7 @@ mod tests {
             ),
             ("an application", "ufw allow from %IP% to any app OpenSSH"),
             ("forbidden", "ufw deny from %IP% to any port 22"),
-            ("everybody, ufw", "ufw allow 22/tcp"),
+            ("every source, ufw", "ufw allow 22/tcp"),
         ];
         for (name, line) in rows {
             assert_eq!(summary(line), "", "{name}: {line}");

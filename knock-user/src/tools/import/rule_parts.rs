@@ -1,4 +1,4 @@
-//! What rules of all firewall tools have in common: sources, protocols, ports and chains.
+//! The common parts of rules of all firewall tools: sources, protocols, ports and chains.
 
 use knock_common::packet::Protocol;
 use knock_sequence::Ports;

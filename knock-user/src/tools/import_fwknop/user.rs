@@ -80,9 +80,9 @@ pub(super) struct ConvertedUser {
     pub(super) table: Vec<String>,
     /// The lines of the key file.
     pub(super) keys: String,
-    /// Whose packets are its own.
+    /// The settings that decide which packets are its own.
     pub(super) fwknop: Fwknop,
-    /// What its doors have in common: keys and values, and the ports, one door each.
+    /// The common part of its doors: keys and values, and the ports, one door each.
     pub(super) door: Vec<String>,
     pub(super) ports: Vec<Ports>,
     pub(super) notes: Vec<Problem>,

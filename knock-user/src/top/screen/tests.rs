@@ -125,7 +125,7 @@ fn filled(now: Instant) -> Screen {
 }
 
 #[test]
-fn eighty_columns_and_twenty_four_lines() {
+fn the_view_fits_eighty_columns_and_twenty_four_lines() {
     let screen = filled(Instant::now());
     for colours in [false, true] {
         let shown = lines(&screen, 80, 24, colours);
@@ -189,7 +189,7 @@ fn without_colours_no_cell_has_one() {
 }
 
 #[test]
-fn what_is_wrong_is_shown_first() {
+fn interfaces_with_a_shortfall_are_shown_first() {
     let mut screen = filled(Instant::now());
     let mut wrong = status(&[]);
     wrong.in_force = false;
@@ -343,7 +343,7 @@ fn keys_ask_for_what_they_name() {
             )),
         ),
         ("explain without a port", "e\n", None),
-        ("letters in a filter are no keys", "/qgre", None),
+        ("letters in a filter are not keys", "/qgre", None),
     ] {
         let mut screen = filled(now);
         let next = press(&mut screen, keys);

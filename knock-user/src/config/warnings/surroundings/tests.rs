@@ -1,4 +1,4 @@
-//! Tests of warnings about what is around a host.
+//! Tests of warnings about the surroundings of a host.
 
 use knock_common::packet::Protocol;
 
