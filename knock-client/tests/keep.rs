@@ -20,92 +20,6 @@ use std::time::{Duration, Instant};
 
 const LIMIT: Duration = Duration::from_secs(20);
 
-/// Returns an answer after which a renewal is due in two thirds of a second.
-fn opened() -> AnswerContent {
-    outcome(Reason::Opened, 0, 1)
-}
-
-/// A client that runs, with its lines as they arrive.
-struct RunningClient {
-    child: Child,
-    out: Receiver<String>,
-    err: Receiver<String>,
-    printed: Vec<String>,
-}
-
-impl RunningClient {
-    fn new(mut child: Child) -> Self {
-        Self {
-            out: lines(child.stdout.take().expect("a pipe")),
-            err: lines(child.stderr.take().expect("a pipe")),
-            child,
-            printed: Vec::new(),
-        }
-    }
-
-    /// Starts a client with knocks.
-    fn knocking(words: &[&str]) -> Self {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_knock-client"));
-        command.args(words).stdin(Stdio::null());
-        command.stdout(Stdio::piped()).stderr(Stdio::piped());
-        Self::new(command.spawn().expect("the command runs"))
-    }
-
-    /// Waits for a line of standard output with this text.
-    #[track_caller]
-    fn waits_for(&mut self, text: &str) {
-        let deadline = Instant::now() + LIMIT;
-        while !self.printed.iter().any(|line| line.contains(text)) {
-            let left = deadline.saturating_duration_since(Instant::now());
-            match self.out.recv_timeout(left) {
-                Ok(line) => self.printed.push(line),
-                Err(_) => panic!("no {text:?} in {:?}", self.printed),
-            }
-        }
-    }
-
-    fn signal(&self, signal: Signal) {
-        let id = i32::try_from(self.child.id()).expect("an id");
-        kill(Pid::from_raw(id), signal).expect("the process runs");
-    }
-
-    /// Waits for the end; returns the exit code, standard output and standard error.
-    #[track_caller]
-    fn ends(mut self) -> (Option<i32>, Vec<String>, Vec<String>) {
-        let deadline = Instant::now() + LIMIT;
-        let status = loop {
-            if let Some(status) = self.child.try_wait().expect("a child") {
-                break status;
-            }
-            if Instant::now() > deadline {
-                let _gone = self.child.kill();
-                panic!("it does not end: {:?}", self.printed);
-            }
-            thread::sleep(Duration::from_millis(10));
-        };
-        self.printed.extend(self.out.iter());
-        (status.code(), self.printed, self.err.iter().collect())
-    }
-}
-
-fn lines(from: impl Read + Send + 'static) -> Receiver<String> {
-    let (sender, received) = mpsc::channel();
-    thread::spawn(move || {
-        for line in BufReader::new(from).lines().map_while(Result::ok) {
-            if sender.send(line).is_err() {
-                return;
-            }
-        }
-    });
-    received
-}
-
-/// Answers the next packet.
-fn answers(machine: &ClientMachine, content: AnswerContent) {
-    let packet = machine.host.receive();
-    machine.host.answer(&packet, content_of(&packet, content));
-}
-
 #[test]
 fn a_packet_is_sent_again_before_the_grant_expires() {
     for ip in LOOPBACKS {
@@ -479,4 +393,90 @@ fn the_profile_names_the_time() {
     client.signal(Signal::SIGINT);
     client.waits_for(r#"{"event":"ended","seconds":"#);
     assert_eq!(client.ends().0, Some(0));
+}
+
+/// Returns an answer after which a renewal is due in two thirds of a second.
+fn opened() -> AnswerContent {
+    outcome(Reason::Opened, 0, 1)
+}
+
+/// A client that runs, with its lines as they arrive.
+struct RunningClient {
+    child: Child,
+    out: Receiver<String>,
+    err: Receiver<String>,
+    printed: Vec<String>,
+}
+
+impl RunningClient {
+    fn new(mut child: Child) -> Self {
+        Self {
+            out: lines(child.stdout.take().expect("a pipe")),
+            err: lines(child.stderr.take().expect("a pipe")),
+            child,
+            printed: Vec::new(),
+        }
+    }
+
+    /// Starts a client with knocks.
+    fn knocking(words: &[&str]) -> Self {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_knock-client"));
+        command.args(words).stdin(Stdio::null());
+        command.stdout(Stdio::piped()).stderr(Stdio::piped());
+        Self::new(command.spawn().expect("the command runs"))
+    }
+
+    /// Waits for a line of standard output with this text.
+    #[track_caller]
+    fn waits_for(&mut self, text: &str) {
+        let deadline = Instant::now() + LIMIT;
+        while !self.printed.iter().any(|line| line.contains(text)) {
+            let left = deadline.saturating_duration_since(Instant::now());
+            match self.out.recv_timeout(left) {
+                Ok(line) => self.printed.push(line),
+                Err(_) => panic!("no {text:?} in {:?}", self.printed),
+            }
+        }
+    }
+
+    fn signal(&self, signal: Signal) {
+        let id = i32::try_from(self.child.id()).expect("an id");
+        kill(Pid::from_raw(id), signal).expect("the process runs");
+    }
+
+    /// Waits for the end; returns the exit code, standard output and standard error.
+    #[track_caller]
+    fn ends(mut self) -> (Option<i32>, Vec<String>, Vec<String>) {
+        let deadline = Instant::now() + LIMIT;
+        let status = loop {
+            if let Some(status) = self.child.try_wait().expect("a child") {
+                break status;
+            }
+            if Instant::now() > deadline {
+                let _gone = self.child.kill();
+                panic!("it does not end: {:?}", self.printed);
+            }
+            thread::sleep(Duration::from_millis(10));
+        };
+        self.printed.extend(self.out.iter());
+        (status.code(), self.printed, self.err.iter().collect())
+    }
+}
+
+fn lines(from: impl Read + Send + 'static) -> Receiver<String> {
+    let (sender, received) = mpsc::channel();
+    thread::spawn(move || {
+        for line in BufReader::new(from).lines().map_while(Result::ok) {
+            if sender.send(line).is_err() {
+                return;
+            }
+        }
+    });
+    received
+}
+
+/// Answers the next packet.
+fn answers(machine: &ClientMachine, content: AnswerContent) {
+    let packet = machine.host.receive();
+    machine.host.answer(&packet, content_of(&packet, content));
 }

@@ -33,40 +33,6 @@ const PROFILES: &str = r#"
 /// Texts that open doors.
 const SECRETS: [&str; 4] = ["7001", "7002", "7003", "AAgR"];
 
-struct Printed {
-    code: Option<i32>,
-    out: String,
-    err: String,
-}
-
-fn printed(machine: &ClientMachine, words: &[&str]) -> Printed {
-    let output: Output = machine.command(words).output().expect("the command runs");
-    Printed {
-        code: output.status.code(),
-        out: String::from_utf8(output.stdout).expect("text"),
-        err: String::from_utf8(output.stderr).expect("text"),
-    }
-}
-
-/// Makes a machine with profiles.
-fn machine() -> ClientMachine {
-    let machine = ClientMachine::new(LOOPBACKS[0]);
-    let directory = machine.home.path().join("knock");
-    for (name, text) in [
-        ("config.toml", PROFILES),
-        ("lines", "# mine\n#7004\n 7003,8003:udp\n 7005\n"),
-    ] {
-        let path = directory.join(name);
-        fs::write(&path, text).expect("a file");
-        #[cfg(unix)]
-        {
-            use std::os::unix::fs::PermissionsExt as _;
-            fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).expect("a mode");
-        }
-    }
-    machine
-}
-
 #[test]
 fn profiles_are_listed_without_secrets() {
     let machine = machine();
@@ -236,4 +202,38 @@ fn a_preview_prints_no_secret() {
         knock.is_silent() && machine.host.is_silent(),
         "nothing was sent"
     );
+}
+
+struct Printed {
+    code: Option<i32>,
+    out: String,
+    err: String,
+}
+
+fn printed(machine: &ClientMachine, words: &[&str]) -> Printed {
+    let output: Output = machine.command(words).output().expect("the command runs");
+    Printed {
+        code: output.status.code(),
+        out: String::from_utf8(output.stdout).expect("text"),
+        err: String::from_utf8(output.stderr).expect("text"),
+    }
+}
+
+/// Makes a machine with profiles.
+fn machine() -> ClientMachine {
+    let machine = ClientMachine::new(LOOPBACKS[0]);
+    let directory = machine.home.path().join("knock");
+    for (name, text) in [
+        ("config.toml", PROFILES),
+        ("lines", "# mine\n#7004\n 7003,8003:udp\n 7005\n"),
+    ] {
+        let path = directory.join(name);
+        fs::write(&path, text).expect("a file");
+        #[cfg(unix)]
+        {
+            use std::os::unix::fs::PermissionsExt as _;
+            fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).expect("a mode");
+        }
+    }
+    machine
 }

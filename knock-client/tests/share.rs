@@ -11,38 +11,6 @@ use std::process::{Command, Output, Stdio};
 
 const HOST: &str = "knock1:e06Qm75__kTEZaIgA31gjuNYl9Me-XLwf3SJLLD3PxM";
 
-fn client(home: &Path, words: &[&str], input: &str) -> (Option<i32>, String, String) {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_knock-client"));
-    command.args(words).env("XDG_CONFIG_HOME", home);
-    command
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped());
-    let mut child = command.spawn().expect("the command runs");
-    let mut stdin = child.stdin.take().expect("a pipe");
-    // The command may not read it.
-    let _unread = stdin.write_all(input.as_bytes());
-    drop(stdin);
-    let Output {
-        status,
-        stdout,
-        stderr,
-    } = child.wait_with_output().expect("it ends");
-    let text = |bytes| String::from_utf8(bytes).expect("text");
-    (status.code(), text(stdout), text(stderr))
-}
-
-fn write(home: &Path, text: &str) {
-    fs::create_dir_all(home.join("knock")).expect("a directory");
-    let config = home.join("knock/config.toml");
-    fs::write(&config, text).expect("a file");
-    fs::set_permissions(config, fs::Permissions::from_mode(0o600)).expect("a mode");
-}
-
-fn config(home: &Path) -> String {
-    fs::read_to_string(home.join("knock/config.toml")).unwrap_or_default()
-}
-
 #[test]
 fn a_profile_arrives_on_another_machine() {
     let spa = format!(
@@ -184,4 +152,36 @@ fn a_wrong_uri_changes_nothing() {
         assert!(err.contains(text), "{name}: {err}");
         assert_eq!(config(home.path()), "", "{name}");
     }
+}
+
+fn client(home: &Path, words: &[&str], input: &str) -> (Option<i32>, String, String) {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_knock-client"));
+    command.args(words).env("XDG_CONFIG_HOME", home);
+    command
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
+    let mut child = command.spawn().expect("the command runs");
+    let mut stdin = child.stdin.take().expect("a pipe");
+    // The command may not read it.
+    let _unread = stdin.write_all(input.as_bytes());
+    drop(stdin);
+    let Output {
+        status,
+        stdout,
+        stderr,
+    } = child.wait_with_output().expect("it ends");
+    let text = |bytes| String::from_utf8(bytes).expect("text");
+    (status.code(), text(stdout), text(stderr))
+}
+
+fn write(home: &Path, text: &str) {
+    fs::create_dir_all(home.join("knock")).expect("a directory");
+    let config = home.join("knock/config.toml");
+    fs::write(&config, text).expect("a file");
+    fs::set_permissions(config, fs::Permissions::from_mode(0o600)).expect("a mode");
+}
+
+fn config(home: &Path) -> String {
+    fs::read_to_string(home.join("knock/config.toml")).unwrap_or_default()
 }

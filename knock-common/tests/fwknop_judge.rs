@@ -38,96 +38,6 @@ const NOW_S: u64 = 1_700_000_000;
 const BOOT_MS: u64 = 500_000;
 const ALICE: u16 = 3;
 
-/// Returns a user, by what the row changes.
-fn alice() -> FwknopKey {
-    FwknopKey {
-        mac: HmacKey::new(b"alice's key"),
-        passphrase: Passphrase::new(PASSPHRASE).unwrap(),
-        not_after_ns: u64::MAX,
-        user: ALICE,
-        ..FwknopKey::default()
-    }
-}
-
-/// Returns three doors; alice may open the first two, for at most 100 s.
-fn host(users: &[FwknopKey]) -> Sim {
-    let door = |number: u16| DoorEntry {
-        number,
-        port_group_count: 1,
-        port_groups: [number; 16],
-        ..DoorEntry::default()
-    };
-    let port = SpaPort {
-        formats: SpaFormats::FWKNOP,
-        otherwise: Otherwise::Drop,
-    };
-    let may = |entry: u16, open_for_ms| SpaMay {
-        open_for_ms,
-        open_for_max_ms: 100_000,
-        entry,
-        ..SpaMay::default()
-    };
-    let doors = [
-        (Tcp, 22, 0, 30_000),
-        (Tcp, 80, 1, 60_000),
-        (Udp, 443, 1, 60_000),
-    ];
-    let sim = Sim {
-        features: Features::SPA.with(Features::FWKNOP),
-        ports: [(port_index(Udp, PORT), PortRule::spa(port))].into(),
-        doors: [0, 1, 2].map(door).into(),
-        fwknop_keys: users.to_vec(),
-        spa_may: doors
-            .map(|(protocol, port, entry, open_for_ms)| {
-                let key = SpaMayKey::port(ALICE, port_index(protocol, port));
-                (key, may(entry, open_for_ms))
-            })
-            .into(),
-        ..Sim::default()
-    };
-    sim.now.set(BOOT_MS * 1_000_000);
-    sim.wall_clock
-        .set(NOW_S * 1_000_000_000 - BOOT_MS * 1_000_000);
-    sim
-}
-
-fn sealed(salt: u8, text: &str) -> String {
-    seal(PASSPHRASE, b"alice's key", [salt; 8], text.as_bytes())
-}
-
-fn send(sim: &Sim, payload: &[u8]) -> (Reason, Vec<Event>) {
-    let frame = knock_frame::eth().ip4(CLIENT, HOST);
-    let frame = frame.datagram(40_000, PORT, payload).bytes();
-    let reason = judge(&frame[..], sim);
-    (reason, sim.events.take())
-}
-
-fn address(text: &str) -> Address {
-    text.parse::<IpAddr>().unwrap().into()
-}
-
-/// Returns how long the grants of a source last, by door, in milliseconds.
-fn grants(sim: &Sim, source: &str) -> Vec<(u16, u64)> {
-    let ends = (0..3).filter_map(|port_group| {
-        let key = GrantKey {
-            source: address(source),
-            port_group,
-            target_id: 0,
-        };
-        let grant = Grant::from_word(sim.allow.value(&key)?);
-        Some((grant.door, grant.until_ms - BOOT_MS))
-    });
-    ends.collect()
-}
-
-/// Returns a text of the type with a time to be open for.
-fn timed(seconds: u64, message: &str) -> String {
-    let message = base64(message.as_bytes());
-    with_digest(&format!(
-        "1234567890123456:Ym9i:{NOW_S}:3.0.0:3:{message}:{seconds}"
-    ))
-}
-
 #[test]
 fn a_packet_opens_the_doors_of_its_ports() {
     let now = |message: &str| access_at("bob", NOW_S, message);
@@ -485,4 +395,94 @@ fn other_packets_are_noise_within_the_event_limit() {
     assert_eq!(suppressed, Some(100 - 64));
     assert_eq!(sim.features(), Features::SPA.with(Features::FWKNOP));
     assert!(sim.spa_seen().find(&bytemuck::Zeroable::zeroed()).is_none());
+}
+
+/// Returns a user, by what the row changes.
+fn alice() -> FwknopKey {
+    FwknopKey {
+        mac: HmacKey::new(b"alice's key"),
+        passphrase: Passphrase::new(PASSPHRASE).unwrap(),
+        not_after_ns: u64::MAX,
+        user: ALICE,
+        ..FwknopKey::default()
+    }
+}
+
+/// Returns three doors; alice may open the first two, for at most 100 s.
+fn host(users: &[FwknopKey]) -> Sim {
+    let door = |number: u16| DoorEntry {
+        number,
+        port_group_count: 1,
+        port_groups: [number; 16],
+        ..DoorEntry::default()
+    };
+    let port = SpaPort {
+        formats: SpaFormats::FWKNOP,
+        otherwise: Otherwise::Drop,
+    };
+    let may = |entry: u16, open_for_ms| SpaMay {
+        open_for_ms,
+        open_for_max_ms: 100_000,
+        entry,
+        ..SpaMay::default()
+    };
+    let doors = [
+        (Tcp, 22, 0, 30_000),
+        (Tcp, 80, 1, 60_000),
+        (Udp, 443, 1, 60_000),
+    ];
+    let sim = Sim {
+        features: Features::SPA.with(Features::FWKNOP),
+        ports: [(port_index(Udp, PORT), PortRule::spa(port))].into(),
+        doors: [0, 1, 2].map(door).into(),
+        fwknop_keys: users.to_vec(),
+        spa_may: doors
+            .map(|(protocol, port, entry, open_for_ms)| {
+                let key = SpaMayKey::port(ALICE, port_index(protocol, port));
+                (key, may(entry, open_for_ms))
+            })
+            .into(),
+        ..Sim::default()
+    };
+    sim.now.set(BOOT_MS * 1_000_000);
+    sim.wall_clock
+        .set(NOW_S * 1_000_000_000 - BOOT_MS * 1_000_000);
+    sim
+}
+
+fn sealed(salt: u8, text: &str) -> String {
+    seal(PASSPHRASE, b"alice's key", [salt; 8], text.as_bytes())
+}
+
+fn send(sim: &Sim, payload: &[u8]) -> (Reason, Vec<Event>) {
+    let frame = knock_frame::eth().ip4(CLIENT, HOST);
+    let frame = frame.datagram(40_000, PORT, payload).bytes();
+    let reason = judge(&frame[..], sim);
+    (reason, sim.events.take())
+}
+
+fn address(text: &str) -> Address {
+    text.parse::<IpAddr>().unwrap().into()
+}
+
+/// Returns how long the grants of a source last, by door, in milliseconds.
+fn grants(sim: &Sim, source: &str) -> Vec<(u16, u64)> {
+    let ends = (0..3).filter_map(|port_group| {
+        let key = GrantKey {
+            source: address(source),
+            port_group,
+            target_id: 0,
+        };
+        let grant = Grant::from_word(sim.allow.value(&key)?);
+        Some((grant.door, grant.until_ms - BOOT_MS))
+    });
+    ends.collect()
+}
+
+/// Returns a text of the type with a time to be open for.
+fn timed(seconds: u64, message: &str) -> String {
+    let message = base64(message.as_bytes());
+    with_digest(&format!(
+        "1234567890123456:Ym9i:{NOW_S}:3.0.0:3:{message}:{seconds}"
+    ))
 }

@@ -68,7 +68,7 @@ const KEY: [u64; 2] = [7, 11];
 /// The value of a word that does not exist.
 const ABSENT: u64 = u64::MAX;
 
-use PacketCase::{Forged, Proof, Spa, SpaClose, Syn};
+use SentPacket::{Forged, Proof, Spa, SpaClose, Syn};
 
 const SPA_PORT: u16 = 62_201;
 const STAMP: u64 = 1_800_000_000_000_000_000;
@@ -87,7 +87,7 @@ const PROTECTED: u16 = 22;
 const UNUSED: u16 = 1234;
 
 /// All kinds of packets; each has a different effect in some state.
-const PACKETS: [PacketCase; 11] = [
+const PACKETS: [SentPacket; 11] = [
     Syn(A),
     Syn(B),
     Syn(C),
@@ -102,7 +102,7 @@ const PACKETS: [PacketCase; 11] = [
 ];
 
 /// States, by the packets that lead to them.
-const STATES: [(&str, &[PacketCase]); 7] = [
+const STATES: [(&str, &[SentPacket]); 7] = [
     ("nothing", &[]),
     ("a first knock", &[Syn(A)]),
     ("two of three knocks", &[Syn(A), Syn(B)]),
@@ -518,7 +518,7 @@ impl NativeEnv for Cpu {
 
 /// A packet of the source.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-enum PacketCase {
+enum SentPacket {
     /// A SYN to a port.
     Syn(u16),
     /// An ACK to a port, with the cookie from the answer to its SYN.
@@ -622,7 +622,7 @@ fn tables() -> Arc<UserTables> {
     })
 }
 
-fn send(cpu: &Cpu, packet: PacketCase) -> Reason {
+fn send(cpu: &Cpu, packet: SentPacket) -> Reason {
     let frame = |port: u16, flags: u8, acknowledged: u32| {
         let mut bytes = eth()
             .ip4(CLIENT, SERVER)
@@ -736,8 +736,8 @@ fn explore(model: impl Fn() + Send + Sync + 'static) {
 
 /// Returns the outcome of one packet after the other, with the reasons in the order of the arguments.
 fn one_after_the_other(
-    history: &'static [PacketCase],
-    packets: [PacketCase; 2],
+    history: &'static [SentPacket],
+    packets: [SentPacket; 2],
     swap: bool,
 ) -> PairOutcome {
     let found = Arc::new(Mutex::new(None));
@@ -766,7 +766,7 @@ struct Explored {
     orders: usize,
 }
 
-fn at_once(history: &'static [PacketCase], packets: [PacketCase; 2], claims: bool) -> Explored {
+fn at_once(history: &'static [SentPacket], packets: [SentPacket; 2], claims: bool) -> Explored {
     let allowed = [false, true].map(|swap| one_after_the_other(history, packets, swap));
     let wrong = Arc::new(Mutex::new(BTreeSet::new()));
     let orders = Arc::new(AtomicUsize::new(0));
@@ -804,7 +804,7 @@ fn at_once(history: &'static [PacketCase], packets: [PacketCase; 2], claims: boo
 
 /// Returns whether the stamps were used in their order and the later packet changed the grants first, which no order of
 /// one packet after the other does. It harms nobody: both packets are the user's, each was used once.
-fn overtook(packets: [PacketCase; 2], outcome: &PairOutcome) -> bool {
+fn overtook(packets: [SentPacket; 2], outcome: &PairOutcome) -> bool {
     let (Spa(first) | SpaClose(first), Spa(second) | SpaClose(second)) = packets.into() else {
         return false;
     };

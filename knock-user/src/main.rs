@@ -10,7 +10,7 @@ use anyhow::{Context as _, Result};
 use clap::{CommandFactory as _, Parser as _};
 use jiff::tz::TimeZone;
 use knock_user::{
-    admin::{self, command::CommandOutcome},
+    admin::{self, command::SubcommandOutcome},
     apply::{
         Protection,
         options::Run,
@@ -92,7 +92,7 @@ fn main() -> ExitCode {
         Some(Command::Top(options)) => top::run(&options),
         Some(Command::Admin(subcommand)) => match subcommand.run(&mut io::stdout().lock()) {
             // The answer has what is missing.
-            Ok(CommandOutcome::NotInForce) => return ExitCode::FAILURE,
+            Ok(SubcommandOutcome::NotInForce) => return ExitCode::FAILURE,
             done => done.map(|_| ()),
         },
     };

@@ -22,6 +22,7 @@ pub mod sleep;
 pub mod source;
 pub mod spa;
 pub mod ssh;
+pub mod stop_flag;
 pub mod stream;
 pub mod tun;
 pub mod unauthorized;

@@ -8,9 +8,9 @@ use crate::wait;
 
 /// A file to which commands write a line each.
 #[derive(Debug)]
-pub struct Record(NamedTempFile);
+pub struct CommandLog(NamedTempFile);
 
-impl Record {
+impl CommandLog {
     /// Creates an empty record.
     ///
     /// # Panics
@@ -59,7 +59,7 @@ impl Record {
     }
 }
 
-impl Default for Record {
+impl Default for CommandLog {
     #[track_caller]
     fn default() -> Self {
         Self::new()

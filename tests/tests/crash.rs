@@ -20,10 +20,11 @@ use knock_tests::{
     pins::{self, attached_programs},
     process::Process,
     random::{Random, number},
-    record::Record,
+    record::CommandLog,
     server::Server,
     source::{FIRST_SYN, Source},
     ssh::{KNOCKS, SSH},
+    stop_flag::StopFlag,
     stream::Stream,
     unauthorized::UnauthorizedSources,
     wait,
@@ -148,7 +149,7 @@ fn a_kill_at_the_very_beginning_leaves_nothing_in_the_way() {
 struct CrashingHost<'n> {
     net: &'n Net,
     config: NamedTempFile,
-    record: Record,
+    record: CommandLog,
     random: Random,
     rounds: usize,
     kills: Kills,
@@ -172,7 +173,7 @@ impl<'n> CrashingHost<'n> {
         let host = Self {
             net,
             config: config_file(&[]),
-            record: Record::new(),
+            record: CommandLog::new(),
             random: Random::new(seed),
             rounds: 0,
             kills: Kills::default(),
@@ -300,15 +301,6 @@ fn kill(process: Process) {
     let ended = process.stop(Signal::SIGKILL);
     assert!(!ended.status.success(), "it ended before: {ended:?}");
     assert!(!ended.stderr.contains("panicked"), "{ended:?}");
-}
-
-/// Makes the other threads stop when it is dropped, also by a panic.
-struct StopFlag<'f>(&'f AtomicBool);
-
-impl Drop for StopFlag<'_> {
-    fn drop(&mut self) {
-        self.0.store(true, Ordering::Relaxed);
-    }
 }
 
 /// Scans every port of a sequence and its neighbours in ascending order, and checks that no door has opened.

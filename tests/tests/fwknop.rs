@@ -38,7 +38,7 @@ fn a_stock_client_opens_a_door_before_its_next_packet() {
     wait_since_boot(250);
     net::test(|net| {
         let _server = Server::tcp(&net.server, &[SSH, WEB]);
-        let keys = FwknopKeys::new();
+        let keys = ClientKeys::new();
         let daemon = Daemon::start(&net.server, &keys.config(""));
         let client = net.native(Family::V4);
         client.finds_closed(SSH, "before");
@@ -57,7 +57,7 @@ fn the_first_syns_of_a_hundred_sources_pass() {
     wait_since_boot(250);
     net::test(|net| {
         let _server = Server::tcp(&net.server, &[SSH]);
-        let keys = FwknopKeys::new();
+        let keys = ClientKeys::new();
         let daemon = Daemon::start(&net.server, &keys.config(""));
         daemon.kill();
         let packets: Vec<_> = (0..100).map(|_| packet(&keys, ASK_SSH)).collect();
@@ -83,7 +83,7 @@ fn options_of_the_stock_client_are_understood() {
     wait_since_boot(250);
     net::test(|net| {
         let _server = Server::tcp(&net.server, &[SSH, WEB]);
-        let keys = FwknopKeys::new();
+        let keys = ClientKeys::new();
         let user = "x".repeat(63);
         let daemon = Daemon::start(&net.server, &keys.config(&format!("username = {user:?}\n")));
         let client = Family::V4.client().to_string();
@@ -184,7 +184,7 @@ fn a_packet_without_hmac_opens_nothing() {
     wait_since_boot(250);
     net::test(|net| {
         let _server = Server::tcp(&net.server, &[SSH]);
-        let keys = FwknopKeys::new();
+        let keys = ClientKeys::new();
         let daemon = Daemon::start(&net.server, &keys.config(""));
         let rc = fs::read_to_string(keys.rc()).unwrap();
         let without: String = rc
@@ -236,7 +236,7 @@ fn a_recorded_packet_opens_nothing() {
     wait_since_boot(250);
     net::test(|net| {
         let _server = Server::tcp(&net.server, &[SSH]);
-        let keys = FwknopKeys::new();
+        let keys = ClientKeys::new();
         let mut daemon = Daemon::start(&net.server, &keys.config(""));
         let packet = packet(&keys, ASK_SSH);
         let [first, second] = [1, 2].map(|number| Family::V4.source(number));
@@ -268,7 +268,7 @@ fn a_recorded_packet_opens_nothing() {
 fn a_packet_that_arrives_twice_at_the_same_time_opens_once() {
     wait_since_boot(250);
     net::test(|net| {
-        let keys = FwknopKeys::new();
+        let keys = ClientKeys::new();
         let daemon = Daemon::start(&net.server, &keys.config(""));
         let for_one = |number| {
             let source = Family::V4.source(number).to_string();
@@ -299,11 +299,11 @@ fn a_packet_that_arrives_twice_at_the_same_time_opens_once() {
 }
 
 /// Keys that `fwknop --key-gen` makes, at both ends.
-struct FwknopKeys {
+struct ClientKeys {
     directory: TempDir,
 }
 
-impl FwknopKeys {
+impl ClientKeys {
     fn new() -> Self {
         let keys = Self {
             directory: tempdir().unwrap(),
@@ -343,7 +343,7 @@ impl FwknopKeys {
 }
 
 /// Returns the stock client, without the files of the user who runs the tests.
-fn fwknop(keys: &FwknopKeys, arguments: &[&str]) -> Command {
+fn fwknop(keys: &ClientKeys, arguments: &[&str]) -> Command {
     let mut command = Command::new("fwknop");
     let home = keys.directory.path();
     command.arg("--rc-file").arg(keys.rc());
@@ -351,7 +351,7 @@ fn fwknop(keys: &FwknopKeys, arguments: &[&str]) -> Command {
     command
 }
 
-fn send(net: &Net, keys: &FwknopKeys, arguments: &[&str]) -> Output {
+fn send(net: &Net, keys: &ClientKeys, arguments: &[&str]) -> Output {
     let stanza = ["-n", "host"];
     let output = net
         .client
@@ -370,7 +370,7 @@ fn wait_since_boot(seconds: u64) {
 }
 
 /// Returns the packet that the client would send.
-fn packet(keys: &FwknopKeys, arguments: &[&str]) -> Vec<u8> {
+fn packet(keys: &ClientKeys, arguments: &[&str]) -> Vec<u8> {
     let file = keys.directory.path().join("packet");
     let _result = fs::remove_file(&file);
     let path = file.display().to_string();

@@ -12,53 +12,11 @@ use knock_tests::{
 use nix::sys::signal::Signal::SIGTERM;
 use serde_json::json;
 
-/// Returns the door with these lengths.
-fn door(prefix: &str) -> String {
-    format!(
-        "interfaces = [\"b0\"]\n\
-         [[door]]\nname = \"ssh\"\nknock = [\"tcp/7000\", \"udp/8000\", \"tcp/9000\"]\n\
-         open = [\"tcp/22\"]\nopen_for = \"10m\"\n{prefix}\n"
-    )
-}
-
 const WIDE: &str = "grant_prefix = { ipv4 = 30, ipv6 = 64 }";
 const WIDER: &str = "grant_prefix = { ipv4 = 24, ipv6 = 48 }";
 
 /// What a start over existing protection asks for.
 const KEEP: [&str; 2] = ["--on-exit", "keep"];
-
-/// The sources of a family: the one that knocks, another one of its prefix, and one of the wider prefix alone.
-struct Sources<'n> {
-    knocks: Source<'n>,
-    inside: Source<'n>,
-    outside: Source<'n>,
-    /// What the grant covers.
-    covered: &'static str,
-}
-
-impl<'n> Sources<'n> {
-    fn all(net: &'n Net) -> [Self; 2] {
-        let source = |family: Family, address: &str| {
-            let address: IpAddr = address.parse().unwrap_or_else(|error| panic!("{error}"));
-            net.source(address, family.server())
-        };
-
-        [
-            Self {
-                knocks: source(Family::V4, "198.51.100.9"),
-                inside: source(Family::V4, "198.51.100.10"),
-                outside: source(Family::V4, "198.51.100.12"),
-                covered: "198.51.100.8/30",
-            },
-            Self {
-                knocks: source(Family::V6, "2001:db8:a::9"),
-                inside: source(Family::V6, "2001:db8:a::a0"),
-                outside: source(Family::V6, "2001:db8:a:1::1"),
-                covered: "2001:db8:a::/64",
-            },
-        ]
-    }
-}
 
 #[test]
 fn a_grant_covers_the_prefix_of_its_source() {
@@ -172,4 +130,46 @@ fn a_grant_of_a_prefix_continues_over_upgrades() {
         daemon.leave(SIGTERM);
         daemon::detach(&net.server);
     });
+}
+
+/// Returns the door with these lengths.
+fn door(prefix: &str) -> String {
+    format!(
+        "interfaces = [\"b0\"]\n\
+         [[door]]\nname = \"ssh\"\nknock = [\"tcp/7000\", \"udp/8000\", \"tcp/9000\"]\n\
+         open = [\"tcp/22\"]\nopen_for = \"10m\"\n{prefix}\n"
+    )
+}
+
+/// The sources of a family: the one that knocks, another one of its prefix, and one of the wider prefix alone.
+struct Sources<'n> {
+    knocks: Source<'n>,
+    inside: Source<'n>,
+    outside: Source<'n>,
+    /// What the grant covers.
+    covered: &'static str,
+}
+
+impl<'n> Sources<'n> {
+    fn all(net: &'n Net) -> [Self; 2] {
+        let source = |family: Family, address: &str| {
+            let address: IpAddr = address.parse().unwrap_or_else(|error| panic!("{error}"));
+            net.source(address, family.server())
+        };
+
+        [
+            Self {
+                knocks: source(Family::V4, "198.51.100.9"),
+                inside: source(Family::V4, "198.51.100.10"),
+                outside: source(Family::V4, "198.51.100.12"),
+                covered: "198.51.100.8/30",
+            },
+            Self {
+                knocks: source(Family::V6, "2001:db8:a::9"),
+                inside: source(Family::V6, "2001:db8:a::a0"),
+                outside: source(Family::V6, "2001:db8:a:1::1"),
+                covered: "2001:db8:a::/64",
+            },
+        ]
+    }
 }

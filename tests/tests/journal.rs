@@ -47,61 +47,6 @@ trap 'kill -INT $program' TERM
 while kill -0 $program 2>/dev/null; do wait $program || true; done
 "#;
 
-/// journald and knock-user.
-struct Journaled {
-    process: Process,
-    directory: TempDir,
-    _config: NamedTempFile,
-    _machine: NamedTempFile,
-}
-
-impl Journaled {
-    fn start(net: &Net, options: &[&str]) -> Self {
-        let directory = tempdir().unwrap();
-        let machine = NamedTempFile::new().unwrap();
-        fs::write(&machine, "0123456789abcdef0123456789abcdef\n").unwrap();
-        let config = daemon::config_file(DOOR.as_bytes());
-        let knock_user = daemon::command(&config);
-        let mut command = Command::new("unshare");
-        command
-            .args(["--mount", "bash", "-c", SCRIPT, "bash"])
-            .args([directory.path(), machine.path()]);
-        command
-            .arg(knock_user.get_program())
-            .args(knock_user.get_args());
-        command.args(["--iface", SERVER_LINK]).args(options);
-        Self {
-            process: Process::start(&net.server, &mut command),
-            directory,
-            _config: config,
-            _machine: machine,
-        }
-    }
-
-    /// Returns the entries with these fields.
-    fn entries(&self, fields: &[&str]) -> Vec<Value> {
-        let mut journalctl = Command::new("journalctl");
-        journalctl.args(["--output", "json", "--no-pager", "--directory"]);
-        journalctl.arg(self.directory.path()).args(fields);
-        let output = journalctl.output().unwrap();
-        // Without files there are no entries.
-        let text = String::from_utf8_lossy(&output.stdout).into_owned();
-        text.lines()
-            .map(|line| serde_json::from_str(line).unwrap())
-            .collect()
-    }
-
-    #[track_caller]
-    fn wait_for(&self, fields: &[&str]) -> Value {
-        let mut found = None;
-        wait::until(&format!("{fields:?}\n{}", self.process.printed()), || {
-            found = self.entries(fields).into_iter().next();
-            found.is_some()
-        });
-        found.unwrap()
-    }
-}
-
 #[test]
 fn events_are_entries_with_fields() {
     net::test(|net| {
@@ -195,6 +140,61 @@ fn no_line_is_lost_without_journald() {
         });
         process.stop(Signal::SIGTERM);
     });
+}
+
+/// journald and knock-user.
+struct Journaled {
+    process: Process,
+    directory: TempDir,
+    _config: NamedTempFile,
+    _machine: NamedTempFile,
+}
+
+impl Journaled {
+    fn start(net: &Net, options: &[&str]) -> Self {
+        let directory = tempdir().unwrap();
+        let machine = NamedTempFile::new().unwrap();
+        fs::write(&machine, "0123456789abcdef0123456789abcdef\n").unwrap();
+        let config = daemon::config_file(DOOR.as_bytes());
+        let knock_user = daemon::command(&config);
+        let mut command = Command::new("unshare");
+        command
+            .args(["--mount", "bash", "-c", SCRIPT, "bash"])
+            .args([directory.path(), machine.path()]);
+        command
+            .arg(knock_user.get_program())
+            .args(knock_user.get_args());
+        command.args(["--iface", SERVER_LINK]).args(options);
+        Self {
+            process: Process::start(&net.server, &mut command),
+            directory,
+            _config: config,
+            _machine: machine,
+        }
+    }
+
+    /// Returns the entries with these fields.
+    fn entries(&self, fields: &[&str]) -> Vec<Value> {
+        let mut journalctl = Command::new("journalctl");
+        journalctl.args(["--output", "json", "--no-pager", "--directory"]);
+        journalctl.arg(self.directory.path()).args(fields);
+        let output = journalctl.output().unwrap();
+        // Without files there are no entries.
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        text.lines()
+            .map(|line| serde_json::from_str(line).unwrap())
+            .collect()
+    }
+
+    #[track_caller]
+    fn wait_for(&self, fields: &[&str]) -> Value {
+        let mut found = None;
+        wait::until(&format!("{fields:?}\n{}", self.process.printed()), || {
+            found = self.entries(fields).into_iter().next();
+            found.is_some()
+        });
+        found.unwrap()
+    }
 }
 
 fn stop(journaled: Journaled) {

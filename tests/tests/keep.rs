@@ -24,42 +24,6 @@ use tempfile::tempdir;
 /// The first address of the client, and the one after a move.
 const MOVED: u8 = 77;
 
-/// Starts a client that keeps the door open.
-fn keep(net: &Net, host: &str, words: &str) -> Process {
-    let mut client = Command::new(&binaries().client);
-    client.arg(host).args(words.split_whitespace());
-    client.args(["--keep", "-v"]);
-    Process::start(&net.client, &mut client)
-}
-
-fn prints(client: &Process, text: &str, row: &str) {
-    wait::until(&format!("{row}: {text}"), || {
-        client.stdout().iter().any(|line| line.contains(text))
-    });
-}
-
-fn ends(client: Process, row: &str) {
-    let ended = client.stop(Signal::SIGINT);
-    assert_eq!(ended.status.code(), Some(0), "{row}: {ended:?}");
-}
-
-/// Makes the client's packets to the server come from another address, as in another network.
-fn moves(net: &Net, family: Family) {
-    let (server, source) = (family.server(), family.source(MOVED));
-    if family == Family::V6 {
-        // A route takes only a configured address.
-        net.client
-            .ip(&format!("addr replace {source}/128 dev lo nodad"));
-    }
-    net.client
-        .ip(&format!("route add {server} dev a0 src {source}"));
-}
-
-fn returns(net: &Net, family: Family) {
-    net.client
-        .ip(&format!("route del {} dev a0", family.server()));
-}
-
 #[test]
 fn the_door_stays_open_while_the_client_runs() {
     net::test(|net| {
@@ -182,6 +146,42 @@ fn a_client_without_a_network_waits_for_it() {
         }
         daemon.stop();
     });
+}
+
+/// Starts a client that keeps the door open.
+fn keep(net: &Net, host: &str, words: &str) -> Process {
+    let mut client = Command::new(&binaries().client);
+    client.arg(host).args(words.split_whitespace());
+    client.args(["--keep", "-v"]);
+    Process::start(&net.client, &mut client)
+}
+
+fn prints(client: &Process, text: &str, row: &str) {
+    wait::until(&format!("{row}: {text}"), || {
+        client.stdout().iter().any(|line| line.contains(text))
+    });
+}
+
+fn ends(client: Process, row: &str) {
+    let ended = client.stop(Signal::SIGINT);
+    assert_eq!(ended.status.code(), Some(0), "{row}: {ended:?}");
+}
+
+/// Makes the client's packets to the server come from another address, as in another network.
+fn moves(net: &Net, family: Family) {
+    let (server, source) = (family.server(), family.source(MOVED));
+    if family == Family::V6 {
+        // A route takes only a configured address.
+        net.client
+            .ip(&format!("addr replace {source}/128 dev lo nodad"));
+    }
+    net.client
+        .ip(&format!("route add {server} dev a0 src {source}"));
+}
+
+fn returns(net: &Net, family: Family) {
+    net.client
+        .ip(&format!("route del {} dev a0", family.server()));
 }
 
 /// Makes a key and returns its public key.

@@ -3,7 +3,7 @@
 use knock_tests::{
     daemon::Daemon,
     net::{self, Family},
-    record::Record,
+    record::CommandLog,
     server::Server,
     source::echoes,
 };
@@ -17,7 +17,7 @@ const HIDDEN: u16 = 22;
 fn services_on_knock_ports_serve_where_knocks_pass() {
     net::test(|net| {
         let server = Server::tcp(&net.server, &[WEB, HIDDEN]).and_udp(&net.server, GAME);
-        let record = Record::new();
+        let record = CommandLog::new();
         let keys = record.keys();
         let mut daemon = Daemon::start(&net.server, &doors(&format!("{keys}knock_pass = true")));
         for family in Family::ALL {

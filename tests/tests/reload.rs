@@ -17,10 +17,11 @@ use knock_tests::{
     daemon::{self, Daemon},
     net::{self, Family, Net, SERVER_LINK, SERVER_LINK_2},
     pins::{self, attached_programs},
-    record::Record,
+    record::CommandLog,
     server::Server,
     source::{Source, echoes},
     ssh::{DOOR, KNOCKS, SSH},
+    stop_flag::StopFlag,
     stream::Stream,
     unauthorized::UnauthorizedSources,
     wait,
@@ -123,7 +124,7 @@ fn a_file_with_errors_changes_nothing() {
 fn a_reload_changes_doors_and_keeps_connections() {
     net::test(|net| {
         let _server = Server::tcp(&net.server, &[SSH, WEB, DB]);
-        let record = Record::new();
+        let record = CommandLog::new();
         let keys = &record.keys();
         let before = door("ssh", 7000, "\"tcp/22\"", keys)
             + &door("web", 7100, "\"tcp/80\"", keys)
@@ -509,15 +510,6 @@ fn knocks(first: u16) -> String {
 /// Returns the changes that a reload reports.
 fn changes(reloaded: &Value) -> String {
     reloaded["changes"].to_string()
-}
-
-/// Makes the other threads stop when it is dropped, also by a panic.
-struct StopFlag<'f>(&'f AtomicBool);
-
-impl Drop for StopFlag<'_> {
-    fn drop(&mut self) {
-        self.0.store(true, Ordering::Relaxed);
-    }
 }
 
 /// Sources without number.

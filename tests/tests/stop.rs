@@ -10,7 +10,7 @@ use knock_tests::{
     net::{self, Family, SERVER_LINK},
     pins::{self, attached_programs},
     process::Process,
-    record::Record,
+    record::CommandLog,
     server::Server,
     source::echoes,
     ssh::{DOOR, KNOCKS, SSH},
@@ -31,7 +31,7 @@ fn a_stop_detaches_unless_on_exit_is_keep() {
     net::test(|net| {
         let _server = Server::tcp(&net.server, &[SSH]);
         for (row, arguments, signal) in rows {
-            let record = Record::new();
+            let record = CommandLog::new();
             let config = format!("{DOOR}\n{}", record.keys());
             let arguments = [&["--iface", SERVER_LINK], arguments].concat();
             let daemon = Daemon::start_with(&net.server, &config, &arguments);
@@ -58,7 +58,7 @@ fn with_on_exit_keep_a_stop_leaves_ports_protected() {
         net::test(|net| {
             let row = signal.as_str();
             let _server = Server::tcp(&net.server, &[SSH]);
-            let record = Record::new();
+            let record = CommandLog::new();
             let config = format!("{DOOR}\n{}", record.keys());
             let daemon = Daemon::start_with(&net.server, &config, &KEEP);
             let programs = attached_programs(&net.server);
@@ -114,7 +114,7 @@ fn a_stop_reports_what_happened_before_it() {
         for (end, arguments) in rows {
             // The loop looks at its sources in random order.
             for round in 0..2 {
-                let record = Record::new();
+                let record = CommandLog::new();
                 let config = format!("{DOOR}\n{}", record.keys());
                 let arguments = [&["--iface", SERVER_LINK], arguments].concat();
                 let mut daemon = Daemon::start_with(&net.server, &config, &arguments);
@@ -152,7 +152,7 @@ fn the_next_start_takes_over_kept_grants() {
     "#;
     net::test(|net| {
         let server = Server::tcp(&net.server, &[SSH]);
-        let record = Record::new();
+        let record = CommandLog::new();
         let keys = record.keys();
         let config = format!("{DOOR}\nopen_for = \"8s\"\n{keys}\n{BRIEF_DOOR}\n{keys}");
         let first = Daemon::start_with(&net.server, &config, &KEEP);

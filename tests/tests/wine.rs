@@ -31,23 +31,6 @@ use nix::sys::signal::Signal;
 /// How long a program may take, of which the first one makes Wine's directory.
 const PATIENCE: &str = "240";
 
-/// Runs the client in a namespace.
-fn client(namespace: &Namespace, words: &[&str]) -> Output {
-    let program = env::var_os("KNOCK_WINDOWS_CLIENT");
-    let program = program.expect("run `cargo xtask elsewhere`, which builds the client");
-    let mut wine = Command::new("timeout");
-    wine.args(["--kill-after=5", PATIENCE]);
-    wine.arg(env::var_os("KNOCK_WINE").unwrap())
-        .arg(program)
-        .args(words);
-    wine.env_remove("DISPLAY").env("WINEDEBUG", "-all");
-    // The library beside the program takes the place of one that Wine lacks.
-    wine.env("WINEDLLOVERRIDES", "bcryptprimitives=n;mscoree=;mshtml=");
-    namespace
-        .enter(|| wine.stdin(std::process::Stdio::null()).output())
-        .unwrap()
-}
-
 #[test]
 fn it_runs_knocks_and_sends_packets() {
     let namespace = Namespace::new("wine");
@@ -111,4 +94,21 @@ fn it_runs_knocks_and_sends_packets() {
     }
     process.stop(Signal::SIGTERM);
     detach(&namespace);
+}
+
+/// Runs the client in a namespace.
+fn client(namespace: &Namespace, words: &[&str]) -> Output {
+    let program = env::var_os("KNOCK_WINDOWS_CLIENT");
+    let program = program.expect("run `cargo xtask elsewhere`, which builds the client");
+    let mut wine = Command::new("timeout");
+    wine.args(["--kill-after=5", PATIENCE]);
+    wine.arg(env::var_os("KNOCK_WINE").unwrap())
+        .arg(program)
+        .args(words);
+    wine.env_remove("DISPLAY").env("WINEDEBUG", "-all");
+    // The library beside the program takes the place of one that Wine lacks.
+    wine.env("WINEDLLOVERRIDES", "bcryptprimitives=n;mscoree=;mshtml=");
+    namespace
+        .enter(|| wine.stdin(std::process::Stdio::null()).output())
+        .unwrap()
 }

@@ -233,9 +233,9 @@ mod tests {
     const MAPS: [&str; 2] = ["GRANTS", "PORTS"];
 
     /// A small valid object, which each row breaks in one way.
-    struct Builder(Object<'static>);
+    struct TestObject(Object<'static>);
 
-    impl Builder {
+    impl TestObject {
         fn right() -> Self {
             let mut builder = Self::bare();
             builder.program("xdp", "knock");
@@ -294,14 +294,14 @@ mod tests {
 
     #[test]
     fn a_correct_object_passes() {
-        let mut object = Builder::right();
+        let mut object = TestObject::right();
         object.verdict().unwrap();
         object.program(".text", "memset");
         object.map("maps", LOG_MAP);
         object.verdict().unwrap();
     }
 
-    type Break = fn(&mut Builder);
+    type Break = fn(&mut TestObject);
 
     #[test]
     fn each_fault_is_named() {
@@ -329,7 +329,7 @@ mod tests {
             (
                 "a license of its own",
                 |o| {
-                    *o = Builder::bare();
+                    *o = TestObject::bare();
                     o.section("license", SectionKind::Data, b"MIT\0");
                 },
                 "its license `MIT` is not",
@@ -337,14 +337,14 @@ mod tests {
             (
                 "nothing but code",
                 |o| {
-                    *o = Builder::bare();
+                    *o = TestObject::bare();
                     o.program(".text", "knock");
                 },
                 "the programs (none) instead of xdp/knock",
             ),
         ];
         for (name, break_it, expected) in table {
-            let mut object = Builder::right();
+            let mut object = TestObject::right();
             break_it(&mut object);
             let error = object.verdict().unwrap_err().to_string();
             assert!(error.contains(expected), "{name}: {error}");
@@ -353,7 +353,7 @@ mod tests {
 
     #[test]
     fn all_faults_are_reported_together() {
-        let error = Builder::bare().verdict().unwrap_err().to_string();
+        let error = TestObject::bare().verdict().unwrap_err().to_string();
         for expected in [
             "lacks the maps GRANTS, PORTS",
             "no section .BTF:",

@@ -8,7 +8,7 @@ use knock_sequence::duration::{self, millis};
 use serde::{Deserialize, Serialize};
 
 use super::{
-    command::{self, Caller, Command, CommandOutcome},
+    command::{self, Caller, Command, SubcommandOutcome},
     instances::At,
     text::{LocalTime, short},
 };
@@ -100,7 +100,7 @@ impl Command for Args {
         caller.answer(blocked);
     }
 
-    fn run(&self, out: &mut impl Write) -> Result<CommandOutcome> {
+    fn run(&self, out: &mut impl Write) -> Result<SubcommandOutcome> {
         if !self.force {
             spare_own_session(self.source)?;
         }

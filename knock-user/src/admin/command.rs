@@ -61,7 +61,7 @@ pub trait Command: clap::Args {
     /// # Errors
     /// No instance can be asked, or it reports a failure: a [`crate::model::problem::Misuse`] if the
     /// user is at fault.
-    fn run(&self, out: &mut impl Write) -> Result<CommandOutcome> {
+    fn run(&self, out: &mut impl Write) -> Result<SubcommandOutcome> {
         let answer = ask(self, &instance(self.at())?)?;
         write::<Self>(&answer, self.at(), out)
     }
@@ -74,7 +74,7 @@ pub struct NoFields {}
 
 /// The result of a subcommand that did not fail.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum CommandOutcome {
+pub enum SubcommandOutcome {
     /// It is done.
     Done,
     /// `status` has printed a shortfall.
@@ -216,13 +216,13 @@ pub(super) fn write<C: Command>(
     answer: &C::Answer,
     at: &At,
     out: &mut impl Write,
-) -> Result<CommandOutcome> {
+) -> Result<SubcommandOutcome> {
     let text = match at.json {
         true => serde_json::to_string(answer)? + "\n",
         false => text::lines(C::render(answer, &LocalTime::now())),
     };
     written(&text, out)?;
-    Ok(CommandOutcome::Done)
+    Ok(SubcommandOutcome::Done)
 }
 
 pub(super) fn written(text: &str, out: &mut impl Write) -> Result<()> {

@@ -6,7 +6,7 @@ use anyhow::{Result, ensure};
 use serde::{Deserialize, Serialize};
 
 use super::{
-    command::{self, Caller, Command, CommandOutcome, NoFields},
+    command::{self, Caller, Command, NoFields, SubcommandOutcome},
     instances::{self, At, Layouts},
     pinned::UsedMaps,
     text::LocalTime,
@@ -106,7 +106,7 @@ impl Command for Args {
         })
     }
 
-    fn run(&self, out: &mut impl Write) -> Result<CommandOutcome> {
+    fn run(&self, out: &mut impl Write) -> Result<SubcommandOutcome> {
         leftovers::sweep();
         if self.all {
             return self.end_all(out);

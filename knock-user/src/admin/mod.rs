@@ -37,7 +37,7 @@ pub mod watch;
 
 mod pinned;
 
-use command::{Command, CommandOutcome};
+use command::{Command, SubcommandOutcome};
 use text::LocalTime;
 
 /// The groups of `--help`, each with its subcommands and their modules.
@@ -60,7 +60,7 @@ macro_rules! subcommands {
             ///
             /// # Errors
             /// The subcommand failed; a [`crate::model::problem::Misuse`] if the user is at fault.
-            pub fn run(&self, out: &mut impl Write) -> Result<CommandOutcome> {
+            pub fn run(&self, out: &mut impl Write) -> Result<SubcommandOutcome> {
                 match self {
                     $($(Self::$variant(args) => args.run(out),)+)+
                 }

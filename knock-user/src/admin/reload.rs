@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use tracing::Level;
 
 use super::{
-    command::{self, Caller, Command, CommandOutcome},
+    command::{self, Caller, Command, SubcommandOutcome},
     instances::At,
     text::LocalTime,
 };
@@ -85,7 +85,7 @@ impl Command for Args {
         );
     }
 
-    fn run(&self, out: &mut impl Write) -> Result<CommandOutcome> {
+    fn run(&self, out: &mut impl Write) -> Result<SubcommandOutcome> {
         let answer = command::ask(self, &command::instance(&self.at)?)?;
         if !self.at.json {
             for warning in &answer.warnings {

@@ -6,7 +6,7 @@ use anyhow::{Context as _, Result, anyhow, bail};
 use serde::{Deserialize, Serialize};
 
 use super::{
-    command::{self, Caller, Command, CommandOutcome},
+    command::{self, Caller, Command, SubcommandOutcome},
     instances::At,
     text::LocalTime,
 };
@@ -70,7 +70,7 @@ impl Command for Args {
         stream(&request, &daemon.console.watchers(), caller);
     }
 
-    fn run(&self, out: &mut impl Write) -> Result<CommandOutcome> {
+    fn run(&self, out: &mut impl Write) -> Result<SubcommandOutcome> {
         let instance = command::instance(&self.at)?;
         let Some(stream) = connection::open(&instance.socket())? else {
             return Err(command::no_process(&instance));
@@ -84,7 +84,7 @@ impl Command for Args {
                 line = color::colored(text).into_owned().into_bytes();
             }
             if let Err(error) = out.write_all(&line).and_then(|()| out.flush()) {
-                return command::ended_by_reader(error).map(|()| CommandOutcome::Done);
+                return command::ended_by_reader(error).map(|()| SubcommandOutcome::Done);
             }
             line.clear();
         }

@@ -21,7 +21,7 @@ use crate::{
     kernel::{maps, program::XdpProgram},
     model::settings::{Sequences, Settings},
     sequences::{
-        one_time::Standing,
+        one_time::FileState,
         replay_cache::{FORGOTTEN_MS, Floor},
         time_based::Clocks,
     },
@@ -117,7 +117,7 @@ impl LiveTables {
     }
 
     /// Returns the state of the one-time files, by door index.
-    pub fn files(&self) -> BTreeMap<usize, Standing> {
+    pub fn files(&self) -> BTreeMap<usize, FileState> {
         self.sources.files()
     }
 

@@ -27,7 +27,7 @@ use crate::{
         instance::Instance, lock::Locked, maps, pins, program::XdpProgram, registry::Registry,
     },
     model::settings::Mode,
-    sequences::{one_time::Standing, replay_cache::Replay, stamps::StampStore},
+    sequences::{one_time::FileState, replay_cache::Replay, stamps::StampStore},
 };
 
 /// An instance that this process protects.
@@ -253,7 +253,7 @@ impl Protection {
     }
 
     /// Returns the state of the one-time files, by door index.
-    pub fn files(&self) -> BTreeMap<usize, Standing> {
+    pub fn files(&self) -> BTreeMap<usize, FileState> {
         self.live_tables.files()
     }
 

@@ -7,7 +7,7 @@ use anyhow::Result;
 use super::{
     difference::difference,
     doors::DoorsByNumber,
-    making::{Changes, Ready},
+    pending::{Changes, Ready},
     ring::program_log,
     state::{Daemon, ports},
     trial::Trial,

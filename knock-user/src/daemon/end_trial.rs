@@ -6,7 +6,7 @@ use anyhow::{Error, Result, anyhow, bail};
 
 use super::{
     difference::difference,
-    making::{ChangePurpose, Ready},
+    pending::{ChangePurpose, Ready},
     state::{Daemon, StopCause},
     trial::{LastTrial, Trial},
 };

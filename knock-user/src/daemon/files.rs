@@ -5,7 +5,7 @@ use std::{io::Write, mem};
 use super::state::{Daemon, Files};
 use crate::{
     host::{clock, os_error},
-    sequences::one_time::Standing,
+    sequences::one_time::FileState,
 };
 
 impl<W: Write> Daemon<W> {
@@ -14,7 +14,7 @@ impl<W: Write> Daemon<W> {
         // The thread that prepares a configuration reads the same files. Sequences used since then
         // must stay in the kernel's replay cache until that configuration is in force and has retired
         // them itself.
-        if self.making.is_some() {
+        if self.pending.is_some() {
             return;
         }
         if let Err(error) = self.protection.follow_sequences(&self.plan) {
@@ -33,25 +33,25 @@ impl<W: Write> Daemon<W> {
 
     /// Reports changes of the files, and publishes the numbers of the next lines to clients.
     pub(super) fn report_files(&mut self) {
-        let standings = self.protection.files();
+        let states = self.protection.files();
         let doors = &self.plan.settings().doors;
-        let files: Files = standings
+        let files: Files = states
             .into_iter()
-            .filter_map(|(index, standing)| Some((doors.get(index)?.name.clone(), standing)))
+            .filter_map(|(index, state)| Some((doors.get(index)?.name.clone(), state)))
             .collect();
         let next = files.iter();
-        let next = next.map(|(door, standing)| (door.clone(), standing.next));
+        let next = next.map(|(door, state)| (door.clone(), state.next));
         self.next_line.set_lines(next.collect());
         let before = mem::take(&mut self.files);
         let at_ns = clock::boot_ns();
-        for (door, standing) in &files {
-            let none = Standing::default();
+        for (door, state) in &files {
+            let none = FileState::default();
             let before = before.get(door).unwrap_or(&none);
-            if let Some(line) = standing.used.filter(|_| standing.used != before.used) {
-                self.console.used(door, line, standing.left, at_ns);
+            if let Some(line) = state.used.filter(|_| state.used != before.used) {
+                self.console.used(door, line, state.left, at_ns);
             }
-            if standing.failure != before.failure {
-                let because = standing.failure.as_deref();
+            if state.failure != before.failure {
+                let because = state.failure.as_deref();
                 self.console.usable(door, because, at_ns);
             }
         }

@@ -40,7 +40,7 @@ impl<W: Write> Daemon<W> {
     pub(super) fn follow_host(&mut self) -> Result<()> {
         let now_ms = clock::boot_ms();
         // A configuration that is being prepared reads the host itself.
-        if now_ms < self.host_at_ms.saturating_add(LOOK_MS) || self.making.is_some() {
+        if now_ms < self.host_at_ms.saturating_add(LOOK_MS) || self.pending.is_some() {
             return Ok(());
         }
         self.host_at_ms = now_ms;

@@ -26,18 +26,18 @@ mod failed_commands;
 mod files;
 mod follow_host;
 mod frames;
+mod free_grants;
 mod interfaces;
-mod making;
 mod packets;
+mod pending;
 mod prepare;
 mod reload;
 mod ring;
-mod room;
 mod signals;
-mod standing;
 mod start;
 mod state;
 mod stats;
+mod status_line;
 mod surroundings;
 mod throttle;
 mod trial;
@@ -50,7 +50,7 @@ pub use state::{Daemon, Handle, Servers};
 
 use failed_commands::log_result;
 use frames::loaded_copy;
-use making::made;
+use pending::wait_until_ready;
 use ring::{program_log, readable, something_logged};
 use signals::SignalRequest;
 use state::StopCause;
@@ -102,7 +102,7 @@ impl<W: Write> Daemon<W> {
                     }
                 },
                 loaded = loaded_copy(&mut self.copy) => self.take_copy(loaded),
-                ready = made(&mut self.making) => self.end_making(ready, &mut control),
+                ready = wait_until_ready(&mut self.pending) => self.end_preparation(ready, &mut control),
                 ready = events.readable_mut() => {
                     let mut ready = ready?;
                     if self.receive_all(ready.get_inner_mut()) {
@@ -158,8 +158,8 @@ impl<W: Write> Daemon<W> {
         };
         service_manager::stopping("ending");
         self.receive_last(events.get_mut());
-        if let Some(making) = self.making.take() {
-            self.trial = making.give_up().or(self.trial);
+        if let Some(pending) = self.pending.take() {
+            self.trial = pending.give_up().or(self.trial);
         }
         let then = self.detaching.take();
         let ended = self.end(outcome).await;

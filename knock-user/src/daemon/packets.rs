@@ -15,12 +15,12 @@ const SOURCES_MOST: usize = 4_096;
 
 /// The last SPA packet of each source, of the most recent ones.
 #[derive(Debug, Default)]
-pub(super) struct Packets {
+pub(super) struct RecentPackets {
     last: HashMap<Address, Event>,
     order: VecDeque<Address>,
 }
 
-impl Packets {
+impl RecentPackets {
     /// Notes an event if it is about a SPA packet.
     pub(super) fn note(&mut self, event: &Event) {
         if !is_spa(event) {

@@ -10,7 +10,7 @@ use anyhow::Result;
 use tokio::sync::oneshot;
 
 use super::{
-    making::{ChangePurpose, Changes, Making, Ready, Then},
+    pending::{ChangePurpose, Changes, PendingConfiguration, Ready, Then},
     state::Daemon,
 };
 use crate::{
@@ -22,7 +22,9 @@ use crate::{
 impl<W: Write> Daemon<W> {
     /// Describes the preparation that is under way, if there is one.
     pub(crate) fn under_way(&self) -> Option<String> {
-        self.making.as_ref().map(Making::reason_to_wait)
+        self.pending
+            .as_ref()
+            .map(PendingConfiguration::reason_to_wait)
     }
 
     /// Begins to prepare the configuration that `plan` returns.
@@ -76,7 +78,7 @@ impl<W: Write> Daemon<W> {
             // The receiver is gone if the preparation was cancelled.
             let _given_up = done.send(make());
         });
-        self.making = Some(Making {
+        self.pending = Some(PendingConfiguration {
             purpose,
             then,
             ready,

@@ -5,7 +5,7 @@ use std::{io::Write, time::Duration};
 use anyhow::{Context as _, Result, anyhow};
 
 use super::{
-    making::{ChangePurpose, Changes, Making, Ready, Then},
+    pending::{ChangePurpose, Changes, PendingConfiguration, Ready, Then},
     state::Daemon,
 };
 use crate::{
@@ -26,8 +26,8 @@ impl<W: Write> Daemon<W> {
         then: Option<Then<Changes>>,
     ) {
         self.log_files.reopen();
-        if let Some(making) = &self.making {
-            let reason = making.reason_to_wait();
+        if let Some(pending) = &self.pending {
+            let reason = pending.reason_to_wait();
             match then {
                 Some(then) => then(Err(anyhow!(reason))),
                 // The text that is being read may be older than the signal.
@@ -90,20 +90,20 @@ impl<W: Write> Daemon<W> {
     }
 
     /// Puts the prepared configuration in force, or reports why it can't be.
-    pub(super) fn end_making(
+    pub(super) fn end_preparation(
         &mut self,
         ready: Result<Ready>,
         control: &mut ControlServer,
     ) -> Result<()> {
-        let Some(making) = self.making.take() else {
+        let Some(pending) = self.pending.take() else {
             return Ok(());
         };
-        let Making {
+        let PendingConfiguration {
             purpose,
             then,
             thread,
             ..
-        } = making;
+        } = pending;
         // The thread has sent its result and ends.
         let _ended = thread.join();
         let done = match purpose {

@@ -6,8 +6,8 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::{
     doors::DoorsByNumber,
-    making::{Making, Then},
-    packets::Packets,
+    packets::RecentPackets,
+    pending::{PendingConfiguration, Then},
     ring::ProgramLog,
     stats::Stats,
     surroundings::Surroundings,
@@ -24,14 +24,14 @@ use crate::{
     ledger::{Blocks, Ledger},
     metrics::{MetricsServer, Tally},
     model::settings::{Door, Settings},
-    sequences::{clock_skew::SkewDetector, next_line_server::NextLineServer, one_time::Standing},
+    sequences::{clock_skew::SkewDetector, next_line_server::NextLineServer, one_time::FileState},
 };
 
 /// Answers a request, now or later. The loop does not know which requests there are.
 pub type Handle<W> = fn(&mut Daemon<W>, Call);
 
 /// The state of each file, by the name of its door.
-pub(crate) type Files = BTreeMap<String, Standing>;
+pub(crate) type Files = BTreeMap<String, FileState>;
 
 /// The protection of an instance, and everything that follows its events.
 pub struct Daemon<W> {
@@ -51,7 +51,7 @@ pub struct Daemon<W> {
     /// How the last trial ended.
     pub(super) last_trial: Option<LastTrial>,
     /// A configuration that another thread prepares.
-    pub(super) making: Option<Making>,
+    pub(super) pending: Option<PendingConfiguration>,
     /// The second copy of the program, while it is being loaded.
     pub(super) copy: Option<oneshot::Receiver<LoadedCopy>>,
     /// Why the last reload failed, if it did.
@@ -84,7 +84,7 @@ pub struct Daemon<W> {
     /// Recognizes time-based knocks of clients whose clock is wrong.
     pub(super) skew_detector: SkewDetector,
     /// The last SPA packets of sources.
-    pub(super) packets: Packets,
+    pub(super) packets: RecentPackets,
     /// Warnings of commands that were left out.
     pub(super) left_outs: Throttle,
     /// Warnings of commands that failed.

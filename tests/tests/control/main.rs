@@ -390,13 +390,13 @@ fn a_bad_configuration_changes_nothing() {
 
 /// The result of a command of an administrator.
 #[derive(Debug)]
-struct CommandResult {
+struct AskResult {
     code: Option<i32>,
     out: String,
     error: String,
 }
 
-impl CommandResult {
+impl AskResult {
     /// Returns its answer, if it has one.
     #[track_caller]
     fn answer(&self) -> Value {
@@ -416,14 +416,14 @@ impl CommandResult {
 }
 
 /// Runs `knock-user` with arguments, which are split at blanks.
-fn ask(namespace: &Namespace, words: &str) -> CommandResult {
+fn ask(namespace: &Namespace, words: &str) -> AskResult {
     let words: Vec<_> = words.split_whitespace().collect();
     ran(namespace, binaries().user.to_str().unwrap(), &words)
 }
 
-fn ran(namespace: &Namespace, program: &str, arguments: &[&str]) -> CommandResult {
+fn ran(namespace: &Namespace, program: &str, arguments: &[&str]) -> AskResult {
     let output = namespace.try_run(program, arguments);
-    CommandResult {
+    AskResult {
         code: output.status.code(),
         out: String::from_utf8(output.stdout).unwrap(),
         error: String::from_utf8(output.stderr).unwrap(),

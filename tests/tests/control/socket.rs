@@ -18,7 +18,7 @@ use knock_tests::{
 };
 use serde_json::json;
 
-use crate::{COULD_NOT, CommandResult, answer, ask, ran, sockets};
+use crate::{AskResult, COULD_NOT, answer, ask, ran, sockets};
 
 #[test]
 fn every_watcher_receives_every_event() {
@@ -187,7 +187,7 @@ fn a_reload_changes_the_group_that_may_use_the_socket() {
 }
 
 /// Runs `list` as a user of the group adm.
-fn list_as_adm(net: &Net) -> CommandResult {
+fn list_as_adm(net: &Net) -> AskResult {
     let user = binaries().user.to_str().unwrap();
     let words = ["--reuid=65534", "--regid=4", "--clear-groups", user];
     let words = [&words[..], &["list", "--json"]].concat();

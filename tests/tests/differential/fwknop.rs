@@ -93,7 +93,7 @@ fn the_kernel_and_the_library_agree_about_packets_of_fwknop() {
     sim.wall_clock.set(WALL_CLOCK);
     let mut kernel = Kernel::with(&tables, LoadOptions::default()).unwrap();
     maps::set(kernel.program().ebpf(), "WALL_CLOCK", [(0, WALL_CLOCK)]).unwrap();
-    let mut packets = Packets {
+    let mut packets = FwknopPackets {
         random: Random::new(seed),
         before: Vec::new(),
     };
@@ -197,13 +197,13 @@ fn prefix(address: &str, bits: u32) -> SourcePrefix {
     SourcePrefix::new(address.parse::<IpAddr>().unwrap().into(), bits)
 }
 
-struct Packets {
+struct FwknopPackets {
     random: Random,
     /// A packet that was sent before.
     before: Vec<u8>,
 }
 
-impl Packets {
+impl FwknopPackets {
     fn next(&mut self) -> Frame {
         let payload = self.payload();
         let random = &mut self.random;

@@ -212,7 +212,7 @@ fn agree(entry: Entry, main: &[Reason]) {
     let mut kernel = Kernel::with_entry(&tables, LoadOptions::default(), entry).unwrap();
     spa::start(&mut kernel, &tables).unwrap();
     sim.lockout_key = LockoutKey(kernel.lockouts().unwrap()[LOCKOUT_BUCKETS as usize]);
-    let mut stream = FrameStream::new(seed, entry);
+    let mut stream = RandomFrames::new(seed, entry);
     let mut met: BTreeMap<Reason, u64> = BTreeMap::new();
     let mut native_only = 0;
     let mut judged = 0;
@@ -359,7 +359,7 @@ fn runnable(mut frame: Vec<u8>, entry: Entry) -> Vec<u8> {
 }
 
 /// Frames one after another: sequences, single packets, shapes, and all of them damaged.
-struct FrameStream {
+struct RandomFrames {
     random: Random,
     entry: Entry,
     /// A packet that was sent before.
@@ -369,7 +369,7 @@ struct FrameStream {
     walk: Vec<(Way, bool, u16)>,
 }
 
-impl FrameStream {
+impl RandomFrames {
     fn new(seed: u64, entry: Entry) -> Self {
         let shapes = shapes::all().into_iter();
         Self {

@@ -49,7 +49,7 @@ impl RunOutcome {
 pub fn run_quietly(what: &str, cmd: Cmd<'_>) -> Result<()> {
     let line = cmd.to_string();
     // rustup would end with a backtrace instead of its reason.
-    let mut running = RunningCommand::start(cmd.env("RUST_BACKTRACE", "0"), Stdio::null())?;
+    let mut running = WatchedProcess::start(cmd.env("RUST_BACKTRACE", "0"), Stdio::null())?;
     let mut progress = CommandProgress::new(what);
     let mut transcript = Vec::new();
     loop {
@@ -113,7 +113,7 @@ fn watch_into(
 ) -> Result<RunOutcome> {
     let command = cmd.to_string();
     writeln!(to, "\n$ {command}").context("writing the output")?;
-    let mut running = RunningCommand::start(cmd, Stdio::inherit())?;
+    let mut running = WatchedProcess::start(cmd, Stdio::inherit())?;
     let mut progress = CommandProgress::new(what);
     let mut lines = LineSplitter::default();
     let (mut sign, mut last) = (None, String::new());
@@ -149,7 +149,7 @@ fn watch_into(
 }
 
 /// A process whose output is read as it comes.
-struct RunningCommand {
+struct WatchedProcess {
     line: String,
     child: Child,
     output: Receiver<Vec<u8>>,
@@ -165,7 +165,7 @@ enum NextOutput {
     End,
 }
 
-impl RunningCommand {
+impl WatchedProcess {
     fn start(cmd: Cmd<'_>, stdin: Stdio) -> Result<Self> {
         let line = cmd.to_string();
         // One pipe for both streams: cargo names a suite on stderr, libtest reports on stdout.

@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use tempfile::NamedTempFile;
 
 use super::{
-    command::{self, Caller, Command, CommandOutcome},
+    command::{self, Caller, Command, SubcommandOutcome},
     instances::At,
     text::LocalTime,
 };
@@ -97,7 +97,7 @@ impl Command for Args {
         Ok(answer(self.format, &offline::facts(instance)?))
     }
 
-    fn run(&self, out: &mut impl Write) -> Result<CommandOutcome> {
+    fn run(&self, out: &mut impl Write) -> Result<SubcommandOutcome> {
         let answer = command::ask(self, &command::instance(&self.at)?)?;
         let Some(file) = &self.out else {
             return command::write::<Self>(&answer, &self.at, out);
@@ -107,7 +107,7 @@ impl Command for Args {
             false => answer.text,
         };
         replace(file, &text)?;
-        Ok(CommandOutcome::Done)
+        Ok(SubcommandOutcome::Done)
     }
 }
 

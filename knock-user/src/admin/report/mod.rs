@@ -6,7 +6,7 @@ use anyhow::{Result, anyhow};
 use serde::{Deserialize, Serialize};
 
 use super::{
-    command::{self, Caller, Command, CommandOutcome, NoFields},
+    command::{self, Caller, Command, NoFields, SubcommandOutcome},
     instances::{self, At, Layouts},
     status,
     text::LocalTime,
@@ -92,7 +92,7 @@ impl Command for Args {
         })
     }
 
-    fn run(&self, out: &mut impl Write) -> Result<CommandOutcome> {
+    fn run(&self, out: &mut impl Write) -> Result<SubcommandOutcome> {
         if self.at.json {
             let answer = command::ask(self, &command::instance(&self.at)?)?;
             return command::write::<Self>(&answer, &self.at, out);
@@ -107,7 +107,7 @@ impl Command for Args {
              users\n"
         );
         command::written(&done, out)?;
-        Ok(CommandOutcome::Done)
+        Ok(SubcommandOutcome::Done)
     }
 }
 

@@ -6,7 +6,7 @@ use std::io::Write;
 use anyhow::Result;
 
 use super::{
-    command::{Caller, Command, CommandOutcome, NoFields},
+    command::{Caller, Command, NoFields, SubcommandOutcome},
     instances::{self, At, Layouts},
     text::LocalTime,
 };
@@ -55,12 +55,12 @@ impl Command for Args {
         caller.answer(served::status(daemon));
     }
 
-    fn run(&self, out: &mut impl Write) -> Result<CommandOutcome> {
+    fn run(&self, out: &mut impl Write) -> Result<SubcommandOutcome> {
         leftovers::sweep();
         let all = instances::all(&self.at, Layouts::This);
         match all.and_then(|all| client::run(self, &all, out)) {
-            Ok(true) => Ok(CommandOutcome::Done),
-            Ok(false) => Ok(CommandOutcome::NotInForce),
+            Ok(true) => Ok(SubcommandOutcome::Done),
+            Ok(false) => Ok(SubcommandOutcome::NotInForce),
             Err(error) => {
                 // Programs that read objects get one.
                 if self.at.json {

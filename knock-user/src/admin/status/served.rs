@@ -86,11 +86,11 @@ fn one_time<W: Write>(daemon: &Daemon<W>) -> Vec<OneTimeStatus> {
     daemon
         .files
         .iter()
-        .map(|(door, standing)| OneTimeStatus {
+        .map(|(door, state)| OneTimeStatus {
             door: door.clone(),
-            next_line: standing.next,
-            sequences_left: standing.left,
-            because: standing.failure.clone(),
+            next_line: state.next,
+            sequences_left: state.left,
+            because: state.failure.clone(),
         })
         .collect()
 }

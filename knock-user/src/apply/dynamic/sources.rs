@@ -9,7 +9,7 @@ use crate::{
     host::clock,
     model::settings::{AcceptedSequence, Door, Dynamic, Sequences, Settings},
     sequences::{
-        one_time::{Current, OneTimeFile, Standing},
+        one_time::{Current, FileState, OneTimeFile},
         replay_cache::Floor,
         time_based::{Clocks, TimeBasedDoor},
     },
@@ -66,10 +66,10 @@ impl SequenceSources {
     }
 
     /// Returns the state of the one-time files, by door index.
-    pub(super) fn files(&self) -> BTreeMap<usize, Standing> {
+    pub(super) fn files(&self) -> BTreeMap<usize, FileState> {
         self.0
             .iter()
-            .filter_map(|(&index, source)| Some((index, source.file()?.standing())))
+            .filter_map(|(&index, source)| Some((index, source.file()?.state())))
             .collect()
     }
 

@@ -34,7 +34,7 @@ pub struct Current {
 
 /// The state of a file.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
-pub struct Standing {
+pub struct FileState {
     /// The last line that was used since the file was opened.
     pub used: Option<u32>,
     /// The next line; none if the file can't be used.
@@ -284,9 +284,9 @@ impl OneTimeFile {
     }
 
     /// Returns the state of the file.
-    pub fn standing(&self) -> Standing {
+    pub fn state(&self) -> FileState {
         let next = self.one_time_text.unused().next();
-        Standing {
+        FileState {
             used: self.used,
             next: next
                 .filter(|_| self.failure.is_none())

@@ -67,12 +67,12 @@ fn lines_are_used_one_after_the_other() {
     let place = TestDirectory::new("# mine\n 7000\n 8000\n ssh\n 9000\n 10000\n");
     let mut file = place.open(2);
     assert_eq!(lines(&file), [2, 3]);
-    let standing = Standing {
+    let state = FileState {
         left: 4,
         next: Some(2),
-        ..Standing::default()
+        ..FileState::default()
     };
-    assert_eq!(file.standing(), standing);
+    assert_eq!(file.state(), state);
     use_up(&mut file, 2).unwrap();
     assert_eq!(lines(&file), [3, 5]);
     assert_eq!(lines(&place.open(2)), [3, 5], "read again");
@@ -81,18 +81,18 @@ fn lines_are_used_one_after_the_other() {
     assert_eq!(place.text(), "# mine\n#7000\n#8000\n ssh\n#9000\n 10000\n");
     use_up(&mut file, 2).unwrap();
     assert_eq!(lines(&file), [6], "it was marked before");
-    let standing = Standing {
+    let state = FileState {
         used: Some(5),
         next: Some(6),
         left: 1,
         failure: None,
     };
-    assert_eq!(file.standing(), standing);
+    assert_eq!(file.state(), state);
     use_up(&mut file, 6).unwrap();
     assert_eq!(lines(&file), [] as [u32; 0]);
-    let Standing { next, left, .. } = file.standing();
+    let FileState { next, left, .. } = file.state();
     assert_eq!((next, left), (None, 0));
-    let failure = place.open(2).standing().failure.unwrap();
+    let failure = place.open(2).state().failure.unwrap();
     assert!(failure.contains("no sequence is left"), "{failure}");
     assert_eq!(place.names(), ["once"]);
 }
@@ -111,7 +111,7 @@ fn accepted_lines_are_void_after_a_reboot() {
     let mut file = place.open(2);
     assert_eq!(lines(&file), [4]);
     assert_eq!(place.text(), "#7000\n#8000\n#9000\n 10000\n");
-    assert_eq!(file.standing().used, None);
+    assert_eq!(file.state().used, None);
 
     file.withdraw();
     assert_eq!(lines(&file), [] as [u32; 0]);
@@ -218,7 +218,7 @@ fn unusable_files_are_reported() {
     ];
     for (path, expected) in rows {
         let file = OneTimeFile::open(&path, 1, |_| None);
-        let failure = file.standing().failure.unwrap();
+        let failure = file.state().failure.unwrap();
         assert!(
             failure.contains("/proc") || failure.contains(expected),
             "{failure}"
@@ -226,7 +226,7 @@ fn unusable_files_are_reported() {
         assert_eq!(lines(&file), [] as [u32; 0]);
     }
     let file = OneTimeFile::open(Path::new("/proc/version"), 1, |_| None);
-    let failure = file.standing().failure.unwrap();
+    let failure = file.state().failure.unwrap();
     assert!(failure.starts_with("cannot mark used lines"), "{failure}");
     assert!(failure.contains("sudo install"), "{failure}");
 }

@@ -43,7 +43,7 @@ pub(super) enum ChangePurpose {
 pub(crate) type Then<T> = Box<dyn FnOnce(Result<T>)>;
 
 /// A configuration that another thread prepares.
-pub(super) struct Making {
+pub(super) struct PendingConfiguration {
     pub(super) purpose: ChangePurpose,
     /// None if a signal caused it, or the end of a trial.
     pub(super) then: Option<Then<Changes>>,
@@ -53,7 +53,7 @@ pub(super) struct Making {
     pub(super) since_ms: u64,
 }
 
-impl Making {
+impl PendingConfiguration {
     /// Returns the reason why another request has to wait.
     pub(super) fn reason_to_wait(&self) -> String {
         let seconds = clock::boot_ms().saturating_sub(self.since_ms) / 1_000;
@@ -86,9 +86,9 @@ impl Making {
 }
 
 /// Waits for the configuration that is being prepared; never returns if there is none.
-pub(super) async fn made(making: &mut Option<Making>) -> Result<Ready> {
-    match making {
-        Some(making) => match (&mut making.ready).await {
+pub(super) async fn wait_until_ready(pending: &mut Option<PendingConfiguration>) -> Result<Ready> {
+    match pending {
+        Some(pending) => match (&mut pending.ready).await {
             Ok(ready) => ready,
             Err(_) => bail!("the thread that makes the configuration ready has ended"),
         },
