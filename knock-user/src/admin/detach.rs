@@ -137,7 +137,7 @@ impl Args {
 
     /// Ends the protection of all instances, and writes an answer for each that protected something.
     /// One that fails does not keep the others from being ended.
-    fn end_all(&self, out: &mut impl Write) -> Result<Outcome> {
+    fn end_all(&self, out: &mut impl Write) -> Result<SubcommandOutcome> {
         let (here, elsewhere) = instances::of_all_namespaces()?;
         let here = here.iter().map(|instance| (instance, self.end(instance)));
         let elsewhere = elsewhere
@@ -164,7 +164,7 @@ impl Args {
         if !is_any {
             command::write::<Self>(&Answer::default(), &self.at, out)?;
         }
-        Ok(Outcome::Done)
+        Ok(SubcommandOutcome::Done)
     }
 
     /// Ends the protection of an instance of another network namespace, whose interfaces can't be
