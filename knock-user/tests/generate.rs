@@ -70,8 +70,8 @@ fn keys_are_recommended_and_the_key_space_is_printed() {
         ),
     ] {
         let text = generated(words, 1).unwrap().door;
-        let recommendation = "# Anyone who records this sequence can repeat it. Where clients can run knock-client, use \
-                              keys instead:\n# knock-user keygen, and docs/guides/spa.md.\n";
+        let recommendation = "# Anyone who records this sequence can repeat it. Where clients can run knock-client, use keys\n\
+                              # instead: knock-user keygen, and docs/guides/spa.md.\n";
         let rest = text.strip_prefix(recommendation);
         assert!(
             rest.is_some_and(|rest| rest.starts_with(expected)),

@@ -71,7 +71,7 @@ impl Otp {
     pub fn knocks(&self, period: u64, source: IpAddr) -> Vec<(Protocol, u16)> {
         let secret = Secret::new(self.secret.as_bytes());
         let Some(secret) = secret else {
-            panic!("{:?} is no secret", self.secret);
+            panic!("{:?} is not a secret", self.secret);
         };
         let bound = self.bind_source.then(|| Some(source.into()));
         let halves = [None].into_iter().chain(bound);

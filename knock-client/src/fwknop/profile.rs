@@ -163,7 +163,7 @@ pub(super) fn of(stanza: &RcStanza, name: &str, key: Option<PublicKey>) -> Strin
     notes.extend(
         unknown
             .iter()
-            .map(|line| format!("line {line} is no directive of fwknop 2.6.10")),
+            .map(|line| format!("line {line} is not a directive of fwknop 2.6.10")),
     );
 
     let mut text = comment(&format!("[{}]", stanza.name));

@@ -81,7 +81,7 @@ fn every_directive_is_converted_or_named() {
     let found = converted(EVERYTHING, &[KEY]).unwrap_or_else(|error| panic!("{error}"));
     let toml = &found.toml;
     assert!(!toml.contains("SECRET"), "{toml}");
-    assert!(!toml.contains("is no directive"), "{toml}");
+    assert!(!toml.contains("is not a directive"), "{toml}");
     let (_, keys) = toml.split_once("[profile.home]\n").expect("a profile");
     let expected = format!(
         "host = \"gate.example.org\"\nspa = \"{KEY}\"\nport = \"udp/4000\"\nsource = \"::\"\nfor = \"1h\"\n\

@@ -34,7 +34,7 @@ pub(super) enum ReportLine {
         #[serde(skip_serializing_if = "Option::is_none")]
         source: Option<String>,
     },
-    PacketAnswer {
+    Answered {
         outcome: &'static str,
         #[serde(skip_serializing_if = "Option::is_none")]
         port: Option<u16>,
@@ -140,7 +140,7 @@ pub(super) fn of_packet(spa: &CheckedSpa, sent: &SentPacket) -> ReportLine {
 /// Returns the line of an answer.
 pub(super) fn of_answer(answered: &PacketAnswer) -> ReportLine {
     let answer = &answered.answer;
-    ReportLine::PacketAnswer {
+    ReportLine::Answered {
         outcome: answered.outcome(),
         port: answer.port,
         seconds: answer.seconds,
@@ -243,7 +243,7 @@ mod tests {
             ReportLine::Taken { .. }
             | ReportLine::Knock { .. }
             | ReportLine::Packet { .. }
-            | ReportLine::PacketAnswer { .. }
+            | ReportLine::Answered { .. }
             | ReportLine::Skipped { .. }
             | ReportLine::Warning { .. }
             | ReportLine::Retry { .. }
@@ -273,7 +273,7 @@ mod tests {
                 seconds: Some(1),
                 source: Some(String::new()),
             },
-            ReportLine::PacketAnswer {
+            ReportLine::Answered {
                 outcome: "opened",
                 port: Some(1),
                 seconds: 1,

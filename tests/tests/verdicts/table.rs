@@ -116,7 +116,7 @@ impl RowPacket {
             Reporting::Never => vec![],
             Reporting::Drops | Reporting::Knocks | Reporting::Always => vec![("", 0)],
         };
-        RowStep::RowPacket(self, reason, reported)
+        RowStep::Packet(self, reason, reported)
     }
 }
 
@@ -127,7 +127,7 @@ pub(crate) type Place = (&'static str, u16);
 #[derive(Clone)]
 pub(crate) enum RowStep {
     /// A packet, its reason, and the doors and stages that are reported with it.
-    RowPacket(RowPacket, Reason, Vec<Place>),
+    Packet(RowPacket, Reason, Vec<Place>),
     /// Milliseconds pass.
     Wait(u64),
     /// Grants, flows and lockouts become older by this many seconds.
@@ -141,15 +141,15 @@ pub(crate) enum RowStep {
 impl RowStep {
     /// Returns the stage of the source's attempt, or the door that it opened.
     pub(crate) fn reported(self, door: &'static str, stage: u16) -> Self {
-        let Self::RowPacket(packet, reason, _) = self else {
+        let Self::Packet(packet, reason, _) = self else {
             panic!("only packets are reported: {}", self.name());
         };
-        Self::RowPacket(packet, reason, vec![(door, stage)])
+        Self::Packet(packet, reason, vec![(door, stage)])
     }
 
     /// Returns another door that the same knock completes.
     pub(crate) fn and_reported(mut self, door: &'static str, stage: u16) -> Self {
-        if let Self::RowPacket(_, _, reported) = &mut self {
+        if let Self::Packet(_, _, reported) = &mut self {
             reported.push((door, stage));
         }
         self
@@ -157,7 +157,7 @@ impl RowStep {
 
     fn name(&self) -> String {
         match self {
-            Self::RowPacket(packet, ..) => format!(
+            Self::Packet(packet, ..) => format!(
                 "{}/{} flags {:#04x}",
                 packet.protocol.name(),
                 packet.port,
@@ -269,7 +269,7 @@ impl Table {
 
     fn step(&mut self, step: &RowStep, name: &str) {
         match step {
-            RowStep::RowPacket(packet, reason, reported) => {
+            RowStep::Packet(packet, reason, reported) => {
                 self.packet(*packet, *reason, reported, name)
             }
             RowStep::Wait(millis) => thread::sleep(Duration::from_millis(*millis)),

@@ -56,7 +56,7 @@ impl DraftDoor {
                 self.note(
                     *line,
                     "",
-                    "knock-user marks used lines in this file from now on; docs/config.md lists \
+                    "knock-user marks used lines in this file from now on; docs/config.md describes \
                      under one_time who must own it",
                 );
             }

@@ -63,7 +63,7 @@ fn state(counters: &[(&str, u64)], grants: Vec<ListedGrant>) -> FeedEvent {
 
 fn event(value: Value) -> FeedEvent {
     let Value::Object(event) = value else {
-        panic!("{value} is no event");
+        panic!("{value} is not an event");
     };
     FeedEvent::Event(event)
 }
