@@ -4,7 +4,7 @@ use std::{env, fs, path::Path, sync::LazyLock};
 
 use serde_json::{Map, Value, json};
 
-use super::{Part, documented, parts};
+use super::{ConfigPart, documented, parts};
 
 const FILE: &str = "../dist/schema/seq.schema.json";
 /// The keys without which a table is an error, whatever else it has.
@@ -182,7 +182,7 @@ fn schema() -> Value {
 }
 
 /// Returns the schema of a table, with those of the tables in it.
-fn table(name: &str, parts: &[(Part, Vec<String>)]) -> Value {
+fn table(name: &str, parts: &[(ConfigPart, Vec<String>)]) -> Value {
     let (part, keys) = parts.iter().find(|(part, _)| part.name == name).unwrap();
     let documented = documented();
     let mut properties = Map::new();
@@ -227,7 +227,7 @@ fn table(name: &str, parts: &[(Part, Vec<String>)]) -> Value {
 }
 
 /// Returns the types of a key, from what the reader finds wrong with a value of each.
-fn property(part: &Part, key: &str) -> Map<String, Value> {
+fn property(part: &ConfigPart, key: &str) -> Map<String, Value> {
     let mut property = Map::new();
     let mut types: Vec<&str> = Vec::new();
     for (name, value) in TYPES {
