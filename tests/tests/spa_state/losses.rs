@@ -6,7 +6,7 @@ use knock_sequence::spa::PrivateKey;
 use knock_tests::{net, server::Server, ssh::SSH};
 use serde_json::{Value, json};
 
-use crate::keys::{Keys, gets_in, is_refused, reboot_uncleanly, stamps, start};
+use crate::keys::{KeyedHost, gets_in, is_refused, reboot_uncleanly, stamps, start};
 
 /// The mark of this boot has the moment of a loss too: a key that is configured only afterwards has no word in the
 /// replay cache that would have it.
@@ -14,7 +14,7 @@ use crate::keys::{Keys, gets_in, is_refused, reboot_uncleanly, stamps, start};
 fn a_loss_is_known_after_its_record_is_lost_too() {
     net::test(|net| {
         let _server = Server::tcp(&net.server, &[SSH]);
-        let keys = Keys::new();
+        let keys = KeyedHost::new();
         let other = PrivateKey::generate().unwrap();
         // The packet stays fresh for longer than the test takes.
         let config = |keys_text: &str| keys.config("alice", keys_text).replace("10s", "10m");
