@@ -227,7 +227,7 @@ impl<W: Write> Console<W> {
             because: Some(&because),
             ..Record::of_interface(interface)
         };
-        self.say(at_ns, EventKind::Preceded, &text, record);
+        self.write_sentence(at_ns, EventKind::Preceded, &text, record);
     }
 
     /// Reports that an interface of the configuration does not exist yet.
