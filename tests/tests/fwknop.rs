@@ -179,6 +179,71 @@ fn options_of_the_stock_client_are_understood() {
     });
 }
 
+/// Where the packets of a user may come from, for whom they may ask, and until when.
+#[test]
+fn a_user_of_fwknop_is_limited_as_configured() {
+    wait_since_boot(250);
+    net::test(|net| {
+        let _server = Server::tcp(&net.server, &[SSH]);
+        let keys = ClientKeys::new();
+        let mut daemon = Daemon::start(&net.server, &keys.config(""));
+        let native = net.native(Family::V4);
+        let named = net.new_source(Family::V4);
+        let name = named.name();
+        let ask_for_other = ["-A", "tcp/22", "-a", &name];
+        for (row, limit, arguments, source, refused) in [
+            (
+                "another source",
+                "source = [\"203.0.113.0/24\"]",
+                ASK_SSH,
+                &native,
+                Some("spa-forged"),
+            ),
+            (
+                "no address, where one is needed",
+                "bind = true",
+                ASK_SSH,
+                &native,
+                Some("spa-elsewhere"),
+            ),
+            (
+                "an expired user",
+                "until = 2020-01-01",
+                ASK_SSH,
+                &native,
+                Some("spa-expired"),
+            ),
+            (
+                "an address, where one is needed",
+                "bind = true",
+                &ask_for_other[..],
+                &named,
+                None,
+            ),
+            (
+                "one of the sources",
+                "source = [\"203.0.113.0/24\", \"192.0.2.0/24\"]\nuntil = 2099-12-31",
+                ASK_SSH,
+                &native,
+                None,
+            ),
+        ] {
+            daemon.reload(&keys.config(&format!("{limit}\n")));
+            send(net, &keys, arguments);
+            match refused {
+                Some(reason) => {
+                    daemon.wait_for_event(&json!({"event": "denied", "reason": reason}));
+                }
+                None => {
+                    daemon.wait_for_event(&json!({"event": "opened", "source": source.name()}));
+                }
+            }
+            source.finds(refused.is_none(), SSH, row);
+        }
+        daemon.stop();
+    });
+}
+
 #[test]
 fn a_packet_without_hmac_opens_nothing() {
     wait_since_boot(250);
