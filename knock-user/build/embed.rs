@@ -7,8 +7,12 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, bail};
+use miniz_oxide::deflate::compress_to_vec_zlib;
 
 use crate::kept;
+
+/// The strongest level of deflate.
+const COMPRESSION: u8 = 10;
 
 /// The packages whose sources are compiled for the kernel.
 const SOURCES: [&str; 2] = ["knock-ebpf", "knock-common"];
@@ -50,11 +54,11 @@ fn embed() -> Result<()> {
             }
         }
     };
-    // A copy, so that the next build can't change it under the compiler.
-    let copy = PathBuf::from(variable("OUT_DIR")?).join(kept::OBJECT);
-    fs::copy(&object, &copy)
-        .with_context(|| format!("copying {} to {}", object.display(), copy.display()))?;
-    println!("cargo::rustc-env=KNOCK_OBJECT={}", copy.display());
+    let octets = fs::read(&object).with_context(|| format!("reading {}", object.display()))?;
+    let compressed = PathBuf::from(variable("OUT_DIR")?).join("knock.o.zz");
+    fs::write(&compressed, compress_to_vec_zlib(&octets, COMPRESSION))
+        .with_context(|| format!("writing {}", compressed.display()))?;
+    println!("cargo::rustc-env=KNOCK_OBJECT={}", compressed.display());
     Ok(())
 }
 

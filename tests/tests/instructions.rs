@@ -13,7 +13,7 @@ use knock_tests::{
     kernel::{Kernel, compile},
     spa,
 };
-use knock_user::kernel::program::{LoadOptions, OBJECT};
+use knock_user::kernel::program::{self, LoadOptions};
 use nix::sys::utsname::uname;
 use object::{Object as _, ObjectSection as _, ObjectSymbol as _, SymbolKind};
 use serde::{Deserialize, Serialize};
@@ -130,7 +130,8 @@ struct Loaded {
 }
 
 fn compiler() -> String {
-    let file = object::File::parse(OBJECT).unwrap();
+    let words = program::object().unwrap();
+    let file = object::File::parse(bytemuck::cast_slice::<_, u8>(&words)).unwrap();
     let section = file.section_by_name(COMPILER).unwrap();
     let text = String::from_utf8_lossy(section.data().unwrap()).into_owned();
     // "rustc 1.96.0 (LLVM 22.1.8), bpf-linker 0.13.0 …"
@@ -145,7 +146,8 @@ fn kernel() -> String {
 }
 
 fn compiled() -> BTreeMap<String, u64> {
-    let file = object::File::parse(OBJECT).unwrap();
+    let words = program::object().unwrap();
+    let file = object::File::parse(bytemuck::cast_slice::<_, u8>(&words)).unwrap();
     let symbols = file.symbols();
     let functions = symbols.filter(|symbol| symbol.kind() == SymbolKind::Text && symbol.size() > 0);
     functions

@@ -25,7 +25,7 @@ mod tables;
 use copy::Copy;
 pub use copy::LoadedCopy;
 pub(crate) use entries::INCOMPLETE;
-pub use object::OBJECT;
+pub use object::object;
 pub use pinned::{PinnedPrograms, Programs, give};
 
 /// Options of loading the program.

@@ -4,7 +4,7 @@ use anyhow::{Context as _, Result};
 use aya::{Ebpf, EbpfLoader, maps::Array};
 use knock_common::layout::{Config, Features, FromKey, LOCKOUT_BUCKETS, WAYS};
 
-use super::{LoadOptions, XdpProgram, copy::Copy, entries::entry, object::OBJECT};
+use super::{LoadOptions, XdpProgram, copy::Copy, entries::entry, object::object};
 use crate::{
     compile::Tables,
     host::{clock, random},
@@ -51,7 +51,10 @@ impl XdpProgram {
                 loader.map_pin_path(shape.name, path);
             }
         }
-        let mut ebpf = loader.load(OBJECT).context("creating the maps")?;
+        let object = object()?;
+        let mut ebpf = loader
+            .load(bytemuck::cast_slice(&object))
+            .context("creating the maps")?;
         fill(&mut ebpf, tables)?;
         maps::set(&mut ebpf, "CONFIG", [(0, config)])?;
         maps::set(&mut ebpf, "WALL_CLOCK", [(0, clock::wall_ns())])?;
