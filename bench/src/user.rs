@@ -16,7 +16,7 @@ use knock_tests::{
     net::Net,
     process::Process,
 };
-use knock_user::kernel::program::{LoadOptions, OBJECT};
+use knock_user::kernel::program::{LoadOptions, object};
 use serde_json::Value;
 use tempfile::NamedTempFile;
 
@@ -362,7 +362,7 @@ fn sizes() -> Result<Vec<Row>> {
             *row = row.clone().beside_or(peer, size);
         }
     }
-    let object = OBJECT.len() as f64 / 1024.0;
+    let object = size_of_val(object()?.as_slice()) as f64 / 1024.0;
     let (one, all) = (memory(CONFIG)?, memory(&doors::many(DOORS_MAX))?);
     let maps = Row::new("memory of all maps, 10 000 doors", all, Unit::MiB).beside("1 door", one);
     let object = Row::new("size of the kernel object", object, Unit::KiB);
