@@ -215,8 +215,30 @@ fn an_interface_is_admitted_or_refused_for_a_named_reason() {
             Err("occupied"),
         ),
         (
-            "another program, at traffic control",
+            "another program in the driver, at traffic control",
+            Interface {
+                native: true,
+                ..with(7)
+            },
+            vec![],
+            Mode::Tc,
+            None,
+            Ok("tc"),
+        ),
+        (
+            "another program behind the driver, at traffic control",
             with(7),
+            vec![],
+            Mode::Tc,
+            None,
+            Err("occupied"),
+        ),
+        (
+            "another program without Ethernet, at traffic control",
+            Interface {
+                program: Some(7),
+                ..layer(Layer::None)
+            },
             vec![],
             Mode::Tc,
             None,
