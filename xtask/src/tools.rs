@@ -92,7 +92,7 @@ const fn tool(program: &'static str, package: &'static str, verbs: &'static [Ver
 
 /// The table. QEMU is not in it, because `vm/qemu.rs` finds it. Programs that every Debian system has (dpkg, coreutils,
 /// a shell) are listed if a system without dpkg may lack them.
-const TOOLS: [Tool; 60] = {
+const TOOLS: [Tool; 61] = {
     use Verb::{
         Bench, Containers, Demo, Dist, Elsewhere, Flood, Fresh, Fuzz, Machine, Packages, Pictures,
         Test, Vm,
@@ -106,6 +106,7 @@ const TOOLS: [Tool; 60] = {
                 Demo, Flood, Bench, Test, Vm, Machine, Packages, Containers, Elsewhere, Pictures,
             ],
         ),
+        tool("tc", "iproute2", &[Test]),
         tool(
             "ethtool",
             "ethtool",
@@ -155,7 +156,7 @@ const TOOLS: [Tool; 60] = {
         ),
         tool("stdbuf", "coreutils", &[Test]),
         tool("bash", "bash", &[Test, Pictures]),
-        tool("python3", "python3", &[Test]),
+        tool("python3", "python3", &[Bench, Test]),
         // Virtual machines: unpack kernels and pack programs.
         tool("busybox", "busybox-static", &[Vm, Machine, Containers]),
         tool("dpkg-deb", "dpkg", &[Vm, Machine, Packages]),

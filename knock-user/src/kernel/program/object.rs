@@ -7,8 +7,8 @@ use anyhow::Result;
 #[cfg(feature = "object")]
 static COMPRESSED: &[u8] = include_bytes!(env!("KNOCK_OBJECT"));
 
-/// Returns the kernel object as words, since an ELF file is read at an address that is a multiple of 8. Zeros may follow
-/// it.
+/// Returns the kernel object as words, since an ELF file is read at an address that is a multiple of 8. Zeros may
+/// follow it.
 ///
 /// # Errors
 /// The program was built without the object, as a library is, or the object is damaged.
