@@ -208,6 +208,25 @@ fn fwknop_users_with_one_hmac_key_need_other_addresses() {
 }
 
 #[test]
+fn a_host_has_at_most_sixteen_users_of_fwknop() {
+    const REASON: &str = "seq.toml:4: user: 17 users with fwknop, each of which costs 1.2 µs for every forged packet, \
+                          are too many: the limit is 16; use fewer";
+    for (count, expected) in [(16, ""), (17, REASON)] {
+        let files = ConfigFiles::new("", &format!("\"{}\"", public(7)));
+        let mut text = "[[door]]\nname = \"ssh\"\nopen = [\"tcp/22\"]\n".to_owned();
+        for number in 0..count {
+            let name = format!("user-{number}.fwknop");
+            files.write(&name, &format!("KEY a\nHMAC_KEY key {number}\n"));
+            text += &format!(
+                "[[user]]\nname = \"user-{number}\"\nfwknop = \"{name}\"\ndoors = [\"ssh\"]\n"
+            );
+        }
+        files.write("seq.toml", &text);
+        assert_eq!(files.problems(), expected, "{count}");
+    }
+}
+
+#[test]
 fn a_key_file_that_has_changed_is_found() {
     let files = ConfigFiles::new("old_key = \"old.key\"", &format!("\"{}\"", public(7)));
     let checked = config::read(&files.path("seq.toml")).unwrap();

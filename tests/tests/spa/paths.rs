@@ -202,7 +202,7 @@ fn a_relayed_packet_opens_only_for_its_own_address() {
 #[test]
 fn a_service_on_the_port_receives_everything_else() {
     const QUIC: u16 = 443;
-    const DATAGRAMS: usize = 2_000;
+    const DATAGRAMS: usize = 25_000;
     let others = other_datagrams();
     net::test(|net| {
         let server = Server::tcp(&net.server, &[SSH, WEB]).and_udp(&net.server, QUIC);
