@@ -130,7 +130,13 @@ fn a_full_allow_map_without_a_daemon_is_a_shortfall() {
 fn absent_and_refused_interfaces_are_shortfalls() {
     net::test(|net| {
         let _server = Server::tcp(&net.server, &[SSH]);
-        let arguments = ["--iface", "late0", "--wait-for-interfaces"];
+        let arguments = [
+            "--iface",
+            "late0",
+            "--wait-for-interfaces",
+            "--mode",
+            "native",
+        ];
         let daemon = start(net, DOOR, &arguments);
         assert_eq!(shortfalls(net), ["absent late0"]);
         let source = net.new_source(Family::V4).name();
@@ -148,7 +154,7 @@ fn absent_and_refused_interfaces_are_shortfalls() {
         net.server.ip("link add late0 type veth peer name late9");
         wait::until("it is protected", || shortfalls(net).is_empty());
         assert!(!explained().contains("not protected"));
-        // One that carries no Ethernet frames.
+        // One that carries no Ethernet frames, which no driver hands to XDP.
         net.server.ip("link delete late0");
         net.server.ip("tuntap add late0 mode tun");
         wait::until("it is refused", || shortfalls(net) == ["refused late0"]);

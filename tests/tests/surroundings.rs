@@ -47,8 +47,8 @@ fn check_names_interfaces_that_a_configuration_leaves_open() {
             (
                 "no Ethernet",
                 "\"b0\", \"w9\"",
-                &["w9 has no Ethernet frames"],
-                &["w9 is a tap"],
+                &["`auto` takes skb on w9 because it has no Ethernet frames"],
+                &["w9 is a tap", "not protected: w9"],
             ),
             (
                 "the port of a bridge",
