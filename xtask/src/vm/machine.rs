@@ -16,8 +16,9 @@ use super::{
 };
 use crate::shell;
 
-/// After this time a machine hangs. On two busy cores without KVM, all suites take two minutes.
-const LIMIT: Duration = Duration::from_secs(900);
+/// After this time a machine hangs. On two cores without KVM, all suites take some minutes, and a quarter of an hour
+/// beside many builds.
+const LIMIT: Duration = Duration::from_secs(1_800);
 /// With KVM, a machine is up in a second.
 const PROBE_LIMIT: Duration = Duration::from_secs(8);
 /// The output of `vm/init.sh` when it only has to print a line.
