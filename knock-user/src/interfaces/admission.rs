@@ -31,8 +31,6 @@ pub struct Ways {
     pub mode: Mode,
     /// The ways, best first.
     pub list: Vec<Way>,
-    /// The reason why XDP is no way. It is the refusal where no other way works.
-    pub obstacle: Option<Refusal>,
 }
 
 /// A way to attach the program.
@@ -44,15 +42,20 @@ pub struct Way {
     pub because: Option<String>,
 }
 
+impl Way {
+    /// Returns the way to a place that `auto` does not choose without trying the driver.
+    pub const fn of(mode: AttachMode) -> Self {
+        Self {
+            mode,
+            because: None,
+        }
+    }
+}
+
 impl Ways {
     /// Returns the ways for a configured mode, if nothing is in the way of XDP.
     pub fn of(interface: &Interface, mode: Mode) -> Self {
-        let only = |mode| {
-            vec![Way {
-                mode,
-                because: None,
-            }]
-        };
+        let only = |mode| vec![Way::of(mode)];
         let because = match interface.first_header() {
             FirstHeader::Ip => Some("it has no Ethernet frames"),
             FirstHeader::Ethernet | FirstHeader::Other => driver::prefers_generic(interface),
@@ -73,11 +76,7 @@ impl Ways {
                 modes.iter().map(way).collect()
             }
         };
-        Self {
-            mode,
-            list,
-            obstacle: None,
-        }
+        Self { mode, list }
     }
 
     /// Returns the reason for which `auto` takes this mode without trying the driver.
@@ -144,16 +143,11 @@ pub fn admit(
     if ours.is_some() {
         return Ok(ways);
     }
-    if mode == Mode::Tc {
-        return match hides_headers(interface) {
-            Some(refusal) => Err(refusal),
-            None => Ok(ways),
-        };
-    }
-    match obstacle(interface, all) {
-        Some(obstacle) => Err(obstacle),
-        None => Ok(ways),
-    }
+    let refusal = match mode {
+        Mode::Tc => hides_headers(interface),
+        Mode::Auto | Mode::Native | Mode::Skb => obstacle(interface, all),
+    };
+    refusal.map_or(Ok(ways), Err)
 }
 
 /// Returns the reason why a program of ours at traffic control can't read the packets of an interface:

@@ -4,7 +4,7 @@
 mod loaded;
 mod place;
 
-use std::{fs, path::Path, thread, time::Duration};
+use std::{fs, iter, path::Path, thread, time::Duration};
 
 use anyhow::{Context as _, Result, bail, ensure};
 use aya::programs::links::FdLink;
@@ -122,13 +122,9 @@ pub fn replace(
     })?;
     program::give(programs.entry(entry)?, link)
         .with_context(|| format!("replacing the program on {name}"))?;
-    let way = Way {
-        mode,
-        because: None,
-    };
     Ok(Attached {
         replaced: true,
-        ..attached(asked_for, interface, way)
+        ..attached(asked_for, interface, Way::of(mode))
     })
 }
 
@@ -295,24 +291,11 @@ fn put_elsewhere(
         let entry = Entry::of(mode, interface.first_header());
         mode != current && entry.is_some_and(|entry| programs.has(entry))
     };
-    let mut modes = vec![AttachMode::Tc];
-    modes.extend(
-        Ways::of(interface, Mode::Auto)
-            .list
-            .iter()
-            .map(|way| way.mode),
-    );
-    modes.retain(|mode| has(*mode));
+    let listed = Ways::of(interface, Mode::Auto).list.into_iter();
+    let modes = iter::once(AttachMode::Tc).chain(listed.map(|way| way.mode));
     let ways = Ways {
         mode: Mode::Auto,
-        list: modes
-            .into_iter()
-            .map(|mode| Way {
-                mode,
-                because: None,
-            })
-            .collect(),
-        obstacle: None,
+        list: modes.filter(|mode| has(*mode)).map(Way::of).collect(),
     };
     move_over(programs, name, interface, current, &ways, instance).map(drop)
 }

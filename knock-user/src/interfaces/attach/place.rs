@@ -57,9 +57,6 @@ pub(super) fn link(
             ways.mode
         );
     };
-    if let Some(obstacle) = &ways.obstacle {
-        return Err(obstacle.clone().into());
-    }
     let all = interface::list()?;
     Err(admission::refused(interface, ways.mode, &error, &all).into())
 }
