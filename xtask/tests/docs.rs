@@ -21,12 +21,13 @@ use toml::Table;
 use xtask::dist;
 
 /// The directories of the repository whose paths appear in pages.
-const DIRECTORIES: [&str; 11] = [
+const DIRECTORIES: [&str; 12] = [
     "knock-common/",
     "knock-ebpf/",
     "knock-user/",
     "knock-client/",
     "knock-sequence/",
+    "knock-wire/",
     "tests/",
     "bench/",
     "fuzz/",
