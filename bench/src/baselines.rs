@@ -22,11 +22,36 @@ pub struct Baselines {
     _namespaces: Vec<File>,
 }
 
+/// The maps of the floor programs, with a size that is allowed for each.
+const FLOOR_MAPS: [(&str, u32); 8] = [
+    ("FLOOR_ALLOW", 1),
+    ("FLOOR_COUNTERS", 1),
+    ("FLOOR_EVENTS", 4096),
+    ("FLOOR_FILTER", 1),
+    ("FLOOR_FIRST", 1),
+    ("FLOOR_FLOWS", 1),
+    ("FLOOR_PORTS", 1),
+    ("FLOOR_PROGRESS", 1),
+];
+
 impl Baselines {
-    /// Makes the maps, and these programs ready for test runs.
+    /// Makes the maps, and these programs ready for test runs. The maps of the floor programs have the least size.
     pub fn load(programs: &[&str]) -> Result<Self> {
+        let mut loader = EbpfLoader::new();
+        for (name, size) in FLOOR_MAPS {
+            loader.map_max_entries(name, size);
+        }
+        Self::load_with(&mut loader, programs)
+    }
+
+    /// Makes the same, with the maps of the floor programs in the sizes of the measured program's.
+    pub fn load_floors(programs: &[&str]) -> Result<Self> {
+        Self::load_with(&mut EbpfLoader::new(), programs)
+    }
+
+    fn load_with(loader: &mut EbpfLoader<'_>, programs: &[&str]) -> Result<Self> {
         let mut baselines = Self {
-            ebpf: EbpfLoader::new()
+            ebpf: loader
                 .load(OBJECT)
                 .context("creating the maps of the baselines")?,
             _namespaces: Vec::new(),
@@ -63,6 +88,11 @@ impl Baselines {
     pub fn program(&self, name: &str) -> Result<&Xdp> {
         let program = self.ebpf.program(name).with_context(|| missing(name))?;
         Ok(program.try_into()?)
+    }
+
+    /// Returns the loaded object.
+    pub fn ebpf(&mut self) -> &mut Ebpf {
+        &mut self.ebpf
     }
 
     fn program_mut(&mut self, name: &str) -> Result<&mut Xdp> {

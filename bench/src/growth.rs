@@ -1,7 +1,11 @@
 //! Measures growth: the time per packet with more doors, and with more attempts, grants and flows.
 
 use anyhow::Result;
-use knock_common::{Reason, layout::DOORS_MAX};
+use knock_common::{
+    Reason,
+    layout::{DOORS_MAX, PortRule, port_index},
+    packet::Protocol,
+};
 use knock_tests::{
     frame::{ACK, Frame, SYN, eth},
     kernel::compile,
@@ -9,6 +13,7 @@ use knock_tests::{
 
 use crate::{
     doors::{self, KNOCKS, OPENS},
+    floor::{self, FloorProgram, FloorPrograms, OVER_FLOOR_MOST},
     report::{Goal, ReportSection, Row, Unit},
     scale::Scale,
     subject::{PacketSeries, Subject},
@@ -25,6 +30,14 @@ const SOURCES: [u32; 3] = [1, 1 << 10, 1 << 16];
 /// The goal: the largest ratio of the time with the most entries to the time with the fewest.
 const GROWTH_MOST: f64 = 1.2;
 
+/// The rules of the ports of the first door for the floors.
+const RULES: [(u32, PortRule); 4] = [
+    (port_index(Protocol::Tcp, OPENS), PortRule::protected(0)),
+    (port_index(Protocol::Tcp, KNOCKS[0]), PortRule::knock(0, 1)),
+    (port_index(Protocol::Tcp, KNOCKS[1]), PortRule::knock(0, 2)),
+    (port_index(Protocol::Tcp, KNOCKS[2]), PortRule::knock(0, 3)),
+];
+
 /// The offset of the last four octets of the source address, behind Ethernet.
 const SOURCE_ENDS_AT: u32 = 14 + 16;
 
@@ -35,6 +48,8 @@ struct GrowthCase {
     /// The packets that each source sends before it.
     before: &'static [fn(Frame) -> Frame],
     reasons: &'static [Reason],
+    /// The program that does only what is needed for it.
+    floor: FloorProgram,
     /// Whether a packet changes the state that the next one finds.
     is_change: bool,
     /// The name of the entries of which each source adds one.
@@ -71,6 +86,7 @@ const CASES: &[GrowthCase] = &[
         packet: other_port,
         before: &[],
         reasons: &[Reason::Ordinary],
+        floor: FloorProgram::Filter,
         is_change: false,
         grows: Some("other sources"),
     },
@@ -79,6 +95,7 @@ const CASES: &[GrowthCase] = &[
         packet: syn,
         before: &[],
         reasons: &[Reason::NoGrant],
+        floor: FloorProgram::Filter,
         is_change: false,
         grows: Some("other sources"),
     },
@@ -87,6 +104,7 @@ const CASES: &[GrowthCase] = &[
         packet: syn,
         before: &[first, second, third],
         reasons: &[Reason::Granted],
+        floor: FloorProgram::Grant,
         is_change: false,
         grows: Some("grants"),
     },
@@ -95,6 +113,7 @@ const CASES: &[GrowthCase] = &[
         packet: data,
         before: &[first, second, third, data],
         reasons: &[Reason::Flow],
+        floor: FloorProgram::Flow,
         is_change: false,
         grows: Some("flows"),
     },
@@ -103,6 +122,7 @@ const CASES: &[GrowthCase] = &[
         packet: first,
         before: &[other_port],
         reasons: &[Reason::FirstKnock],
+        floor: FloorProgram::First,
         is_change: true,
         grows: None,
     },
@@ -111,6 +131,7 @@ const CASES: &[GrowthCase] = &[
         packet: second,
         before: &[other_port, first],
         reasons: &[Reason::NextKnock],
+        floor: FloorProgram::Step,
         is_change: true,
         grows: None,
     },
@@ -119,6 +140,7 @@ const CASES: &[GrowthCase] = &[
         packet: third,
         before: &[other_port, first, second],
         reasons: &[Reason::Opened, Reason::Refreshed],
+        floor: FloorProgram::Open,
         is_change: true,
         grows: None,
     },
@@ -127,6 +149,7 @@ const CASES: &[GrowthCase] = &[
         packet: second,
         before: &[first, second],
         reasons: &[Reason::Duplicate],
+        floor: FloorProgram::Duplicate,
         is_change: false,
         grows: Some("sources in progress"),
     },
@@ -166,6 +189,13 @@ impl GrowthCase {
         subject.judged(self.what, self.reasons, |subject| {
             Ok(subject.same(&frame, times)?.nanos)
         })
+    }
+
+    /// Measures the floor program of the case, with packets of many sources as in [`Self::cold`].
+    fn cold_floor(&self, sources: u32) -> Result<f64> {
+        let mut packet = self.packet(self.packet, sources);
+        packet.plan.shuffled = 1;
+        FloorPrograms::load(&[self.floor], &RULES)?.each(self.floor, self.reasons, &packet)
     }
 
     /// Measures packets of many sources, in an order that caches don't predict; returns the nanoseconds per packet.
@@ -216,9 +246,18 @@ impl EmptyCosts {
 /// Measures both kinds of growth.
 pub fn measure(scale: Scale) -> Result<ReportSection> {
     let mut empty = EmptyCosts::default();
+    let floors = measure_floors(scale)?;
     let by_doors = measure_doors(scale, &mut empty)?;
     let by_sources = measure_sources(scale, &mut empty)?;
     let mut rows = Vec::new();
+    let with_cold = |row: Row, case: &GrowthCase, cold: &Samples| {
+        let floor = floors.iter().find(|(other, _)| other.what == case.what);
+        let floor = floor.map_or(f64::NAN, |(_, samples)| samples.least());
+        let [cold, floor] = [cold.least(), floor].map(|figure| empty.net(figure, &empty.cold));
+        row.goal(floor::goal(cold, floor))
+            .beside("cold cache", cold)
+            .beside("floor program, cold cache", floor)
+    };
     for (case, measured) in CASES.iter().zip(&by_doors) {
         let made = |measured: &SizeCosts| match case.is_change {
             true => empty.net(measured.hot.least(), &empty.warm),
@@ -226,21 +265,26 @@ pub fn measure(scale: Scale) -> Result<ReportSection> {
         };
         let hot: Vec<f64> = measured.iter().map(made).collect();
         let cold = &measured[DOORS.len() - 1].cold;
-        let mut row = grown(case.what, &DOORS, "doors", &hot);
-        row = row.beside("cold cache", empty.net(cold.least(), &empty.cold));
-        rows.push(row);
+        rows.push(with_cold(
+            grown(case.what, &DOORS, "doors", &hot),
+            case,
+            cold,
+        ));
     }
     for (case, grows, measured) in by_sources {
         let hot: Vec<f64> = measured.iter().map(|m| m.hot.least()).collect();
         let cold = &measured[SOURCES.len() - 1].cold;
-        let mut row = grown(case.what, &SOURCES, grows, &hot);
-        row = row.beside("cold cache", empty.net(cold.least(), &empty.cold));
-        rows.push(row);
+        rows.push(with_cold(
+            grown(case.what, &SOURCES, grows, &hot),
+            case,
+            cold,
+        ));
     }
     let method = format!(
         "`BPF_PROG_TEST_RUN`, the least of {} rounds over {} loads. The figures are for the largest \
          number and one source (knocks: {WARM} in turn), all keys in the cache; \"cold cache\" is \
-         the same packet from {} sources in shuffled order. What makes packets of many sources is \
+         the same packet from {} sources in shuffled order, beside the floor program (see \"per packet\"); \
+         the second goal is {OVER_FLOOR_MOST} times the figure of that. What makes packets of many sources is \
          subtracted; the {:.1} ns of the loop around an empty program are not.",
         scale.loads * scale.rounds,
         scale.loads,
@@ -263,6 +307,20 @@ fn grown(what: &str, numbers: &[u32; 3], of: &str, figures: &[f64]) -> Row {
         .goal(Goal::at_most(most / few, GROWTH_MOST, Unit::Times))
         .beside(numbers[0].to_string(), few)
         .beside(numbers[1].to_string(), some)
+}
+
+/// Measures the floor program of each case with the most sources.
+fn measure_floors(scale: Scale) -> Result<Vec<(&'static GrowthCase, Samples)>> {
+    let mut all: Vec<_> = CASES
+        .iter()
+        .map(|case| (case, Samples::default()))
+        .collect();
+    for _ in 0..scale.loads {
+        for (case, samples) in &mut all {
+            samples.add(case.cold_floor(SOURCES[2])?);
+        }
+    }
+    Ok(all)
 }
 
 fn measure_doors(scale: Scale, empty: &mut EmptyCosts) -> Result<Vec<[SizeCosts; 3]>> {

@@ -4,6 +4,7 @@ pub mod baselines;
 pub mod doors;
 pub mod drop_cost;
 pub mod flood;
+pub mod floor;
 pub mod fwknop;
 pub mod generator;
 pub mod growth;

@@ -4,16 +4,21 @@ mod cases;
 
 use anyhow::{Result, ensure};
 use aya::programs::ProgramFd;
-use knock_common::Reason;
+use knock_common::{
+    Reason,
+    layout::{PortRule, port_index},
+    packet::Protocol,
+};
 use knock_tests::{frame::Frame, kernel::compile, namespace::Namespace};
 
 use self::cases::{
-    CASES, Class, PacketCase, WITH_GRANT, WITHOUT_GRANT, Wrap, data, first, second, syn, third,
+    CASES, PacketCase, WITH_GRANT, WITHOUT_GRANT, Wrap, data, first, second, syn, third,
 };
 use crate::{
     baselines::Baselines,
+    floor::{self, FloorProgram, FloorPrograms, OVER_FLOOR_MOST},
     receiver,
-    report::{Goal, ReportSection, Row, Unit},
+    report::{ReportSection, Row, Unit},
     scale::Scale,
     subject::Subject,
     timing::{self, Samples},
@@ -37,13 +42,21 @@ const CONFIG: &str = r#"
 const WARM: u32 = 1024;
 /// Return value of XDP programs (`linux/bpf.h`).
 const XDP_DROP: u32 = 1;
-/// The most that VLAN and IPv6 may cost, in nanoseconds.
-const VARIATION_MOST: f64 = 5.0;
+
+/// The rules of the ports of [`CONFIG`] for the floors.
+const RULES: [(u32, PortRule); 5] = [
+    (port_index(Protocol::Tcp, 22), PortRule::protected(0)),
+    (port_index(Protocol::Tcp, 7000), PortRule::knock(0, 1)),
+    (port_index(Protocol::Udp, 8000), PortRule::knock(0, 2)),
+    (port_index(Protocol::Tcp, 9000), PortRule::knock(0, 3)),
+    (port_index(Protocol::Tcp, 7777), PortRule::DECOY),
+];
 
 /// The measurements of a case.
 #[derive(Clone, Debug, Default)]
 struct CaseCosts {
     ours: Samples,
+    floor: Samples,
     deny: Samples,
     filters: [Samples; 2],
 }
@@ -80,9 +93,16 @@ pub fn measure(scale: Scale) -> Result<ReportSection> {
     for _ in 0..scale.loads {
         let mut subject = Subject::load(&tables)?;
         let mut alone = Baselines::load(&["deny", "jump", "plain"])?;
+        let mut floors = FloorPrograms::load(&FloorProgram::ALL, &RULES)?;
         open_door(&mut subject)?;
         for round in 0..scale.rounds {
-            all.round(&mut subject, &mut alone, &filters, round, scale.times)?;
+            let mut programs = Programs {
+                subject: &mut subject,
+                floors: &mut floors,
+                alone: &mut alone,
+                filters: &filters,
+            };
+            all.round(&mut programs, round, scale.times)?;
         }
     }
     Ok(all.section(scale, &filters))
@@ -106,16 +126,23 @@ fn open_door(subject: &mut Subject) -> Result<()> {
     Ok(())
 }
 
+/// The programs that are compared.
+struct Programs<'a> {
+    subject: &'a mut Subject,
+    floors: &'a mut FloorPrograms,
+    alone: &'a mut Baselines,
+    filters: &'a Filters,
+}
+
 impl PacketCosts {
     /// Measures each case once, with the programs that it is compared with.
-    fn round(
-        &mut self,
-        subject: &mut Subject,
-        alone: &mut Baselines,
-        filters: &Filters,
-        round: u32,
-        times: u32,
-    ) -> Result<()> {
+    fn round(&mut self, programs: &mut Programs<'_>, round: u32, times: u32) -> Result<()> {
+        let Programs {
+            subject,
+            floors,
+            alone,
+            filters,
+        } = programs;
         let nothing = syn(Wrap::V4.from(WITHOUT_GRANT)).bytes();
         let empty = timing::run(subject.empty()?, &nothing, times)?;
         self.empty.alone.add(empty.nanos);
@@ -130,20 +157,24 @@ impl PacketCosts {
         for (case, wrap, measured) in &mut self.cases {
             let what = format!("{}{}", case.what, wrap.suffix());
             if !case.is_stateless() {
-                measured.ours.add(each(subject, case, *wrap, round, &what)?);
+                let [ours, floor] = each(subject, floors, case, *wrap, round, &what)?;
+                measured.ours.add(ours);
+                measured.floor.add(floor);
                 continue;
             }
             let frame = (case.packet)(wrap.from(case.who)).bytes();
             let ours =
                 subject.judged(&what, case.reasons, |subject| subject.same(&frame, times))?;
             measured.ours.add(ours.nanos);
+            let floor = floors.same(case.floor, case.reasons, &frame, times)?;
+            measured.floor.add(floor.nanos);
             let deny = timing::run(alone.program("deny")?, &frame, times)?;
             measured.deny.add(deny.nanos);
             for (samples, filter) in measured.filters.iter_mut().zip(&filters.programs) {
                 alone.subject(filter)?;
                 let filtered = timing::run(alone.program("jump")?, &frame, times)?;
                 let denied = filtered.verdict == XDP_DROP;
-                let for_ssh = matches!(case.class, Class::Denied | Class::Admitted);
+                let for_ssh = case.is_for_ssh();
                 ensure!(
                     denied == for_ssh,
                     "xdp-filter returned {} for {what}",
@@ -158,35 +189,16 @@ impl PacketCosts {
     fn section(&self, scale: Scale, filters: &Filters) -> ReportSection {
         let empty = self.empty.alone.least();
         let jump = self.empty.jump.least() - empty;
-        let net = |measured: &CaseCosts, case: &PacketCase, wrap: Wrap| {
-            let index = Wrap::ALL
-                .iter()
-                .position(|other| *other == wrap)
-                .unwrap_or(0);
-            match case.is_stateless() {
-                true => measured.ours.least(),
-                false => measured.ours.least() - self.empty.each[index].least() + empty,
-            }
-        };
-        let plain = |case: &PacketCase| {
-            let found = self
-                .cases
-                .iter()
-                .find(|(other, wrap, _)| other.what == case.what && *wrap == Wrap::V4);
-            found.map_or(f64::NAN, |(case, wrap, measured)| {
-                net(measured, case, *wrap)
-            })
-        };
         let rows = self.cases.iter().map(|(case, wrap, measured)| {
-            let ours = net(measured, case, *wrap);
-            let mut row = Row::new(format!("{}{}", case.what, wrap.suffix()), ours, Unit::Nanos);
-            row = row.goal(match wrap {
-                Wrap::V4 => Goal::at_most(ours / empty, case.class.most(), Unit::Times),
-                Wrap::Vlan | Wrap::V6 => {
-                    Goal::at_most(ours - plain(case), VARIATION_MOST, Unit::Nanos)
-                }
-            });
-            row = row.beside("empty", empty);
+            let net = |samples: &Samples| match case.is_stateless() {
+                true => samples.least(),
+                false => samples.least() - self.empty.each[wrap.index()].least() + empty,
+            };
+            let (ours, floor) = (net(&measured.ours), net(&measured.floor));
+            let mut row = Row::new(format!("{}{}", case.what, wrap.suffix()), ours, Unit::Nanos)
+                .goal(floor::goal(ours, floor))
+                .beside("floor program", floor)
+                .beside("empty", empty);
             if case.is_stateless() {
                 row = row.beside("parse and one port", measured.deny.least());
                 for (features, samples) in FilterFeatures::EACH.into_iter().zip(&measured.filters) {
@@ -202,8 +214,10 @@ impl PacketCosts {
         let method = format!(
             "`BPF_PROG_TEST_RUN`, the least of {} interleaved rounds over {} loads of every program (the \
              JIT's placement alone moves one by some ns). All figures include the {empty:.1} ns of the \
-             kernel's loop around an empty program; ratios are to that. Knocks that change something \
-             come from {WARM} sources in turn, and what makes their packets ({:.1} ns) is subtracted, \
+             kernel's loop around an empty program. A floor program does only what no design can avoid for the \
+             decision of its row, with maps of the same types and sizes; the goal is \
+             {OVER_FLOOR_MOST} times its figure. Knocks that change \
+             something come from {WARM} sources in turn, and what makes their packets ({:.1} ns) is subtracted, \
              as is the tail call to xdp-filter ({jump:.1} ns).",
             scale.loads * scale.rounds,
             scale.loads,
@@ -217,27 +231,29 @@ impl PacketCosts {
     }
 }
 
-/// Measures a packet from each source of a group, after their preparing packets.
+/// Measures a packet from each source of a group, after their preparing packets: the program, and the floor program.
 fn each(
     subject: &mut Subject,
+    floors: &mut FloorPrograms,
     case: &PacketCase,
     wrap: Wrap,
     round: u32,
     what: &str,
-) -> Result<f64> {
+) -> Result<[f64; 2]> {
     let group = |again| match case.needs_new_sources() {
         // Sources that no other wrapping has used.
         true => 1 + (round * 2 + again) * Wrap::ALL.len() as u32 + wrap.index() as u32,
         false => 0,
     };
-    let mut nanos = 0.0;
+    let mut nanos = [0.0; 2];
     // In the second run everything is in the cache.
     for again in [0, 1] {
         let (before, packet) = case.packets(wrap, group(again));
         for packet in &before {
             subject.each(packet)?;
         }
-        nanos = subject.judged(what, case.reasons, |subject| subject.each(&packet))?;
+        let ours = subject.judged(what, case.reasons, |subject| subject.each(&packet))?;
+        nanos = [ours, floors.each(case.floor, case.reasons, &packet)?];
     }
     Ok(nanos)
 }

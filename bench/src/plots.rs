@@ -147,7 +147,7 @@ fn packets(report: &BenchReport) -> Option<Chart<'static>> {
         .filter_map(|what| report.row(packet::TITLE, what));
     bars.extend(rows.map(|row| Bar::ours(&row.what, row.ours)));
     Some(Chart {
-        title: "What a packet costs at the driver (grey: an empty program, and peers)",
+        title: "What a packet costs at the driver (grey: an empty program, a floor program, and peers)",
         unit: Unit::Nanos,
         scale: BarScale::Linear,
         bars,

@@ -13,7 +13,7 @@ use crate::{
 };
 
 /// The ring buffer, which is not read meanwhile, has room for the events of this many packets.
-const AT_ONCE: u32 = 4096;
+pub const AT_ONCE: u32 = 4096;
 
 /// A packet from each of many sources.
 #[derive(Clone, Debug)]

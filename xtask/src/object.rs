@@ -33,17 +33,43 @@ const GPL_COMPATIBLE: [&str; 6] = [
 const BTF_SECTIONS: [&str; 2] = [".BTF", ".BTF.ext"];
 
 /// Those of the object with the baselines, and its maps.
-const BASELINES: [(&str, &str); 8] = [
+const BASELINES: [(&str, &str); 20] = [
     ("xdp", "jump"),
     ("xdp", "plain"),
     ("xdp.frags", "deal"),
     ("xdp.frags", "deny"),
     ("xdp.frags", "drop"),
     ("xdp.frags", "flood"),
+    ("xdp.frags", "floor_again"),
+    ("xdp.frags", "floor_duplicate"),
+    ("xdp.frags", "floor_end"),
+    ("xdp.frags", "floor_filter"),
+    ("xdp.frags", "floor_first"),
+    ("xdp.frags", "floor_flow"),
+    ("xdp.frags", "floor_give"),
+    ("xdp.frags", "floor_grant"),
+    ("xdp.frags", "floor_open"),
+    ("xdp.frags", "floor_place"),
+    ("xdp.frags", "floor_port"),
+    ("xdp.frags", "floor_step"),
     ("xdp.frags", "pass"),
     ("xdp.frags", "vary"),
 ];
-const BASELINE_MAPS: [&str; 5] = ["CHOICES", "DEALT", "PLAN", "SENT", "SUBJECT"];
+const BASELINE_MAPS: [&str; 13] = [
+    "CHOICES",
+    "DEALT",
+    "FLOOR_ALLOW",
+    "FLOOR_COUNTERS",
+    "FLOOR_EVENTS",
+    "FLOOR_FILTER",
+    "FLOOR_FIRST",
+    "FLOOR_FLOWS",
+    "FLOOR_PORTS",
+    "FLOOR_PROGRESS",
+    "PLAN",
+    "SENT",
+    "SUBJECT",
+];
 
 /// The properties of an object that are checked.
 #[derive(Clone, Debug, Default)]

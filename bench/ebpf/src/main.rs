@@ -3,10 +3,16 @@
 //! None of them is part of the object that is installed.
 #![no_std]
 #![no_main]
+#![feature(core_intrinsics)]
+#![expect(
+    internal_features,
+    reason = "the BPF target has no `AtomicU64::compare_exchange`"
+)]
 
 #[expect(dead_code, reason = "the subprograms of knock use the rest")]
 #[path = "../../../knock-ebpf/src/current.rs"]
 mod current;
+mod floor;
 #[path = "../../../knock-ebpf/src/frame.rs"]
 mod frame;
 #[expect(unreachable_pub, reason = "the user side of the bench uses the rest")]

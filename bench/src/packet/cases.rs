@@ -4,7 +4,7 @@ use knock_common::Reason;
 use knock_tests::frame::{ACK, Frame, SYN, eth};
 
 use super::WARM;
-use crate::subject::PacketSeries;
+use crate::{floor::FloorProgram, subject::PacketSeries};
 
 /// The headers around a packet.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -57,30 +57,11 @@ pub(super) const WITHOUT_GRANT: u8 = 7;
 /// The last octet of a source with a grant.
 pub(super) const WITH_GRANT: u8 = 8;
 
-/// The goal for a kind of packet, as a multiple of the empty program.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub(super) enum Class {
-    Ordinary,
-    Denied,
-    Admitted,
-    Knock,
-}
-
-impl Class {
-    pub(super) const fn most(self) -> f64 {
-        match self {
-            Self::Ordinary => 1.4,
-            Self::Denied => 2.3,
-            Self::Admitted => 3.0,
-            Self::Knock => 5.0,
-        }
-    }
-}
-
 /// A kind of packet.
 pub(super) struct PacketCase {
     pub(super) what: &'static str,
-    pub(super) class: Class,
+    /// The program that does only what is needed for it.
+    pub(super) floor: FloorProgram,
     pub(super) who: u8,
     pub(super) packet: fn(Frame) -> Frame,
     /// Packets that each source sends before; none for a packet that changes no state.
@@ -119,7 +100,7 @@ pub(super) fn data(frame: Frame) -> Frame {
 pub(super) const CASES: &[PacketCase] = &[
     PacketCase {
         what: "TCP data, unused port",
-        class: Class::Ordinary,
+        floor: FloorProgram::Port,
         who: WITHOUT_GRANT,
         packet: |frame| frame.tcp(40_000, 443, ACK),
         before: &[],
@@ -127,7 +108,7 @@ pub(super) const CASES: &[PacketCase] = &[
     },
     PacketCase {
         what: "SYN, unused port",
-        class: Class::Ordinary,
+        floor: FloorProgram::Filter,
         who: WITHOUT_GRANT,
         packet: other_port,
         before: &[],
@@ -135,7 +116,7 @@ pub(super) const CASES: &[PacketCase] = &[
     },
     PacketCase {
         what: "UDP, unused port",
-        class: Class::Ordinary,
+        floor: FloorProgram::Filter,
         who: WITHOUT_GRANT,
         packet: |frame| frame.udp(40_000, 443),
         before: &[],
@@ -143,7 +124,7 @@ pub(super) const CASES: &[PacketCase] = &[
     },
     PacketCase {
         what: "SYN, protected port, no grant",
-        class: Class::Denied,
+        floor: FloorProgram::Filter,
         who: WITHOUT_GRANT,
         packet: syn,
         before: &[],
@@ -151,7 +132,7 @@ pub(super) const CASES: &[PacketCase] = &[
     },
     PacketCase {
         what: "data, protected port, no grant",
-        class: Class::Denied,
+        floor: FloorProgram::Filter,
         who: WITHOUT_GRANT,
         packet: data,
         before: &[],
@@ -159,7 +140,7 @@ pub(super) const CASES: &[PacketCase] = &[
     },
     PacketCase {
         what: "SYN, protected port, grant",
-        class: Class::Admitted,
+        floor: FloorProgram::Grant,
         who: WITH_GRANT,
         packet: syn,
         before: &[],
@@ -167,7 +148,7 @@ pub(super) const CASES: &[PacketCase] = &[
     },
     PacketCase {
         what: "data, protected port, established flow",
-        class: Class::Admitted,
+        floor: FloorProgram::Flow,
         who: WITH_GRANT,
         packet: data,
         before: &[],
@@ -175,7 +156,7 @@ pub(super) const CASES: &[PacketCase] = &[
     },
     PacketCase {
         what: "first knock",
-        class: Class::Knock,
+        floor: FloorProgram::First,
         who: WITHOUT_GRANT,
         packet: first,
         before: &[other_port],
@@ -183,7 +164,7 @@ pub(super) const CASES: &[PacketCase] = &[
     },
     PacketCase {
         what: "middle knock",
-        class: Class::Knock,
+        floor: FloorProgram::Step,
         who: WITHOUT_GRANT,
         packet: second,
         before: &[other_port, first],
@@ -191,7 +172,7 @@ pub(super) const CASES: &[PacketCase] = &[
     },
     PacketCase {
         what: "last knock, opens",
-        class: Class::Knock,
+        floor: FloorProgram::Open,
         who: WITHOUT_GRANT,
         packet: third,
         before: &[first, second],
@@ -199,7 +180,7 @@ pub(super) const CASES: &[PacketCase] = &[
     },
     PacketCase {
         what: "last knock, again",
-        class: Class::Knock,
+        floor: FloorProgram::Again,
         who: WITHOUT_GRANT,
         packet: third,
         before: &[other_port, first, second],
@@ -207,7 +188,7 @@ pub(super) const CASES: &[PacketCase] = &[
     },
     PacketCase {
         what: "wrong knock, of an attempt",
-        class: Class::Knock,
+        floor: FloorProgram::End,
         who: WITHOUT_GRANT,
         packet: third,
         before: &[other_port, first],
@@ -215,7 +196,7 @@ pub(super) const CASES: &[PacketCase] = &[
     },
     PacketCase {
         what: "wrong knock, no attempt",
-        class: Class::Knock,
+        floor: FloorProgram::Filter,
         who: WITHOUT_GRANT,
         packet: third,
         before: &[],
@@ -223,7 +204,7 @@ pub(super) const CASES: &[PacketCase] = &[
     },
     PacketCase {
         what: "duplicate knock",
-        class: Class::Knock,
+        floor: FloorProgram::Duplicate,
         who: WITH_GRANT,
         packet: third,
         before: &[],
@@ -231,7 +212,7 @@ pub(super) const CASES: &[PacketCase] = &[
     },
     PacketCase {
         what: "decoy, of an attempt",
-        class: Class::Knock,
+        floor: FloorProgram::End,
         who: WITHOUT_GRANT,
         packet: decoy,
         before: &[other_port, first],
@@ -239,7 +220,7 @@ pub(super) const CASES: &[PacketCase] = &[
     },
     PacketCase {
         what: "decoy, no attempt",
-        class: Class::Knock,
+        floor: FloorProgram::Filter,
         who: WITHOUT_GRANT,
         packet: decoy,
         before: &[],
@@ -250,6 +231,14 @@ pub(super) const CASES: &[PacketCase] = &[
 impl PacketCase {
     pub(super) fn is_stateless(&self) -> bool {
         self.before.is_empty()
+    }
+
+    /// Returns whether it goes to the protected port, which `xdp-filter` denies.
+    pub(super) fn is_for_ssh(&self) -> bool {
+        matches!(
+            self.reasons,
+            [Reason::NoGrant] | [Reason::Granted] | [Reason::Flow]
+        )
     }
 
     /// Returns whether a source can be in the case once only.
