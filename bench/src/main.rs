@@ -63,8 +63,9 @@ enum OtherCommand {
 type Measure = fn(Scale) -> Result<ReportSection>;
 
 /// The sections, by the names that choose them.
-const SECTIONS: [(&str, Measure); 8] = [
+const SECTIONS: [(&str, Measure); 9] = [
     ("packet", packet::measure),
+    ("two-cpus", packet::two_cpus::measure),
     ("spa", spa::measure),
     ("growth", growth::measure),
     ("flood", drop_cost::measure),

@@ -1,6 +1,7 @@
 //! Measures the program's time for each kind of packet (`BPF_PROG_TEST_RUN`).
 
 mod cases;
+pub mod two_cpus;
 
 use anyhow::{Result, ensure};
 use aya::programs::ProgramFd;
@@ -94,7 +95,7 @@ pub fn measure(scale: Scale) -> Result<ReportSection> {
         let mut subject = Subject::load(&tables)?;
         let mut alone = Baselines::load(&["deny", "jump", "plain"])?;
         let mut floors = FloorPrograms::load(&FloorProgram::ALL, &RULES)?;
-        open_door(&mut subject)?;
+        open_door(&mut subject, WITH_GRANT)?;
         for round in 0..scale.rounds {
             let mut programs = Programs {
                 subject: &mut subject,
@@ -108,8 +109,8 @@ pub fn measure(scale: Scale) -> Result<ReportSection> {
     Ok(all.section(scale, &filters))
 }
 
-/// Opens the door for a source of each family and sends data from it, so that there is a flow.
-fn open_door(subject: &mut Subject) -> Result<()> {
+/// Opens the door for the source of each family with this last octet, and sends data from it, so that there is a flow.
+fn open_door(subject: &mut Subject, who: u8) -> Result<()> {
     for wrap in [Wrap::V4, Wrap::V6] {
         for (packet, reason) in [
             (first as fn(Frame) -> Frame, Reason::FirstKnock),
@@ -117,7 +118,7 @@ fn open_door(subject: &mut Subject) -> Result<()> {
             (third, Reason::Opened),
             (data, Reason::Granted),
         ] {
-            let frame = packet(wrap.from(WITH_GRANT)).bytes();
+            let frame = packet(wrap.from(who)).bytes();
             subject.judged("a source gets a grant and a flow", &[reason], |subject| {
                 subject.same(&frame, 1)
             })?;
