@@ -6,7 +6,7 @@ use anyhow::{Context as _, Result, ensure};
 use aya::{
     Ebpf, EbpfLoader, include_bytes_aligned,
     maps::{MapData, ProgramArray},
-    programs::{ProgramFd, Xdp, XdpMode},
+    programs::{ProgramFd, SchedClassifier, Xdp, XdpMode},
 };
 use knock_tests::{entry::attach_nowhere, namespace::Namespace};
 use knock_user::kernel::maps;
@@ -88,6 +88,16 @@ impl Baselines {
     pub fn program(&self, name: &str) -> Result<&Xdp> {
         let program = self.ebpf.program(name).with_context(|| missing(name))?;
         Ok(program.try_into()?)
+    }
+
+    /// Loads and returns a program of traffic control.
+    pub fn classifier(&mut self, name: &str) -> Result<&SchedClassifier> {
+        let program = self.ebpf.program_mut(name).with_context(|| missing(name))?;
+        let program: &mut SchedClassifier = program.try_into()?;
+        program
+            .load()
+            .with_context(|| format!("loading the baseline {name}"))?;
+        Ok(program)
     }
 
     /// Returns the loaded object.

@@ -45,6 +45,8 @@ const UDP_SUM_AT: u32 = 14 + 20 + 6;
 const OVER_EMPTY_MOST: f64 = 35.0;
 const UNDER_INPUT_LEAST: f64 = 4.0;
 const UNDER_INGRESS_LEAST: f64 = 3.0;
+/// Goal: how many times the cost of nftables at the device is that of `knock-user` at traffic control, at least.
+const AT_TC_LEAST: f64 = 1.0;
 
 /// A port of the server.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -171,6 +173,11 @@ pub fn measure(scale: Scale) -> Result<ReportSection> {
             cost = cost.goal(Goal::at_least(nanos(kind) / ours, least, Unit::Times));
         }
     }
+    if ReceiverKind::NftIngress.missing().is_none() {
+        let at_tc = nanos(ReceiverKind::KnockUserTc);
+        let times = nanos(ReceiverKind::NftIngress) / at_tc;
+        cost = cost.goal(Goal::at_least(times, AT_TC_LEAST, Unit::Times));
+    }
     let mut rates = Row::new(
         "packets a second on one CPU",
         rate(ReceiverKind::KnockUser),
@@ -220,7 +227,7 @@ fn stream(scale: Scale) -> Result<Row> {
     // A program that drops everything drops the stream too.
     let kinds = ReceiverKind::PEERS
         .into_iter()
-        .filter(|kind| *kind != ReceiverKind::Empty);
+        .filter(|kind| !matches!(kind, ReceiverKind::Empty | ReceiverKind::EmptySkb));
     // One receiver of each kind in a quick run.
     const FEW: [ReceiverKind; 3] = [
         ReceiverKind::Filter(FilterFeatures::Tcp),
@@ -250,9 +257,12 @@ impl DropCosts {
         // Slow receivers get fewer frames, so that each takes equally long.
         let count = match kind {
             ReceiverKind::KnockUser | ReceiverKind::Empty | ReceiverKind::Filter(_) => scale.frames,
-            ReceiverKind::NftIngress | ReceiverKind::NftInput | ReceiverKind::NftRecipe => {
-                scale.frames / 4
-            }
+            ReceiverKind::KnockUserSkb
+            | ReceiverKind::KnockUserTc
+            | ReceiverKind::EmptySkb
+            | ReceiverKind::NftIngress
+            | ReceiverKind::NftInput
+            | ReceiverKind::NftRecipe => scale.frames / 4,
             ReceiverKind::Nothing => scale.frames / 20,
             ReceiverKind::Knockd | ReceiverKind::Fwknopd(_) => 0,
         };

@@ -11,6 +11,7 @@ pub mod growth;
 pub mod knockd;
 pub mod link;
 pub mod machine;
+pub mod modes;
 pub mod open;
 pub mod packet;
 pub mod plan;

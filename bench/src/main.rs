@@ -18,7 +18,7 @@ use clap::{Parser, Subcommand};
 use knock_bench::{
     drop_cost, flood, growth,
     machine::MachineInfo,
-    open, packet, plots,
+    modes, open, packet, plots,
     report::{BenchReport, ReportSection},
     scale::Scale,
     spa, spa_flood, survive, user,
@@ -63,12 +63,13 @@ enum OtherCommand {
 type Measure = fn(Scale) -> Result<ReportSection>;
 
 /// The sections, by the names that choose them.
-const SECTIONS: [(&str, Measure); 9] = [
+const SECTIONS: [(&str, Measure); 10] = [
     ("packet", packet::measure),
     ("two-cpus", packet::two_cpus::measure),
     ("spa", spa::measure),
     ("growth", growth::measure),
     ("flood", drop_cost::measure),
+    ("modes", modes::measure),
     ("open", open::measure),
     ("survive", survive::measure),
     ("spa-flood", spa_flood::measure),

@@ -29,7 +29,7 @@ use crate::{
 /// The title of the section.
 pub const TITLE: &str = "per packet";
 
-const CONFIG: &str = r#"
+pub(crate) const CONFIG: &str = r#"
     decoys = { ports = ["tcp/7777"] }
     [[door]]
     name = "ssh"

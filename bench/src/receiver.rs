@@ -3,7 +3,7 @@
 use anyhow::{Context as _, Result};
 use aya::programs::XdpMode;
 use knock_tests::{
-    daemon::Daemon,
+    daemon::{self, Daemon},
     net::{Net, SERVER_LINK},
     process::Process,
     source::Source,
@@ -31,16 +31,26 @@ pub const CONFIG: &str = r#"
 /// The interface in native mode: `auto` chooses generic mode on veth, and the peers run in the driver.
 pub const ON_THE_LINK: &[&str] = &["--iface", SERVER_LINK, "--mode", "native"];
 
+/// The interface behind the driver, and at traffic control.
+const BEHIND_THE_DRIVER: &[&str] = &["--iface", SERVER_LINK, "--mode", "skb"];
+const AT_TRAFFIC_CONTROL: &[&str] = &["--iface", SERVER_LINK, "--mode", "tc"];
+
 /// Allowed sources in the rule sets that have a set of them.
 const ALLOWED: u32 = 1000;
 
 /// A kind of receiver.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum ReceiverKind {
-    /// `knock-user`, started as its users start it.
+    /// `knock-user` in the driver.
     KnockUser,
+    /// `knock-user` at XDP behind the driver.
+    KnockUserSkb,
+    /// `knock-user` at traffic control.
+    KnockUserTc,
     /// An XDP program that drops everything.
     Empty,
+    /// The same behind the driver.
+    EmptySkb,
     /// `xdp-filter`.
     Filter(FilterFeatures),
     /// nftables at the device: a set of allowed sources.
@@ -67,8 +77,11 @@ impl ReceiverKind {
     ];
 
     /// The receivers beside `knock-user` that are flooded.
-    pub const PEERS: [Self; 7] = [
+    pub const PEERS: [Self; 10] = [
+        Self::KnockUserSkb,
+        Self::KnockUserTc,
         Self::Empty,
+        Self::EmptySkb,
         Self::Filter(FilterFeatures::Tcp),
         Self::Filter(FilterFeatures::All),
         Self::NftIngress,
@@ -81,7 +94,10 @@ impl ReceiverKind {
     pub const fn name(self) -> &'static str {
         match self {
             Self::KnockUser => "knock-user",
+            Self::KnockUserSkb => "knock-user, skb",
+            Self::KnockUserTc => "knock-user, tc",
             Self::Empty => "empty drop",
+            Self::EmptySkb => "empty drop, skb",
             Self::Filter(features) => features.name(),
             Self::NftIngress => "nft ingress",
             Self::NftInput => "nft input",
@@ -96,7 +112,12 @@ impl ReceiverKind {
     /// Returns why it can't be measured here, if so.
     pub fn missing(self) -> Option<String> {
         let is_there = match self {
-            Self::KnockUser | Self::Empty | Self::Nothing => true,
+            Self::KnockUser
+            | Self::KnockUserSkb
+            | Self::KnockUserTc
+            | Self::Empty
+            | Self::EmptySkb
+            | Self::Nothing => true,
             Self::Filter(_) => is_installed("xdp-filter"),
             Self::NftIngress | Self::NftInput | Self::NftRecipe => is_installed("nft"),
             Self::Knockd => is_installed("nft") && is_installed("knockd"),
@@ -123,7 +144,11 @@ pub struct Receiver<'n> {
 
 enum InPlace {
     Daemon(Daemon),
+    /// The daemon, where the link does not count what its program drops, and the drops counted before.
+    Behind(Daemon, u64),
     Empty(#[expect(dead_code, reason = "attached as long as it is here")] Baselines),
+    /// The same where nothing counts its drops.
+    EmptySkb(#[expect(dead_code, reason = "attached as long as it is here")] Baselines),
     Filter,
     Rules,
     Nothing,
@@ -138,7 +163,10 @@ impl<'n> Receiver<'n> {
             ReceiverKind::KnockUser => {
                 InPlace::Daemon(Daemon::start_with(&net.server, CONFIG, ON_THE_LINK))
             }
-            ReceiverKind::Empty => InPlace::Empty(attach_empty(net)?),
+            ReceiverKind::KnockUserSkb => behind(net, BEHIND_THE_DRIVER)?,
+            ReceiverKind::KnockUserTc => behind(net, AT_TRAFFIC_CONTROL)?,
+            ReceiverKind::Empty => InPlace::Empty(attach_empty(net, XdpMode::Driver)?),
+            ReceiverKind::EmptySkb => InPlace::EmptySkb(attach_empty(net, XdpMode::Skb)?),
             ReceiverKind::Filter(features) => {
                 xdp_filter::deny_ssh(&net.server, SERVER_LINK, features);
                 InPlace::Filter
@@ -174,7 +202,8 @@ impl<'n> Receiver<'n> {
         let dropped = match self.in_place {
             InPlace::Rules | InPlace::Knockd(_) | InPlace::Fwknopd(_) => counted(self.net)?,
             InPlace::Daemon(_) | InPlace::Empty(_) | InPlace::Filter => dropped,
-            InPlace::Nothing => frames,
+            InPlace::Behind(_, before) => dropped_by_daemon(self.net)? - before,
+            InPlace::EmptySkb(_) | InPlace::Nothing => frames,
         };
         Ok(ReceivedFrames { frames, dropped })
     }
@@ -187,10 +216,14 @@ impl<'n> Receiver<'n> {
     /// Returns its process, if it has one.
     pub fn process(&self) -> Option<&Process> {
         match &self.in_place {
-            InPlace::Daemon(daemon) => Some(daemon.process()),
+            InPlace::Daemon(daemon) | InPlace::Behind(daemon, _) => Some(daemon.process()),
             InPlace::Knockd(knockd) => Some(&knockd.process),
             InPlace::Fwknopd(fwknopd) => Some(&fwknopd.process),
-            InPlace::Empty(_) | InPlace::Filter | InPlace::Rules | InPlace::Nothing => None,
+            InPlace::Empty(_)
+            | InPlace::EmptySkb(_)
+            | InPlace::Filter
+            | InPlace::Rules
+            | InPlace::Nothing => None,
         }
     }
 
@@ -207,9 +240,11 @@ impl<'n> Receiver<'n> {
                 vec![datagram(path, FROM, fwknop::PORT, &packet)]
             }
             InPlace::Daemon(_)
+            | InPlace::Behind(..)
             | InPlace::Knockd(_)
             | InPlace::Rules
             | InPlace::Empty(_)
+            | InPlace::EmptySkb(_)
             | InPlace::Filter
             | InPlace::Nothing => vec![
                 syn(path, FROM, 7000),
@@ -236,19 +271,38 @@ impl Drop for Receiver<'_> {
             InPlace::Rules | InPlace::Knockd(_) | InPlace::Fwknopd(_) => {
                 self.net.server.try_run("nft", &["flush", "ruleset"]);
             }
-            InPlace::Daemon(_) | InPlace::Empty(_) | InPlace::Nothing => {}
+            InPlace::Daemon(_)
+            | InPlace::Behind(..)
+            | InPlace::Empty(_)
+            | InPlace::EmptySkb(_)
+            | InPlace::Nothing => {}
         }
     }
 }
 
-fn attach_empty(net: &Net) -> Result<Baselines> {
+fn attach_empty(net: &Net, mode: XdpMode) -> Result<Baselines> {
     let mut baselines = Baselines::load(&[])?;
-    baselines.attach("drop", &net.server, SERVER_LINK, XdpMode::Driver)?;
+    baselines.attach("drop", &net.server, SERVER_LINK, mode)?;
     Ok(baselines)
 }
 
+fn behind(net: &Net, arguments: &[&str]) -> Result<InPlace> {
+    let daemon = Daemon::start_with(&net.server, CONFIG, arguments);
+    Ok(InPlace::Behind(daemon, dropped_by_daemon(net)?))
+}
+
+/// Returns how many packets the program has dropped, by its own counters.
+fn dropped_by_daemon(net: &Net) -> Result<u64> {
+    let (_, status) = daemon::ask(&net.server, &["status", "--json"]);
+    let status: Value = serde_json::from_str(&status)
+        .with_context(|| format!("reading what knock-user status printed: {status}"))?;
+    let counters = status["counters"].as_array().into_iter().flatten();
+    let drops = counters.filter(|counter| counter["verdict"] == "drop");
+    Ok(drops.filter_map(|counter| counter["count"].as_u64()).sum())
+}
+
 fn rules(net: &Net, text: &str) -> InPlace {
-    let file = knock_tests::daemon::config_file(text.as_bytes());
+    let file = daemon::config_file(text.as_bytes());
     let path = file.path().to_string_lossy();
     net.server.run("nft", &["-f", &path]);
     InPlace::Rules

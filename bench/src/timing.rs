@@ -3,7 +3,9 @@
 use std::{process::Command, time::Duration};
 
 use anyhow::{Context as _, Result, ensure};
-use aya::programs::{TestRun as _, TestRunOptions, Xdp};
+use aya::programs::{
+    ProgramError, SchedClassifier, TestRun as _, TestRunOptions, TestRunResult, Xdp,
+};
 use nix::{
     sched::{CpuSet, sched_setaffinity},
     time::{ClockId, clock_gettime},
@@ -28,14 +30,35 @@ pub struct TimedRun {
 /// # Errors
 /// The kernel refuses the run.
 pub fn run(program: &Xdp, frame: &[u8], times: u32) -> Result<TimedRun> {
-    let before = thread_time()?;
-    let run = program
-        .test_run(TestRunOptions {
+    timed(times, || {
+        program.test_run(TestRunOptions {
             data_in: Some(frame),
             repeat: times,
             ..TestRunOptions::new()
         })
-        .context("running a program (BPF_PROG_TEST_RUN)")?;
+    })
+}
+
+/// Runs a program of traffic control on a packet this many times.
+///
+/// # Errors
+/// The kernel refuses the run.
+pub fn run_classifier(program: &SchedClassifier, packet: &[u8], times: u32) -> Result<TimedRun> {
+    timed(times, || {
+        program.test_run(TestRunOptions {
+            data_in: Some(packet),
+            repeat: times,
+            ..TestRunOptions::new()
+        })
+    })
+}
+
+fn timed(
+    times: u32,
+    run: impl FnOnce() -> Result<TestRunResult, ProgramError>,
+) -> Result<TimedRun> {
+    let before = thread_time()?;
+    let run = run().context("running a program (BPF_PROG_TEST_RUN)")?;
     let spent = thread_time()? - before;
     let nanos = if times >= MANY {
         nanos(spent) / f64::from(times)

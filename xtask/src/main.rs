@@ -105,7 +105,7 @@ enum CliCommand {
         /// Draw the pictures of docs/performance.md, and write its page of figures
         #[arg(long)]
         plots: bool,
-        /// Measure only packet, two-cpus, spa, growth, flood, open, survive, spa-flood or user
+        /// Measure only packet, two-cpus, spa, growth, flood, modes, open, survive, spa-flood or user
         filter: Option<String>,
     },
     /// Run the fuzz targets with libFuzzer, one after the other

@@ -33,7 +33,8 @@ const GPL_COMPATIBLE: [&str; 6] = [
 const BTF_SECTIONS: [&str; 2] = [".BTF", ".BTF.ext"];
 
 /// Those of the object with the baselines, and its maps.
-const BASELINES: [(&str, &str); 20] = [
+const BASELINES: [(&str, &str); 21] = [
+    ("classifier", "pass_tc"),
     ("xdp", "jump"),
     ("xdp", "plain"),
     ("xdp.frags", "deal"),

@@ -20,11 +20,11 @@ mod frame;
 mod plan;
 
 use aya_ebpf::{
-    bindings::xdp_action,
+    bindings::{TC_ACT_UNSPEC, xdp_action},
     btf_maps::{Array, PerCpuArray, ProgramArray},
     helpers::{bpf_ktime_get_ns, bpf_redirect, bpf_xdp_store_bytes},
-    macros::{btf_map, xdp},
-    programs::XdpContext,
+    macros::{btf_map, classifier, xdp},
+    programs::{TcContext, XdpContext},
 };
 use knock_common::Bytes as _;
 
@@ -59,6 +59,12 @@ static SENT: PerCpuArray<u64, 1> = PerCpuArray::new();
 #[xdp(frags)]
 fn pass(_context: XdpContext) -> u32 {
     xdp_action::XDP_PASS
+}
+
+/// Returns at once, at traffic control.
+#[classifier]
+fn pass_tc(_context: TcContext) -> i32 {
+    TC_ACT_UNSPEC
 }
 
 /// Returns at once.

@@ -89,9 +89,9 @@ pub fn measure(scale: Scale) -> Result<ReportSection> {
             "`BPF_PROG_TEST_RUN` of one program with one set of maps, on CPU 0 and CPU 1 alone and \
              on both at once, in threads that begin together; each CPU has sources of its own. The \
              figure is how many times the packets of one CPU both judge, by CPU time: the median of \
-             {} rounds, without those in which one CPU had to do something else. Virtual \
-             CPUs may share a core, so the goal is {SHARE_LEAST} times the figure of an empty program. What makes the packets of {WARM} sources is in the figures of \
-             knocks.",
+             {} rounds, without those in which one CPU had to do something else. Virtual CPUs may \
+             share a core, so the goal is {SHARE_LEAST} times the figure of an empty program. What \
+             makes the packets of {WARM} sources is in the figures of knocks.",
             scale.loads * scale.rounds,
         ),
         rows: if has_two { rows.collect() } else { Vec::new() },

@@ -13,6 +13,8 @@ pub enum Unit {
     Millis,
     /// Million packets per second.
     Mpps,
+    /// Gigabits per second.
+    Gbits,
     /// Percent.
     Percent,
     /// Mebibytes.
@@ -34,6 +36,7 @@ impl Unit {
             Self::Micros => "µs",
             Self::Millis => "ms",
             Self::Mpps => "Mpps",
+            Self::Gbits => "Gbit/s",
             Self::Percent => "%",
             Self::MiB => "MiB",
             Self::KiB => "KiB",
@@ -49,6 +52,7 @@ impl Unit {
             Self::Times | Self::Mpps => 2,
             Self::Nanos | Self::Micros | Self::Millis | Self::Percent if value < 1.0 => 2,
             Self::Nanos | Self::Micros | Self::Millis | Self::Percent if value < 100.0 => 1,
+            Self::Gbits => 1,
             Self::MiB | Self::KiB | Self::Thousands if value < 10.0 => 1,
             Self::Nanos
             | Self::Micros
@@ -70,6 +74,7 @@ impl Unit {
             | Self::Micros
             | Self::Millis
             | Self::Mpps
+            | Self::Gbits
             | Self::Percent
             | Self::MiB
             | Self::KiB
