@@ -1,7 +1,7 @@
 //! The command line.
 
 use crate::completions::Completions;
-use crate::destination::{Families, parse_source};
+use crate::destination::{self, Families, parse_source};
 use crate::fwknop::ImportFwknop;
 use crate::keygen::Keygen;
 use crate::next_line::NextLineAddress;
@@ -327,7 +327,7 @@ impl KnockArgs {
 }
 
 fn parse_host(word: &str) -> Result<String, String> {
-    if word.is_empty() || word.contains('/') {
+    if !destination::can_be_host(word) {
         return Err(format!(
             "'{word}' is not a host: the host comes first, then the knocks"
         ));

@@ -2,10 +2,19 @@
 
 use crate::refused;
 use knock_sequence::Invalid;
+use knock_sequence::terminal::harmless;
 use serde::{Deserialize, Deserializer, de::Error as _};
+use std::borrow::Cow;
 use std::fmt;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs, UdpSocket};
+
+/// Returns whether a word can be a name or an address of a host: it is in files, such as ssh's, where a line end or a
+/// space would begin something else.
+pub(crate) fn can_be_host(word: &str) -> bool {
+    let fits = |c: char| !c.is_whitespace() && c != '/';
+    !word.is_empty() && word.chars().all(fits) && matches!(harmless(word), Cow::Borrowed(_))
+}
 
 /// The versions of IP.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

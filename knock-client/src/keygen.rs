@@ -3,6 +3,7 @@
 use crate::failure::Failure;
 use crate::spa::{create, default_path, read};
 use clap::Args;
+use knock_sequence::terminal::harmless;
 use std::io::Write;
 use std::path::PathBuf;
 
@@ -35,7 +36,8 @@ pub fn run(args: &Keygen, out: &mut impl Write, err: &mut impl Write) -> Result<
     };
     let line = writeln!(out, "keys = [\"{public}\"]").and_then(|()| out.flush());
     line.map_err(Failure::Output)?;
-    let place = path.display();
+    let place = path.display().to_string();
+    let place = harmless(&place);
     let _unread = match args.public {
         true => writeln!(err, "the public key of {place}, for [[user]] on the host"),
         false => writeln!(

@@ -2,6 +2,7 @@
 
 use crate::refused;
 use jiff::Timestamp;
+use knock_sequence::terminal::harmless;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
@@ -45,7 +46,7 @@ impl Log {
         Ok(Self {
             path: path.to_owned(),
             file,
-            host: host.to_owned(),
+            host: harmless(host).into_owned(),
             lines: String::new(),
         })
     }

@@ -7,12 +7,16 @@ use knock_client::{
     Failure, ReportStyle, Reporter, Sequence, Waiting, completions, fwknop, keep, keygen, preview,
     profiles, proxy, run, sequence, share, ssh_config,
 };
+use knock_sequence::terminal::{harmless, harmless_with_words};
 use std::io::{self, IsTerminal, Write};
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
     completions::answer(Cli::command);
-    let Cli { command, args } = Cli::parse();
+    let Cli { command, args } = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => return misused(&error),
+    };
     match command {
         None if args.print => ended(preview(&args)),
         None if args.keep => keep_open(&args),
@@ -173,17 +177,21 @@ fn print(failure: &Failure) {
 }
 
 fn print_line(text: &str) {
-    // Texts of files and servers can contain control characters for the terminal.
-    let text: String = text.chars().map(shown).collect();
     // A closed standard error has no reader to inform.
-    let _gone = writeln!(io::stderr(), "knock-client: {text}");
+    let _gone = writeln!(io::stderr(), "knock-client: {}", harmless(text));
 }
 
-fn shown(character: char) -> String {
-    match character.is_control() && character != '\n' {
-        true => character.escape_default().to_string(),
-        false => character.to_string(),
+/// Prints what is wrong about the command line, or the help that it asks for. Foreign words may be in it.
+fn misused(error: &clap::Error) -> ExitCode {
+    let text = error.render();
+    let words = std::env::args_os().map(|word| word.to_string_lossy().into_owned());
+    let safe = harmless_with_words(&text.ansi().to_string(), words);
+    // Without such words, clap knows whether the terminal has colours.
+    if safe == text.to_string() {
+        error.exit();
     }
+    let _gone = write!(io::stderr(), "{safe}");
+    ExitCode::from(2)
 }
 
 fn exit_code<T>(done: Result<T, Failure>) -> ExitCode {

@@ -6,6 +6,7 @@ use crate::plan::{KnockPlan, KnockSource, Method};
 use crate::reply::ConnectTo;
 use crate::{destination, find_destinations};
 use knock_sequence::duration::spell;
+use knock_sequence::terminal::harmless;
 use knock_sequence::{Knock, Sequence};
 use std::fmt::Write as _;
 use std::io::Write;
@@ -21,7 +22,7 @@ use std::path::Path;
 pub fn run(plan: &KnockPlan, shows_knocks: bool, out: &mut impl Write) -> Result<(), Failure> {
     let mut text = String::new();
     for warning in &plan.warnings {
-        text += &format!("warning: {warning}\n");
+        text += &format!("warning: {}\n", harmless(warning));
     }
     let (destinations, _) = find_destinations(plan)?;
     let names = destination::list(&destinations);
@@ -29,15 +30,18 @@ pub fn run(plan: &KnockPlan, shows_knocks: bool, out: &mut impl Write) -> Result
         true => names,
         false => format!("{names} ({})", plan.host),
     };
+    let host = harmless(&host);
     match &plan.method {
         Method::Packet(spa) => {
             for destination in &destinations {
                 let own = destination.own_address().ok();
                 let source =
                     own.and_then(|own| spa.source(own, destination, destinations.len() > 1));
-                text += &format!("would send a {}\n", spa.text_for(destination, source));
+                let packet = spa.text_for(destination, source);
+                text += &format!("would send a {}\n", harmless(&packet));
             }
-            text += &format!("with the private key in {}\n", spa.key_file().display());
+            let place = spa.key_file().display().to_string();
+            text += &format!("with the private key in {}\n", harmless(&place));
         }
         Method::Knocks(source) => text += &of_knocks(source, plan, &host, shows_knocks)?,
     }
@@ -90,7 +94,8 @@ fn of_knocks(
 }
 
 fn of_line(plan: &KnockPlan, file: &Path) -> Result<String, Failure> {
-    let place = file.display();
+    let place = file.display().to_string();
+    let place = harmless(&place);
     Ok(match &plan.next_line {
         Some(next_line) => {
             format!("would ask {next_line} which line of {place} is next, and mark it as used\n")

@@ -5,6 +5,7 @@ use crate::profile::{self, Profile, ProfileError};
 use crate::reply::ConnectTo;
 use clap::Args;
 use knock_sequence::duration::spell;
+use knock_sequence::terminal::harmless;
 use std::io::Write;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -28,10 +29,11 @@ pub fn run(args: &ListProfiles, out: &mut impl Write, err: &mut impl Write) -> R
     let path = profile::path(args.config.as_deref()).ok_or(ProfileError::NoHome)?;
     let profiles = profile::all(&path, args.config.is_some())?;
     if profiles.is_empty() {
-        let place = path.display();
+        let place = path.display().to_string();
         let _unread = writeln!(
             err,
-            "no profiles in {place}; docs/client.md shows how to write one"
+            "no profiles in {}; docs/client.md shows how to write one",
+            harmless(&place)
         );
         return Ok(());
     }
@@ -69,14 +71,5 @@ fn row(name: &str, profile: &Profile) -> [String; 4] {
         None => String::new(),
     };
     let host = profile.host.as_deref().unwrap_or(name);
-    [shown(name), shown(host), shown(&method), goal]
-}
-
-/// Escapes what would move a cursor.
-fn shown(text: &str) -> String {
-    let shown = text.chars().map(|c| match c.is_control() {
-        true => c.escape_default().to_string(),
-        false => c.to_string(),
-    });
-    shown.collect()
+    [name, host, &method, &goal].map(|cell| harmless(cell).into_owned())
 }

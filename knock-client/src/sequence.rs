@@ -2,6 +2,7 @@
 
 use crate::refused;
 use knock_common::layout::KNOCKS_MAX;
+use knock_sequence::terminal::harmless;
 use knock_sequence::{KnockSpec, Protocol, Sequence};
 use std::fs::File;
 use std::io::{self, BufRead, Read as _, Write};
@@ -137,6 +138,7 @@ pub fn ask(
     prompt: &mut impl Write,
 ) -> io::Result<Option<Sequence>> {
     loop {
+        let host = harmless(host);
         write!(prompt, "Knocks for {host}, such as tcp/7000 udp/8000: ")?;
         prompt.flush()?;
         let mut line = String::new();
@@ -150,7 +152,7 @@ pub fn ask(
         match knocks {
             Ok(knocks) if knocks.is_empty() => {}
             Ok(knocks) => return Ok(Some(knocks)),
-            Err(error) => writeln!(prompt, "{error}")?,
+            Err(error) => writeln!(prompt, "{}", harmless(&error.to_string()))?,
         }
     }
 }

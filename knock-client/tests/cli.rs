@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 #[test]
 fn wrong_usage_is_reported_and_exits_with_2() {
     const TRY: &str = "\n\nFor more information, try '--help'.\n";
-    let rows: [(&str, &[&str], &str); 13] = [
+    let rows: [(&str, &[&str], &str); 16] = [
         (
             "port 0",
             &["h", "tcp/0"],
@@ -37,6 +37,24 @@ fn wrong_usage_is_reported_and_exits_with_2() {
             &["tcp/7000", "udp/8000"],
             "error: invalid value 'tcp/7000' for '<HOST>': \
              'tcp/7000' is not a host: the host comes first, then the knocks",
+        ),
+        (
+            "a host with a line end",
+            &["h\nx", "tcp/7000"],
+            "error: invalid value 'h\\nx' for '<HOST>': \
+             'h\\nx' is not a host: the host comes first, then the knocks",
+        ),
+        (
+            "an escape sequence in a value",
+            &["h", "1", "--delay=\u{1b}[2J\n"],
+            "error: invalid value '\\u{1b}[2J\\n' for '--delay <DURATION>': \
+             \"\\u{1b}[2J\\n\" is not a duration: write numbers with the units us, ms, s, m, h or d, as in \"30s\" or \"1h30m\"",
+        ),
+        (
+            "a text direction in a host",
+            &["h\u{202e}x"],
+            "error: invalid value 'h\\u{202e}x' for '<HOST>': \
+             'h\\u{202e}x' is not a host: the host comes first, then the knocks",
         ),
         (
             "delay without unit",

@@ -1,6 +1,6 @@
 //! The formats that a host and its clients share: knocks, protocols, sets of ports, durations, files of
 //! one-time sequences, the parameters of time-based ones, and the keys and packets of single packet
-//! authorization, each with one reader and one writer.
+//! authorization, each with one reader and one writer; and how foreign text is shown.
 //!
 //! The crate is used by knock-client, knock-user and the tests, so no format is read in two ways.
 //! It may use std, [`knock_common`] and libraries of cryptography; it builds for every operating
@@ -19,6 +19,7 @@ pub mod ports;
 #[cfg(feature = "spa")]
 pub mod spa;
 mod spelling;
+pub mod terminal;
 
 pub use crate::{
     invalid::Invalid,

@@ -1,7 +1,7 @@
 //! `knock-user`: makes chosen ports invisible until the right source has knocked.
 
 use std::{
-    io::{self, IsTerminal as _},
+    io::{self, IsTerminal as _, Write as _},
     path::Path,
     process::ExitCode,
 };
@@ -40,7 +40,7 @@ use knock_user::{
     model::{
         log_format::LogFormat,
         problem::{Misuse, Problems},
-        terminal::harmless_lines,
+        terminal::{harmless_lines, harmless_with_words},
     },
     sequences::{next_line_server::NextLineServer, state_directory},
     tools::{
@@ -66,7 +66,10 @@ fn main() -> ExitCode {
     let Cli {
         command,
         run: options,
-    } = Cli::parse();
+    } = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => return misused(&error),
+    };
     let stderr = Stderr::find();
     log_to(stderr, options.verbose);
     let done = match command {
@@ -107,6 +110,19 @@ fn main() -> ExitCode {
             ExitCode::from(if bad { BAD_CONFIGURATION } else { 1 })
         }
     }
+}
+
+/// Prints what is wrong about the command line, or the help that it asks for. Foreign words may be in it.
+fn misused(error: &clap::Error) -> ExitCode {
+    let text = error.render();
+    let words = std::env::args_os().map(|word| word.to_string_lossy().into_owned());
+    let safe = harmless_with_words(&text.ansi().to_string(), words);
+    // Without such words, clap knows whether the terminal has colours.
+    if safe == text.to_string() {
+        error.exit();
+    }
+    let _gone = write!(io::stderr(), "{safe}");
+    ExitCode::from(BAD_CONFIGURATION)
 }
 
 fn run(options: &Run, stderr: Stderr) -> Result<()> {

@@ -45,6 +45,21 @@ fn a_reader_that_ends_early_is_not_an_error() {
 }
 
 #[test]
+fn words_of_the_command_line_end_no_line() {
+    for words in [
+        ["--a\n\u{1b}[31mb", "--iface"],
+        ["--log-format", "a\n\u{1b}[31mb"],
+        ["grant", "a\n\u{1b}[31mb"],
+    ] {
+        let printed = output(knock_user().args(words));
+        let errors = String::from_utf8_lossy(&printed.stderr);
+        assert!(errors.contains("a\\n\\u{1b}[31mb"), "{words:?}: {errors}");
+        assert!(!errors.contains('\u{1b}'), "{words:?}: {errors}");
+        assert_eq!(printed.status.code(), Some(2), "{words:?}: {errors}");
+    }
+}
+
+#[test]
 fn a_failure_without_a_reader_is_still_a_failure() {
     let directory = directory();
     let config = file(&directory, "seq.toml", "what is this");

@@ -3,6 +3,7 @@
 use super::rc::{Directive, RcStanza};
 use knock_sequence::duration::spell;
 use knock_sequence::spa::PublicKey;
+use knock_sequence::terminal::{harmless, is_harmful};
 use std::net::IpAddr;
 use std::time::Duration;
 
@@ -248,13 +249,13 @@ fn key_of(directive: &Directive) -> DirectiveEffect {
 pub(super) fn comment(text: &str) -> String {
     let mut lines = vec!["#".to_owned()];
     for word in text.split(' ') {
-        let word: String = word.chars().map(shown).collect();
+        let word = harmless(word);
         match lines.last_mut() {
             Some(line)
                 if line.len() == 1 || line.chars().count() + word.chars().count() < COLUMNS =>
             {
                 line.push(' ');
-                *line += &word;
+                line.push_str(&word);
             }
             Some(_) | None => lines.push(format!("#   {word}")),
         }
@@ -262,19 +263,11 @@ pub(super) fn comment(text: &str) -> String {
     lines.join("\n") + "\n"
 }
 
-/// Escapes what TOML forbids in comments.
-fn shown(character: char) -> String {
-    match character.is_control() {
-        true => character.escape_default().to_string(),
-        false => character.to_string(),
-    }
-}
-
-/// Writes a string of TOML in which each control character is escaped.
+/// Writes a string of TOML that is harmless for a terminal.
 fn quoted(text: &str) -> String {
     let escaped = text.chars().map(|character| match character {
         '"' | '\\' => format!("\\{character}"),
-        character if character.is_control() => format!("\\u{:04X}", u32::from(character)),
+        character if is_harmful(character) => format!("\\u{:04X}", u32::from(character)),
         character => character.to_string(),
     });
     format!("\"{}\"", escaped.collect::<String>())

@@ -2,7 +2,7 @@
 
 mod values;
 
-use crate::destination::{self, Families};
+use crate::destination::{self, Families, can_be_host};
 use crate::home;
 use crate::next_line::NextLineAddress;
 use crate::otp;
@@ -243,6 +243,11 @@ impl Profile {
         ];
         if sources.iter().filter(|&&is_there| is_there).count() != 1 {
             return Some("needs exactly one of knock, file, one_time, otp and spa".to_owned());
+        }
+        if let Some(host) = self.host.as_ref().filter(|host| !can_be_host(host)) {
+            return Some(format!(
+                "has host = {host:?}, which is not a host: write a name or an address"
+            ));
         }
         let only_spa = [
             (self.door.is_some(), "door"),

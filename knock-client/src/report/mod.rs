@@ -13,6 +13,7 @@ use crate::spa::{CheckedSpa, PacketAnswer, SentPacket};
 use crate::waiting::Waiting;
 use knock_sequence::Knock;
 use knock_sequence::duration::spell;
+use knock_sequence::terminal::harmless;
 use std::fmt::Display;
 use std::io::{self, BufWriter, Write};
 use std::time::Duration;
@@ -295,8 +296,9 @@ impl<W: Write> Reporter<W> {
 
     /// Adds a line as text, in these styles, or as JSON.
     fn line(&mut self, styles: &[ReportStyle], text: &str, json: Option<ReportLine>) {
+        let text = harmless(text);
         if let Some(log) = &mut self.log {
-            log.line(text);
+            log.line(&text);
         }
         let written = match (self.style, json) {
             (ReportStyle::Json, Some(line)) => serde_json::to_writer(&mut self.out, &line)

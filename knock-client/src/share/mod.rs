@@ -19,6 +19,7 @@ use clap::Args;
 use form_urlencoded::Serializer;
 use knock_sequence::duration::spell;
 use knock_sequence::spa::PrivateKey;
+use knock_sequence::terminal::harmless;
 use qrcode::QrCode;
 use qrcode::render::unicode::Dense1x2;
 use std::fs::OpenOptions;
@@ -241,7 +242,7 @@ pub fn add(args: &Add, input: impl Read, err: &mut impl Write) -> Result<(), Fai
     let _unread = writeln!(
         err,
         "added [profile.{name}] to {}: `knock-client {name}` opens the door",
-        path.display()
+        harmless(&path.display().to_string())
     );
     Ok(())
 }

@@ -14,7 +14,7 @@ pub enum SshConfigError {
         name: String,
     },
     /// The path would need quotes within quotes.
-    #[error("ssh can't use the path {}: it has quotes or backslashes; move the file", path.display())]
+    #[error("ssh can't use the path {}: it has quotes, backslashes or line ends; move the file", path.display())]
     Path {
         /// The file.
         path: PathBuf,

@@ -50,7 +50,7 @@ fn block(args: &SshConfig, profile: &Profile) -> Result<String, SshConfigError> 
         Some(path) => {
             let path = std::path::absolute(path).unwrap_or_else(|_| path.clone());
             let text = path.display().to_string();
-            if text.contains(['"', '\'', '\\']) {
+            if text.contains(|c: char| "\"'\\".contains(c) || c.is_control()) {
                 return Err(SshConfigError::Path { path });
             }
             format!(" --config '{}'", text.replace('%', "%%"))
@@ -135,7 +135,7 @@ mod tests {
                 "",
                 true,
                 Some("/tmp/\"a"),
-                "ssh can't use the path /tmp/\"a: it has quotes or backslashes; move the file",
+                "ssh can't use the path /tmp/\"a: it has quotes, backslashes or line ends; move the file",
             ),
         ] {
             assert_eq!(printed(profile, exec, config), expected, "{name}");

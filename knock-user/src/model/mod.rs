@@ -12,6 +12,7 @@ pub mod problem;
 pub mod settings;
 pub mod sources;
 pub mod spa;
-pub mod terminal;
 pub mod text;
 pub mod value;
+
+pub use knock_sequence::terminal;

@@ -2,6 +2,8 @@
 
 use std::fmt::Display;
 
+use crate::model::terminal::is_harmful;
+
 /// The width of comment lines.
 const COLUMNS: usize = 100;
 
@@ -16,7 +18,7 @@ pub(crate) fn list<T: Display>(items: &[T]) -> String {
     format!("[{}]", items.join(", "))
 }
 
-/// Writes a text as wrapped comments; characters that TOML forbids in comments are escaped.
+/// Writes a text as wrapped comments; what TOML forbids there, or harms a terminal, is escaped.
 pub(crate) fn comment(text: &str) -> String {
     let mut comment = String::new();
     for paragraph in text.lines() {
@@ -37,7 +39,7 @@ pub(crate) fn comment(text: &str) -> String {
     comment
 }
 
-/// Writes each line of a text as a comment; characters that TOML forbids in comments are escaped.
+/// Writes each line of a text as a comment; what TOML forbids there, or harms a terminal, is escaped.
 pub(crate) fn commented(text: &str) -> String {
     text.lines()
         .map(|line| {
@@ -48,7 +50,7 @@ pub(crate) fn commented(text: &str) -> String {
 }
 
 fn shown(character: char) -> String {
-    if character.is_control() && character != '\t' {
+    if is_harmful(character) && character != '\t' {
         character.escape_unicode().to_string()
     } else {
         character.to_string()
