@@ -158,8 +158,8 @@ impl<E: Subprograms> ProtectedPacket<'_, E> {
         let Some(word) = self.env.flows().find(&self.flow_key()) else {
             return false;
         };
-        let flow = Flow::from_word(word.load());
         let idle_ms = self.idle_ms();
+        let flow = Flow::from_word(word.load());
         let seen = self.flow_now();
         if seen.seen_ms >= flow.until_ms(idle_ms) {
             return false;

@@ -18,6 +18,14 @@ pub trait Reflect: Bytes {
     /// Overwrites the `N` bytes at `offset`; `None` if the frame ends before, which is unchanged then.
     fn write<const N: usize>(&mut self, offset: usize, bytes: [u8; N]) -> Option<()>;
 
+    /// Returns whether the kernel or the device completes the frame's checksum when it sends the frame, and then does
+    /// so where the checksum was when the frame arrived. `offset` is that of the checksum of the answer, which is lost
+    /// if so. `None` if the frame ends before.
+    #[inline(always)]
+    fn is_checksum_pending(&mut self, _offset: usize) -> Option<bool> {
+        Some(false)
+    }
+
     /// Truncates it to `length` bytes.
     fn cut(&mut self, length: usize) -> Option<()>;
 }
@@ -175,6 +183,9 @@ const V4_HEADER: usize = 20;
 const V6_HEADER: usize = 40;
 const TCP_HEADER: usize = 20;
 const UDP_HEADER: usize = 8;
+/// Offsets of the checksums in these headers.
+const TCP_CHECKSUM: usize = 16;
+const UDP_CHECKSUM: usize = 6;
 
 /// Rewrites a frame as its answer; `None` if it can't be answered, and then it may be half rewritten.
 #[inline(always)]
@@ -186,6 +197,17 @@ pub fn rewrite_as_reply<F: Reflect>(frame: &mut F, answer: Answer) -> Option<()>
 #[inline(always)]
 pub fn rewrite_with<F: Reflect>(frame: &mut F, answer: Answer, words: &AnswerWords) -> Option<()> {
     let repliable = Repliable::find(frame)?;
+    rewrite_found(frame, &repliable, answer, words)
+}
+
+/// Does the same for a frame with these fields.
+#[inline(always)]
+pub fn rewrite_found<F: Reflect>(
+    frame: &mut F,
+    repliable: &Repliable,
+    answer: Answer,
+    words: &AnswerWords,
+) -> Option<()> {
     let length = frame.length()?;
     let header = if repliable.v6 { V6_HEADER } else { V4_HEADER };
     let transport = repliable.network.wrapping_add(header);
@@ -202,11 +224,13 @@ pub fn rewrite_with<F: Reflect>(frame: &mut F, answer: Answer, words: &AnswerWor
         let [a, b, c, d, e, f, g, h, i, j, k, l]: [u8; MACS] = frame.read(0)?;
         frame.write(0, [g, h, i, j, k, l, a, b, c, d, e, f])?;
     }
-    internet(frame, &repliable, answer)?;
+    internet(frame, repliable, answer)?;
     if answer.is_segment() {
-        frame.write(transport, tcp(&repliable, answer))?;
+        frame.write(transport, tcp(repliable, answer))?;
+        leave_pending(frame, repliable, answer, transport)?;
     } else {
-        frame.write(transport, udp(&repliable, answer))?;
+        frame.write(transport, udp(repliable, answer))?;
+        leave_pending(frame, repliable, answer, transport)?;
         let mut behind = transport.wrapping_add(UDP_HEADER);
         if answer.is_spa() {
             for word in words {
@@ -220,6 +244,30 @@ pub fn rewrite_with<F: Reflect>(frame: &mut F, answer: Answer, words: &AnswerWor
         }
     }
     frame.cut(end.max(least))
+}
+
+/// Replaces the checksum by the sum of the pseudo header if it is completed when the frame is sent; `None` if that
+/// would happen at another place.
+#[inline(always)]
+fn leave_pending<F: Reflect>(
+    frame: &mut F,
+    repliable: &Repliable,
+    answer: Answer,
+    transport: usize,
+) -> Option<()> {
+    let (protocol, field) = match answer.is_segment() {
+        true => (Protocol::Tcp, TCP_CHECKSUM),
+        false => (Protocol::Udp, UDP_CHECKSUM),
+    };
+    let checksum = transport.wrapping_add(field);
+    if !frame.is_checksum_pending(checksum)? {
+        return Some(());
+    }
+    if repliable.protocol != protocol || repliable.transport != transport {
+        return None;
+    }
+    let [a, b] = sum(pseudo(repliable, answer));
+    frame.write(checksum, [!a, !b])
 }
 
 /// Returns the protocol and length of the answer, for an IP header.

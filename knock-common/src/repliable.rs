@@ -24,6 +24,10 @@ pub struct Repliable {
     pub v6: bool,
     /// Offset of the IP header.
     pub network: usize,
+    /// TCP or UDP.
+    pub protocol: Protocol,
+    /// Offset of the TCP or UDP header.
+    pub transport: usize,
 }
 
 impl Repliable {
@@ -34,9 +38,11 @@ impl Repliable {
         Self::read(bytes, network, v6)
     }
 
+    /// Reads a frame whose IP header is at the offset `network`.
+    ///
     /// Refuses fragments, and IPv6 extension headers, which no client needs.
     #[inline(always)]
-    fn read<B: Bytes + ?Sized>(bytes: &B, network: usize, v6: bool) -> Option<Self> {
+    pub fn read<B: Bytes + ?Sized>(bytes: &B, network: usize, v6: bool) -> Option<Self> {
         let at = |offset: usize| network.wrapping_add(offset);
         let between_hosts = match bytes.bare() {
             Some(bare) => bare.unicast,
@@ -61,7 +67,8 @@ impl Repliable {
         if !between_hosts || !is_one(source) || !is_one(destination) {
             return None;
         }
-        let (ports, sequence, acknowledged, flags) = match Protocol::from_number(protocol)? {
+        let protocol = Protocol::from_number(protocol)?;
+        let (ports, sequence, acknowledged, flags) = match protocol {
             Protocol::Tcp => {
                 let [a, b, c, d, e, f, g, h, i, j, k, l, _, flags]: [u8; 14] =
                     bytes.read(transport)?;
@@ -82,6 +89,8 @@ impl Repliable {
             acknowledged: u32::from_be_bytes(acknowledged),
             v6,
             network,
+            protocol,
+            transport,
         })
     }
 }

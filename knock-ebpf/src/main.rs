@@ -15,6 +15,7 @@ mod fwknop;
 mod maps;
 mod packet_subprograms;
 mod skb;
+mod skb_answer;
 mod subprograms;
 
 use aya_ebpf::{
@@ -85,10 +86,8 @@ where
         // Not `TC_ACT_OK`, behind which the kernel runs no other program.
         FrameAction::Pass => TC_ACT_UNSPEC,
         FrameAction::Drop => TC_ACT_SHOT,
-        FrameAction::Answer => {
-            let _unsent = maps::take_answer();
-            TC_ACT_SHOT
-        }
+        FrameAction::Answer if BARE => skb_answer::answer_ip(context.skb.skb) as i32,
+        FrameAction::Answer => skb_answer::answer_tc(context.skb.skb) as i32,
     }
 }
 

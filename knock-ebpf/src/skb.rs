@@ -92,14 +92,14 @@ pub(crate) fn link_length<const BARE: bool>(context: *mut __sk_buff) -> Option<u
     (link <= LINK_MOST).then_some(link)
 }
 
-/// Finds the length of the link header by comparing octets with those of the IP header; more than [`LINK_MOST`] if it
-/// is unknown.
+/// Finds the length of the link header by comparing the first octets with those of the IP header; more than
+/// [`LINK_MOST`] if it is unknown.
 ///
 /// It is a subprogram because each other one that reads such a packet needs it, and hardly a packet does.
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn find_link(context: *mut __sk_buff) -> u64 {
-    let mut header = [0_u32; 5];
+    let mut header = [0_u64; 2];
     let size = size_of_val(&header) as u32;
     let to = header.as_mut_ptr().cast();
     // SAFETY: as in `link_length`; `to` has room for `size` bytes.
@@ -109,7 +109,7 @@ extern "C" fn find_link(context: *mut __sk_buff) -> u64 {
         return u64::MAX;
     }
     for link in LINKS {
-        let mut here = [0_u32; 5];
+        let mut here = [0_u64; 2];
         let to = here.as_mut_ptr().cast();
         // SAFETY: likewise.
         let failed = unsafe { bpf_skb_load_bytes(context.cast(), link, to, size) };

@@ -1,5 +1,7 @@
 """Joins two tun interfaces, one in each of two network namespaces: tun.py CLIENT SERVER NAME.
 
+Packets keep the state of their checksums: those that the sender has left to its interface are left to the next one.
+
 SIGUSR1 gives the server's interface the link-layer type 32 (InfiniBand), SIGUSR2 that of tun (65534); the
 interface must be down.
 """
@@ -12,8 +14,9 @@ import signal
 import struct
 import sys
 
-TUNSETIFF, TUNSETLINK = 0x400454CA, 0x400454CD
-IFF_TUN, IFF_NO_PI = 0x0001, 0x1000
+TUNSETIFF, TUNSETLINK, TUNSETOFFLOAD = 0x400454CA, 0x400454CD, 0x400454D0
+IFF_TUN, IFF_NO_PI, IFF_VNET_HDR = 0x0001, 0x1000, 0x4000
+TUN_F_CSUM = 0x01
 CLONE_NEWNET = 0x40000000
 LIBC = ctypes.CDLL(None, use_errno=True)
 
@@ -23,7 +26,8 @@ def tun(namespace, name):
         if LIBC.setns(there.fileno(), CLONE_NEWNET) != 0:
             raise OSError(ctypes.get_errno(), f"setns {namespace}")
     made = os.open("/dev/net/tun", os.O_RDWR | os.O_NONBLOCK)
-    fcntl.ioctl(made, TUNSETIFF, struct.pack("16sH", name.encode(), IFF_TUN | IFF_NO_PI))
+    fcntl.ioctl(made, TUNSETIFF, struct.pack("16sH", name.encode(), IFF_TUN | IFF_NO_PI | IFF_VNET_HDR))
+    fcntl.ioctl(made, TUNSETOFFLOAD, TUN_F_CSUM)
     return made
 
 

@@ -1,6 +1,6 @@
 //! The entries of the kernel object, and how each judges a frame in a test run.
 
-use std::{fs::File, thread};
+use std::{env, fs::File, thread};
 
 use anyhow::{Context as _, Result, anyhow, bail};
 use aya::{
@@ -17,6 +17,8 @@ use knock_common::{
 };
 use nix::sched::{CloneFlags, unshare};
 
+/// The variable that chooses the entry of tests which do not.
+pub const ENTRY: &str = "KNOCK_ENTRY";
 /// The loopback interface of a new network namespace.
 const LOOPBACK: u32 = 1;
 /// What XDP programs return (`linux/bpf.h`).
@@ -47,6 +49,18 @@ impl Entry {
     /// All entries.
     pub const ALL: [Self; 4] = [Self::Xdp, Self::Bare, Self::Tc, Self::Ip];
 
+    /// Returns the entry whose name is in `KNOCK_ENTRY`, by default that at XDP.
+    ///
+    /// # Errors
+    /// No entry has this name.
+    pub fn chosen() -> Result<Self> {
+        let Some(name) = env::var_os(ENTRY) else {
+            return Ok(Self::Xdp);
+        };
+        let entry = Self::ALL.into_iter().find(|entry| name == entry.name());
+        entry.with_context(|| format!("{ENTRY}: no entry has the name {}", name.display()))
+    }
+
     /// Returns the name of the program.
     pub const fn name(self) -> &'static str {
         match self {
@@ -68,8 +82,8 @@ impl Entry {
     /// Returns whether the program sends answers.
     pub const fn answers(self) -> bool {
         match self {
-            Self::Xdp => true,
-            Self::Bare | Self::Tc | Self::Ip => false,
+            Self::Xdp | Self::Tc | Self::Ip => true,
+            Self::Bare => false,
         }
     }
 

@@ -57,6 +57,14 @@ pub fn version() -> (u32, u32) {
     }
 }
 
+/// Returns whether this kernel has the links by which an entry is attached: TCX needs Linux 6.6.
+pub fn is_attachable(entry: Entry) -> bool {
+    match entry {
+        Entry::Xdp | Entry::Bare => true,
+        Entry::Tc | Entry::Ip => version() >= (6, 6),
+    }
+}
+
 /// Compiles the text of a configuration; nothing in the tables is random.
 ///
 /// # Errors
@@ -123,8 +131,8 @@ pub struct Kernel {
     entry: Entry,
     events: RingBuf<MapData>,
     counters: Vec<u64>,
-    /// Its end removes the interface to which the program is attached.
-    _namespace: Option<File>,
+    /// Their end removes the interfaces to which the programs are attached.
+    _namespaces: Vec<Option<File>>,
 }
 
 impl Kernel {
@@ -138,7 +146,7 @@ impl Kernel {
 
     /// Loads the program with compiled tables; errors as for [`Kernel::load`].
     pub fn with(tables: &Tables, options: LoadOptions<'_>) -> Result<Self> {
-        Self::with_entry(tables, options, Entry::Xdp)
+        Self::with_entry(tables, options, Entry::chosen()?)
     }
 
     /// Loads another program of the object with compiled tables; errors as for [`Kernel::load`].
@@ -151,7 +159,13 @@ impl Kernel {
         );
         let mut program = XdpProgram::load(tables, options)?;
         entry.load(program.ebpf())?;
-        let namespace = entry.attach(program.ebpf())?;
+        // Two CPUs judge at XDP, whatever the entry.
+        let others = [entry].into_iter().filter(|entry| *entry != Entry::Xdp);
+        let namespaces = [Entry::Xdp]
+            .into_iter()
+            .chain(others)
+            .map(|entry| entry.attach(program.ebpf()))
+            .collect::<Result<_>>()?;
         let events = program.take_events()?;
         let counters = program.counters()?;
         Ok(Self {
@@ -159,8 +173,15 @@ impl Kernel {
             entry,
             events,
             counters,
-            _namespace: namespace,
+            _namespaces: namespaces,
         })
+    }
+
+    /// Returns whether a frame can be judged in a test run: not if it is shorter than [`FRAME_LEAST`], or if
+    /// [`Entry::input`] has nothing for it.
+    pub fn can_judge(&self, frame: &[u8]) -> bool {
+        let input = self.entry.input(frame);
+        input.is_some_and(|input| input.len() >= FRAME_LEAST)
     }
 
     /// Returns the program itself.

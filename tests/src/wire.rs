@@ -266,7 +266,7 @@ fn with_checksum(path: Path, protocol: u8, mut bytes: Vec<u8>, at: usize) -> Pay
 }
 
 /// Returns the Internet checksum (RFC 1071) of parts that have even lengths, but for the last.
-fn checksum(parts: &[&[u8]]) -> u16 {
+pub fn checksum(parts: &[&[u8]]) -> u16 {
     let words = parts.iter().flat_map(|part| part.chunks(2));
     let mut sum: u32 = words
         .map(|word| u32::from(word[0]) << 8 | u32::from(word.get(1).copied().unwrap_or(0)))

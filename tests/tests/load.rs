@@ -13,7 +13,7 @@ use knock_common::{
 };
 use knock_tests::{
     entry::Entry,
-    kernel::{Kernel, compile, version},
+    kernel::{Kernel, compile, is_attachable, version},
     spa,
 };
 use knock_user::{compile::Tables, kernel::program::LoadOptions};
@@ -85,16 +85,16 @@ fn the_largest_configuration_loads() {
     ] {
         let tables = with_users(&tables, formats);
         for (level, log_level) in [("off", 0), ("trace", 5)] {
+            let options = LoadOptions {
+                log_level,
+                ..LoadOptions::default()
+            };
             // Each kind of user costs alike in all entries, so the others are loaded with everything only.
             let has_everything = users == "both" && log_level != 0;
             for entry in Entry::ALL {
-                if entry != Entry::Xdp && !has_everything {
+                if entry != Entry::Xdp && !(has_everything && is_attachable(entry)) {
                     continue;
                 }
-                let options = LoadOptions {
-                    log_level,
-                    ..LoadOptions::default()
-                };
                 let mut kernel = Kernel::with_entry(&tables, options, entry).unwrap();
                 let instructions = entry.info(kernel.program().ebpf()).unwrap();
                 // Kernels before 5.16 don't report it (aba64c7da983).

@@ -6,7 +6,7 @@ use knock_common::{
 };
 use knock_tests::{
     frame::{ACK, PSH, RST, SYN, SYN_ACK, URG, eth},
-    kernel::{FRAME_LEAST, Kernel},
+    kernel::Kernel,
     shapes,
 };
 use knock_user::kernel::program::LoadOptions;
@@ -21,7 +21,7 @@ fn the_shape_of_a_frame_decides_its_reason() {
     let mut kernel = Kernel::load(r#"protect = ["tcp/22", "udp/22"]"#).unwrap();
     for shape in shapes::all() {
         let frame = shape.frame.bytes();
-        if frame.len() < FRAME_LEAST {
+        if !kernel.can_judge(&frame) {
             kernel.judge(&frame).unwrap_err();
             continue;
         }

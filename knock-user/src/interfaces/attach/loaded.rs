@@ -123,19 +123,13 @@ impl XdpProgram {
         }
         let warning = match (mode, interface.first_header()) {
             (AttachMode::Native, _) => interface.keeps_answers()?,
-            (AttachMode::Generic, FirstHeader::Ip) | (AttachMode::Tc, _) => {
-                let cure = match interface.first_header() {
-                    FirstHeader::Ethernet => "; take `mode = \"skb\"`",
-                    FirstHeader::Ip | FirstHeader::Other => "",
-                };
-                Some(format!(
-                    "the program sends no answers on {} in mode {}: doors with `verify = \"handshake\"` \
-                     can't be opened through it, and no client gets a reply{cure}",
-                    interface.name,
-                    mode.name()
-                ))
-            }
-            (AttachMode::Generic, _) => None,
+            (AttachMode::Generic, FirstHeader::Ip) => Some(format!(
+                "the program sends no answers on {} in mode {}: doors with `verify = \"handshake\"` can't be \
+                 opened through it, and no client gets a reply; take `mode = \"tc\"`, which needs Linux 6.6",
+                interface.name,
+                mode.name()
+            )),
+            (AttachMode::Generic | AttachMode::Tc, _) => None,
         };
         if let Some(warning) = warning {
             tracing::warn!("{warning}");
