@@ -14,6 +14,7 @@ pub mod console;
 pub mod control;
 pub mod daemon;
 pub mod explain;
+pub mod fleet;
 pub mod host;
 pub mod interfaces;
 pub mod kernel;

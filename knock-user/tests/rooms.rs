@@ -9,7 +9,7 @@ use std::{
 };
 
 /// From the lowest to the highest, as in ARCHITECTURE.md.
-const FLOORS: [&str; 20] = [
+const FLOORS: [&str; 21] = [
     "model",
     "host",
     "compile",
@@ -17,6 +17,7 @@ const FLOORS: [&str; 20] = [
     "kernel",
     "interfaces",
     "sequences",
+    "fleet",
     "config",
     "ledger",
     "commands",

@@ -74,7 +74,7 @@ pub struct Watch {
 pub struct Point {
     /// The id of the cluster, from the report of a list.
     pub cluster: String,
-    /// A key that was put at that revision.
+    /// A key that was put at that revision: of the records that were received, the latest one.
     pub key: String,
     /// The value that was put; sealed values never repeat.
     pub value: Octets,

@@ -1,0 +1,178 @@
+//! How a host follows the engine, and how it comes back.
+//!
+//! Records that arrive before this host is up to date are collected. Then revocations come before
+//! grants, so that nothing opens for a moment that was revoked meanwhile, and before what this host
+//! gave itself is written.
+
+use std::mem;
+
+use super::{
+    action::FleetAction,
+    group::Group,
+    phase::{Batch, List, Phase},
+    record::{Place, Record, Rule},
+    times::Now,
+};
+
+impl<R: Rule> Group<R> {
+    /// Records that no member of the engine is watched. What is open stays open.
+    pub fn lost(&mut self) {
+        if self.phase.is_following() {
+            self.phase = Phase::default();
+        }
+    }
+
+    /// Records that the process that writes to the engine started again: no answer to an earlier write
+    /// will come.
+    pub fn restarted(&mut self) {
+        self.phase = Phase::default();
+        self.outbox.restart();
+    }
+
+    /// Begins to collect a list; `is_other` if the engine is known to have another history.
+    pub fn list(&mut self, cluster: &str, is_other: bool) {
+        self.phase = Phase::Collecting(Batch {
+            list: Some(List {
+                cluster: cluster.to_owned(),
+                is_other,
+            }),
+            ..Batch::default()
+        });
+    }
+
+    /// Takes a record under a key of the engine; none if it can't be read.
+    pub fn record(
+        &mut self,
+        key: &str,
+        record: Option<(Place, Record)>,
+        revision: u64,
+        now: Now,
+    ) -> Vec<FleetAction> {
+        if let Phase::Collecting(batch) = &mut self.phase {
+            batch.keys.insert(key.to_owned(), revision);
+            batch
+                .records
+                .extend(record.map(|(place, record)| (place, record, revision)));
+            return Vec::new();
+        }
+        self.history.note(key, revision);
+        let Some((place, record)) = record else {
+            return Vec::new();
+        };
+        let changed = match &place {
+            Place::Grant { door, source, .. } => Some((door.clone(), *source)),
+            Place::Revocation { .. } => None,
+        };
+        self.take(place, record, revision, now);
+        let mut actions = match changed {
+            Some(key) => self.settle(&key, now),
+            None => self.settle_all(now),
+        };
+        actions.extend(self.writes(now));
+        actions
+    }
+
+    /// Records that a key was deleted. That changes nothing: what is open ends by its own time, and
+    /// only a revocation ends it earlier.
+    pub fn deleted(&mut self, key: &str) {
+        match &mut self.phase {
+            Phase::Collecting(batch) => drop(batch.keys.remove(key)),
+            Phase::Following => self.history.forget(key),
+        }
+    }
+
+    /// Ends the list.
+    pub fn listed(&mut self, now: Now) -> Vec<FleetAction> {
+        match &self.phase {
+            Phase::Collecting(Batch { list: Some(_), .. }) => self.catch_up(now),
+            Phase::Collecting(Batch { list: None, .. }) | Phase::Following => Vec::new(),
+        }
+    }
+
+    /// Records that the engine was reached at a moment of the boot clock, and that everything that it
+    /// had then was reported.
+    pub fn current(&mut self, at_ms: u64, now: Now) -> Vec<FleetAction> {
+        let mut actions = match &self.phase {
+            Phase::Collecting(Batch { list: Some(_), .. }) => return Vec::new(),
+            Phase::Collecting(Batch { list: None, .. }) => self.catch_up(now),
+            Phase::Following => Vec::new(),
+        };
+        self.history.apply(now.boot_ms);
+        // The engine was not reached in the future.
+        let at_ms = at_ms.min(now.boot_ms);
+        self.in_sync_ms = self.in_sync_ms.max(Some(at_ms));
+        actions.extend(self.writes(now));
+        actions
+    }
+
+    /// Applies what was collected.
+    fn catch_up(&mut self, now: Now) -> Vec<FleetAction> {
+        let Phase::Collecting(batch) = mem::replace(&mut self.phase, Phase::Following) else {
+            return Vec::new();
+        };
+        match batch.list {
+            Some(list) => {
+                if self
+                    .history
+                    .take_list(&list.cluster, list.is_other, batch.keys)
+                {
+                    self.begin_history();
+                }
+            }
+            None => {
+                for (key, revision) in &batch.keys {
+                    self.history.note(key, *revision);
+                }
+            }
+        }
+        let (revocations, grants): (Vec<_>, Vec<_>) = batch
+            .records
+            .into_iter()
+            .partition(|(place, ..)| matches!(place, Place::Revocation { .. }));
+        for (place, record, revision) in revocations {
+            self.take(place, record, revision, now);
+        }
+        // A newer grant of a host replaces an older one, which may have been revoked before that.
+        let mut actions = self.settle_known(now);
+        for (place, record, revision) in grants {
+            self.take(place, record, revision, now);
+        }
+        self.recognise_adopted();
+        actions.extend(self.settle_all(now));
+        self.write_missing();
+        self.history.apply(now.boot_ms);
+        actions.extend(self.writes(now));
+        actions
+    }
+
+    /// Forgets what revisions meant: the engine counts another history. Grants know revocations by
+    /// their ids from now on.
+    fn begin_history(&mut self) {
+        for entry in self.entries.values_mut() {
+            let received = entry.received.values_mut();
+            for received in received {
+                received.grant.seen = 0;
+                received.revision = 0;
+            }
+            if let Some(own) = &mut entry.own {
+                own.grant.seen = 0;
+                own.revision = None;
+            }
+        }
+        self.revocations.other_history();
+    }
+
+    fn take(&mut self, place: Place, record: Record, revision: u64, now: Now) {
+        match (place, record) {
+            (Place::Grant { host, .. }, Record::Grant(grant)) => {
+                self.take_grant(host, grant, revision, now);
+            }
+            (Place::Revocation { .. }, Record::Revocation(revocation)) => {
+                self.take_revocation(revocation, revision, now);
+            }
+            // A record in a place of another kind is unreadable.
+            (Place::Grant { .. }, Record::Revocation(_))
+            | (Place::Revocation { .. }, Record::Grant(_)) => {}
+        }
+    }
+}
