@@ -19,6 +19,7 @@ pub mod ebpf;
 #[cfg(feature = "cli")]
 pub mod elsewhere;
 #[cfg(feature = "cli")]
+pub mod fleet;
 pub mod fresh;
 #[cfg(feature = "cli")]
 pub mod fuzz;

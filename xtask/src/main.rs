@@ -16,7 +16,7 @@ use std::{process::ExitCode, time::Duration};
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 use xtask::{
-    audit, containers, dist, ebpf, elsewhere, fresh, fuzz, launch, machine,
+    audit, containers, dist, ebpf, elsewhere, fleet, fresh, fuzz, launch, machine,
     package::Apt,
     packages,
     report::RunReport,
@@ -46,6 +46,9 @@ enum CliCommand {
         /// Install the peers of the benchmark too, such as xdp-tools, fwknop and nftables
         #[arg(long)]
         bench: bool,
+        /// Install what knock-fleet and its tests need too: protoc, etcd
+        #[arg(long)]
+        fleet: bool,
     },
     /// Build the kernel object and check it
     BuildEbpf {
@@ -90,6 +93,11 @@ enum CliCommand {
     Containers,
     /// Check the client for other systems, and let the one for Windows knock under Wine; needs root
     Elsewhere,
+    /// Test knock-fleet with three members of Debian's etcd, which are killed and cut off; needs root
+    Fleet {
+        /// Run only tests whose name contains this, such as claims or rejoin
+        filter: Option<String>,
+    },
     /// Show a knock opening a port, in network namespaces of its own
     Demo,
     /// Run README's commands in a pristine Debian 12 with nothing but Rust and a C compiler; needs root
@@ -159,13 +167,16 @@ fn run(verb: CliCommand) -> Result<bool> {
     let sh = shell::at_root()?;
     let apt = Apt::new(&sh);
     match verb {
-        CliCommand::Setup { test, bench } => {
+        CliCommand::Setup { test, bench, fleet } => {
             tools::get(&apt, tools::Verb::Demo)?;
             if test {
                 tools::get(&apt, tools::Verb::Test)?;
             }
             if bench {
                 tools::get(&apt, tools::Verb::Bench)?;
+            }
+            if fleet {
+                fleet::get(&apt)?;
             }
             let kit = setup::run(&sh, &apt)?;
             if test {
@@ -206,6 +217,7 @@ fn run(verb: CliCommand) -> Result<bool> {
         CliCommand::Machine { filter } => return machine::run(&sh, filter.as_deref()),
         CliCommand::Packages { filter } => return packages::run(&sh, filter.as_deref()),
         CliCommand::Containers => return containers::run(&sh),
+        CliCommand::Fleet { filter } => return fleet::run(&sh, filter.as_deref()),
         CliCommand::Elsewhere => {
             elsewhere::get(&sh, &apt)?;
             ebpf::record::prepare(&sh, &apt)?;

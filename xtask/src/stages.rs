@@ -4,7 +4,8 @@ use anyhow::Result;
 use xshell::Shell;
 
 use crate::{
-    containers, elsewhere, machine, package::Apt, packages, report::RunReport, shell, twice, vm,
+    containers, elsewhere, fleet, machine, package::Apt, packages, report::RunReport, shell, twice,
+    vm,
 };
 
 /// A part of the run.
@@ -12,6 +13,8 @@ use crate::{
 pub(crate) enum RunStage {
     /// Root tests on other kernels.
     Kernels,
+    /// The engine of a fleet.
+    Fleet,
     /// Packages and archives in pristine systems.
     Packages,
     /// The package on a Debian with systemd.
@@ -48,8 +51,9 @@ pub(crate) struct PreparedStage {
 }
 
 impl RunStage {
-    const ALL: [Self; 8] = [
+    const ALL: [Self; 9] = [
         Self::Kernels,
+        Self::Fleet,
         Self::Packages,
         Self::Machine,
         Self::Cards,
@@ -62,6 +66,7 @@ impl RunStage {
     fn name(self) -> String {
         match self {
             Self::Kernels => format!("kernels {}", vm::SERIES.join(", ")),
+            Self::Fleet => "fleet".to_owned(),
             Self::Packages => "packages".to_owned(),
             Self::Machine => "machine".to_owned(),
             Self::Cards => "machine with other cards".to_owned(),
@@ -76,6 +81,7 @@ impl RunStage {
     fn count(self) -> u32 {
         match self {
             Self::Kernels => vm::suites(),
+            Self::Fleet => fleet::ROWS,
             Self::Packages => packages::ROWS,
             Self::Machine => machine::ROWS,
             Self::Cards => machine::ROWS_OF_CARDS,
@@ -89,7 +95,7 @@ impl RunStage {
     /// Returns whether it takes too long for each change.
     fn is_long(self) -> bool {
         match self {
-            Self::Kernels => false,
+            Self::Kernels | Self::Fleet => false,
             Self::Packages
             | Self::Machine
             | Self::Cards
@@ -103,7 +109,9 @@ impl RunStage {
     fn is_virtual(self) -> bool {
         match self {
             Self::Kernels | Self::Machine | Self::Cards | Self::Arm64 => true,
-            Self::Packages | Self::Containers | Self::Elsewhere | Self::Twice => false,
+            Self::Fleet | Self::Packages | Self::Containers | Self::Elsewhere | Self::Twice => {
+                false
+            }
         }
     }
 
@@ -131,6 +139,10 @@ impl RunStage {
             Self::Arm64 => {
                 let machines = vm::get_arm64(sh, apt)?;
                 Box::new(move |sh, report| vm::test(sh, &machines, report))
+            }
+            Self::Fleet => {
+                fleet::get(apt)?;
+                Box::new(|sh, report| fleet::test(sh, None, report))
             }
             Self::Packages => {
                 packages::get(sh, apt)?;

@@ -25,6 +25,8 @@ pub enum Verb {
     Packages,
     /// `containers`, the tests of container engines.
     Containers,
+    /// `fleet`, the tests of knock-fleet.
+    Fleet,
     /// `elsewhere`, the client on other systems.
     Elsewhere,
     /// `dist`.
@@ -39,7 +41,7 @@ pub enum Verb {
 
 impl Verb {
     /// All of them.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 14] = [
         Self::Demo,
         Self::Flood,
         Self::Bench,
@@ -48,6 +50,7 @@ impl Verb {
         Self::Machine,
         Self::Packages,
         Self::Containers,
+        Self::Fleet,
         Self::Elsewhere,
         Self::Dist,
         Self::Pictures,
@@ -66,6 +69,7 @@ impl Verb {
             Self::Machine => "machine",
             Self::Packages => "packages",
             Self::Containers => "containers",
+            Self::Fleet => "fleet",
             Self::Elsewhere => "elsewhere",
             Self::Dist => "dist",
             Self::Pictures => "pictures",
@@ -92,10 +96,10 @@ const fn tool(program: &'static str, package: &'static str, verbs: &'static [Ver
 
 /// The table. QEMU is not in it, because `vm/qemu.rs` finds it. Programs that every Debian system has (dpkg, coreutils,
 /// a shell) are listed if a system without dpkg may lack them.
-const TOOLS: [Tool; 61] = {
+const TOOLS: [Tool; 65] = {
     use Verb::{
-        Bench, Containers, Demo, Dist, Elsewhere, Flood, Fresh, Fuzz, Machine, Packages, Pictures,
-        Test, Vm,
+        Bench, Containers, Demo, Dist, Elsewhere, Fleet, Flood, Fresh, Fuzz, Machine, Packages,
+        Pictures, Test, Vm,
     };
     [
         // Networks of tests, demo and bench.
@@ -103,7 +107,8 @@ const TOOLS: [Tool; 61] = {
             "ip",
             "iproute2",
             &[
-                Demo, Flood, Bench, Test, Vm, Machine, Packages, Containers, Elsewhere, Pictures,
+                Demo, Flood, Bench, Test, Vm, Machine, Packages, Containers, Fleet, Elsewhere,
+                Pictures,
             ],
         ),
         tool("tc", "iproute2", &[Test]),
@@ -111,7 +116,7 @@ const TOOLS: [Tool; 61] = {
             "ethtool",
             "ethtool",
             &[
-                Demo, Flood, Bench, Test, Vm, Machine, Packages, Containers, Elsewhere,
+                Demo, Flood, Bench, Test, Vm, Machine, Packages, Containers, Fleet, Elsewhere,
             ],
         ),
         tool("nft", "nftables", &[Bench, Test, Vm]),
@@ -145,14 +150,18 @@ const TOOLS: [Tool; 61] = {
         tool(
             "unshare",
             "util-linux",
-            &[Bench, Test, Machine, Packages, Containers, Elsewhere, Fresh],
+            &[
+                Bench, Test, Machine, Packages, Containers, Fleet, Elsewhere, Fresh,
+            ],
         ),
         tool("nsenter", "util-linux", &[Test, Pictures]),
         tool("script", "bsdutils", &[Test, Pictures]),
         tool(
             "mount",
             "mount",
-            &[Bench, Test, Machine, Packages, Containers, Elsewhere, Fresh],
+            &[
+                Bench, Test, Machine, Packages, Containers, Fleet, Elsewhere, Fresh,
+            ],
         ),
         tool("stdbuf", "coreutils", &[Test]),
         tool("bash", "bash", &[Test, Pictures]),
@@ -164,7 +173,7 @@ const TOOLS: [Tool; 61] = {
         tool(
             "timeout",
             "coreutils",
-            &[Vm, Machine, Packages, Containers, Elsewhere],
+            &[Vm, Machine, Packages, Containers, Fleet, Elsewhere],
         ),
         // A pristine system.
         tool("mmdebstrap", "mmdebstrap", &[Machine, Packages, Fresh]),
@@ -185,6 +194,11 @@ const TOOLS: [Tool; 61] = {
         tool("slirp4netns", "slirp4netns", &[Containers]),
         tool("newuidmap", "uidmap", &[Containers]),
         tool("mknod", "coreutils", &[Containers]),
+        // A fleet: its engine, the certificates there, and the compiler of the engine's interface.
+        tool("etcd", "etcd-server", &[Fleet]),
+        tool("etcdctl", "etcd-client", &[Fleet]),
+        tool("openssl", "openssl", &[Fleet]),
+        tool("protoc", "protobuf-compiler", &[Fleet]),
         // The client for Windows.
         tool(
             "x86_64-w64-mingw32-gcc",
@@ -209,7 +223,7 @@ const TOOLS: [Tool; 61] = {
 const PEERS: [&str; 4] = ["knockd", "fwknopd", "fwknop", "xdp-filter"];
 
 /// Daemons that a package's installation could start.
-const DAEMONS: [&str; 7] = [
+const DAEMONS: [&str; 8] = [
     "knockd",
     "fwknopd",
     "sshd",
@@ -217,6 +231,7 @@ const DAEMONS: [&str; 7] = [
     "fail2ban-server",
     "dockerd",
     "containerd",
+    "etcd",
 ];
 
 /// Finds or installs the programs that a command runs. One line reports what was found or installed.
@@ -303,10 +318,11 @@ mod tests {
     use super::*;
 
     /// Tests with a verb of their own.
-    const OWN_VERBS: [(Verb, &str); 4] = [
+    const OWN_VERBS: [(Verb, &str); 5] = [
         (Verb::Machine, "tests/tests/machine"),
         (Verb::Packages, "tests/tests/packages"),
         (Verb::Containers, "tests/tests/containers"),
+        (Verb::Fleet, "knock-fleet/tests/etcd"),
         (Verb::Elsewhere, "tests/tests/wine.rs"),
     ];
 
@@ -388,6 +404,7 @@ mod tests {
                 Verb::Machine,
                 Verb::Packages,
                 Verb::Containers,
+                Verb::Fleet,
                 Verb::Elsewhere,
             ] {
                 let has = programs(verb).any(|tool| tool.program == demo.program);

@@ -56,6 +56,24 @@ pub(super) fn before_sending(url: &str, error: &Error) -> Trouble {
     of(url, error).of_question()
 }
 
+/// Sorts an error of the first request over a connection. With TLS 1.3 a member reads the certificate of this host
+/// after this side has connected, and the reason why it then closes the connection may be lost.
+pub(super) fn first_answer(url: &str, error: &Error) -> Trouble {
+    match before_sending(url, error) {
+        Trouble::Unreached(reason) if url.starts_with("https://") && !is_about_tls(&reason) => {
+            Trouble::Unreached(format!(
+                "{reason}; if the member does not accept the certificate of this host: {CHECK_TLS}"
+            ))
+        }
+        other @ (Trouble::Unreached(_)
+        | Trouble::Lost(_)
+        | Trouble::Refused(_)
+        | Trouble::Compacted
+        | Trouble::Future
+        | Trouble::NoLease) => other,
+    }
+}
+
 /// Sorts an error of a request that may have been executed.
 pub(super) fn of(url: &str, error: &Error) -> Trouble {
     match error {

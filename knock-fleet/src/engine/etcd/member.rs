@@ -37,15 +37,19 @@ impl EtcdMember {
     /// # Errors
     /// It does not answer.
     pub(super) async fn new(url: &str, mut client: Client) -> Result<Self, Trouble> {
-        let status = match in_time(url, client.status()).await {
+        let answer = match tokio::time::timeout(ANSWER, client.status()).await {
+            Ok(answer) => answer.map_err(|error| explain::first_answer(url, &error)),
+            Err(_) => Err(no_answer(url).of_question()),
+        };
+        let version = match answer {
             Ok(status) => status.version().to_owned(),
             // The version is for people alone, and an etcd may keep it from users.
             Err(Trouble::Refused(_)) => "unknown".to_owned(),
-            Err(other) => return Err(other.of_question()),
+            Err(other) => return Err(other),
         };
         Ok(Self {
             url: url.into(),
-            version: status.into(),
+            version: version.into(),
             client,
         })
     }
@@ -75,11 +79,15 @@ async fn in_time<T>(
 ) -> Result<T, Trouble> {
     match tokio::time::timeout(ANSWER, answer).await {
         Ok(answer) => answer.map_err(|error| explain::of(url, &error)),
-        Err(_) => Err(Trouble::Lost(format!(
-            "{url}: no answer within {} s; check that a majority of the members runs",
-            ANSWER.as_secs()
-        ))),
+        Err(_) => Err(no_answer(url)),
     }
+}
+
+fn no_answer(url: &str) -> Trouble {
+    Trouble::Lost(format!(
+        "{url}: no answer within {} s; check that a majority of the members runs",
+        ANSWER.as_secs()
+    ))
 }
 
 /// Revisions and numbers of etcd are positive numbers in signed fields.

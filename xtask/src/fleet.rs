@@ -1,0 +1,114 @@
+//! `cargo xtask fleet`: knock-fleet, and three members of Debian's etcd that are killed, cut off and restored.
+
+use std::{path::Path, time::Duration};
+
+use anyhow::{Result, bail, ensure};
+use xshell::Shell;
+
+use crate::{
+    lanes::{self, Setting, TestProgram},
+    package::Apt,
+    report::RunReport,
+    shell, suite,
+    tools::{self, Verb},
+};
+
+/// The package.
+const PACKAGE: &str = "knock-fleet";
+
+/// A file of google's that etcd's interface refers to, and a Debian package with it: no program shows whether it is
+/// there.
+const INCLUDED: (&str, &str) = (
+    "/usr/include/google/protobuf/descriptor.proto",
+    "libprotobuf-dev",
+);
+
+/// After this time the program hangs.
+const LIMIT: Duration = Duration::from_secs(15 * 60);
+
+/// The number of tests that count as skipped where they can't run.
+pub const ROWS: u32 = 27;
+
+/// Runs the tests and prints a summary; returns whether everything succeeded.
+///
+/// # Errors
+/// Root, or a program, is unavailable.
+pub fn run(sh: &Shell, filter: Option<&str>) -> Result<bool> {
+    let apt = Apt::new(sh);
+    get(&apt)?;
+    let mut report = RunReport::default();
+    test(sh, filter, &mut report)?;
+    report.print();
+    Ok(report.is_good())
+}
+
+/// Finds or installs what building knock-fleet and its tests need.
+///
+/// # Errors
+/// Root, or a program, is unavailable.
+pub fn get(apt: &Apt<'_>) -> Result<()> {
+    ensure!(shell::is_root(), "network namespaces of a fleet need root");
+    tools::get(apt, Verb::Fleet)?;
+    get_included(apt)
+}
+
+/// Finds or installs what building knock-fleet takes, besides protoc.
+///
+/// # Errors
+/// It is unavailable.
+pub fn get_included(apt: &Apt<'_>) -> Result<()> {
+    let (file, package) = INCLUDED;
+    // protoc of another distribution may have it elsewhere, and finds it.
+    if !Path::new(file).is_file() && Apt::is_here() {
+        apt.install(&[package], "the interface of etcd refers to its files")?;
+    }
+    Ok(())
+}
+
+/// Builds, lints and runs the tests and adds their results.
+///
+/// # Errors
+/// A program can't be started.
+pub fn test(sh: &Shell, filter: Option<&str>, report: &mut RunReport) -> Result<()> {
+    let cargo = |verb: &str| shell::cargo(sh).args([verb, "--package", PACKAGE]);
+    if filter.is_none() {
+        for (name, targets) in [
+            ("clippy knock-fleet", &["--all-targets"][..]),
+            ("clippy knock-fleet, etcd", &["--test", "etcd"]),
+        ] {
+            let clippy = cargo("clippy").args(targets);
+            report.step(name, clippy.args(["--", "--deny", "warnings"]))?;
+        }
+    }
+    let mut found = None;
+    let tests = cargo("test").args(["--no-run", "--bins", "--test", "etcd"]);
+    let built = report.build("tests of knock-fleet", tests, |line| {
+        let program = suite::executable(line);
+        found = program
+            .filter(|(suite, _)| suite.starts_with("etcd"))
+            .or(found.take());
+    })?;
+    if !built {
+        return Ok(());
+    }
+    report.tests("cargo test knock-fleet", cargo("test").args(filter))?;
+    let Some((suite, path)) = found else {
+        bail!("cargo did not report where the tests of knock-fleet are");
+    };
+    let program = TestProgram {
+        suite,
+        path: shell::workspace().join(path),
+    };
+    let setting = Setting {
+        directory: shell::workspace().join(PACKAGE),
+        variables: Vec::new(),
+        arguments: ["--test-threads=1"]
+            .into_iter()
+            .chain(filter)
+            .map(str::to_owned)
+            .collect(),
+        limit: LIMIT,
+    };
+    lanes::run("fleet", &[program], &setting, report)?;
+    Ok(())
+}
