@@ -20,6 +20,7 @@ pub mod ebpf;
 pub mod elsewhere;
 #[cfg(feature = "cli")]
 pub mod fleet;
+#[cfg(feature = "cli")]
 pub mod fresh;
 #[cfg(feature = "cli")]
 pub mod fuzz;
