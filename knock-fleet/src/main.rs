@@ -19,6 +19,8 @@ mod output;
 mod pauses;
 mod privileges;
 mod session;
+#[cfg(test)]
+mod tests;
 mod write;
 mod writes;
 

@@ -1,6 +1,8 @@
 //! An engine: members that keep records, and the verbs that this program needs of them.
 
 pub(crate) mod etcd;
+#[cfg(test)]
+pub(crate) mod memory;
 mod record;
 mod trouble;
 
