@@ -3,7 +3,7 @@
 //! A first knock costs a spoofer one packet, so it takes one 8-byte cell only. A keyed hash chooses the source's
 //! bucket. The cell holds more bits of the hash as a tag, which distinguishes sources, and the time, so that cells
 //! need no sweeping. In a full bucket the oldest cell is replaced: a first knock is kept until first knocks of eight
-//! other sources hit the same one of 524 288 buckets.
+//! other sources hit the same one of 524 288 buckets, or of fewer on a small machine.
 
 use crate::{
     Address, Stat, Subprograms,
@@ -55,6 +55,7 @@ impl CellAddress {
         // The products are linear: with one key in twenty, neighbours would share buckets. A one-to-one mix
         // prevents that and keeps the hash universal.
         let bucket = shuffle(hash([k0, k1, k2, k3, k4, k5]) as u32) & (BUCKETS - 1);
+        let bucket = bucket >> (config.first_knocks_shift & 31);
         // The highest bit distinguishes a used cell from an empty one.
         let tag = hash([l0, l1, l2, l3, l4, l5]) >> (32 - (64 - TAG_SHIFT)) | 1 << (63 - TAG_SHIFT);
         Self { bucket, tag }

@@ -14,7 +14,7 @@ pub use crate::{
 };
 
 /// The version of the map layout.
-pub const VERSION: u32 = 6;
+pub const VERSION: u32 = 7;
 
 /// Names of the maps, as in the object and in `bpftool map`.
 pub const MAPS: &[&str] = &[
@@ -85,20 +85,20 @@ pub const BLOCKED_MAX: u32 = 65_536;
 /// Prefixes from which doors can be used, of all doors together (grows when needed).
 pub const FROM_MAX: u32 = 65_536;
 
-/// Sources past their first knock (LRU): 20-byte keys, about 6.3 MB.
+/// Sources past their first knock (LRU) at most: 20-byte keys, about 6.3 MB.
 pub const PROGRESS_MAX: u32 = 65_536;
-/// Grants: about 6.3 MB.
+/// Grants at most: about 6.3 MB.
 pub const ALLOW_MAX: u32 = 65_536;
-/// Established flows (LRU): about 25 MB.
+/// Established flows (LRU) at most: about 25 MB.
 pub const FLOWS_MAX: u32 = 262_144;
-/// Buckets of failed attempts, each of [`WAYS`] cells: 4 MiB.
+/// Buckets of failed attempts at most, each of [`WAYS`] cells: 4 MiB.
 pub const LOCKOUT_BUCKETS: u32 = 1 << 16;
 /// Elements of `LOCKOUTS`: the last one holds the key that chooses buckets. It is drawn when the map is made
 /// and never replaced, since cells can't be found with another key.
 pub const LOCKOUTS_MAX: u32 = LOCKOUT_BUCKETS + 1;
 /// Used sequences that user space has not moved to its replay file yet (grows when needed).
 pub const USED_MAX: u32 = 65_536;
-/// Buckets of the first-knock table.
+/// Buckets of the first-knock table at most.
 pub const BUCKETS: u32 = 1 << 19;
 /// Cells in a bucket: a cache line. `FIRST_KNOCKS` has 4 194 304 cells and takes 32 MiB.
 pub const WAYS: usize = 8;
@@ -106,7 +106,7 @@ pub const WAYS: usize = 8;
 pub const CLAIMS: u32 = 1 << 14;
 /// Slots of the presence filter: 2 MiB.
 pub const PRESENCE_SLOTS: u32 = 1 << 18;
-/// Bytes of the ring buffer of events.
+/// Bytes of the ring buffer of events at most: a power of two.
 pub const EVENTS_BYTES: u32 = 1 << 20;
 
 /// Entries of the port table: two protocols. `PORTS` takes 1 MiB.
@@ -139,6 +139,10 @@ pub struct Config {
     pub lockout_failures: u32,
     /// The longest time that an attempt can last, in ticks.
     pub attempt_max_ticks: u32,
+    /// How often the table of first knocks is halved: it has [`BUCKETS`] buckets, shifted right by this.
+    pub first_knocks_shift: u32,
+    /// How often the table of failed attempts is halved: it has [`LOCKOUT_BUCKETS`] buckets, shifted right by this.
+    pub lockouts_shift: u32,
     /// The flag classes that port rules name.
     pub flag_classes: [FlagClass; FLAG_CLASSES],
 }

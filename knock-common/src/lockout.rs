@@ -65,7 +65,7 @@ impl Failures {
 
 /// Returns the cell of a source, by two strongly universal hashes as in [`CellAddress::of`].
 #[inline(always)]
-fn cell_address(subject: Address, key: &[u64; WAYS]) -> CellAddress {
+fn cell_address(subject: Address, key: &[u64; WAYS], shift: u32) -> CellAddress {
     let [k0, k1, k2, k3, l0, l1, l2, l3] = *key;
     let [a, b, c, d] = subject.words.map(u64::from);
     let hash = |k: [u64; 4]| {
@@ -75,7 +75,7 @@ fn cell_address(subject: Address, key: &[u64; WAYS]) -> CellAddress {
         (first.wrapping_add(second) >> 32) as u32
     };
     CellAddress {
-        bucket: first::shuffle(hash([k0, k1, k2, k3])) & (LOCKOUT_BUCKETS - 1),
+        bucket: (first::shuffle(hash([k0, k1, k2, k3])) & (LOCKOUT_BUCKETS - 1)) >> (shift & 31),
         tag: u64::from(hash([l0, l1, l2, l3]) >> (u32::BITS - TAG_BITS)),
     }
 }
@@ -103,7 +103,8 @@ fn address_of<E: Subprograms>(env: &E, source: Address) -> Option<CellAddress> {
         return None;
     }
     let key = env.lockout_key()?;
-    Some(cell_address(subject(source, features), key))
+    let shift = env.config()?.lockouts_shift;
+    Some(cell_address(subject(source, features), key, shift))
 }
 
 /// Returns the failures of a source; `None` if there are none or they have expired.

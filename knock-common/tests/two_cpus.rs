@@ -566,6 +566,8 @@ fn tables() -> Arc<UserTables> {
             lockout_failures: 2,
             attempt_max_ticks: 1000,
             flag_classes: [FlagClass::SYN; 16],
+            first_knocks_shift: 0,
+            lockouts_shift: 0,
         },
         ports: [
             port(A, PortRule::knock(0, 1)),

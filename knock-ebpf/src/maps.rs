@@ -455,7 +455,8 @@ impl Env for Maps {
 
     #[inline(always)]
     fn lockout_key(&self) -> Option<&[u64; WAYS]> {
-        LOCKOUTS.get(LOCKOUT_BUCKETS)
+        let shift = self.config()?.lockouts_shift & 31;
+        LOCKOUTS.get(LOCKOUT_BUCKETS >> shift)
     }
 
     #[inline(always)]

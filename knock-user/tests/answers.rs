@@ -80,6 +80,8 @@ fn the_status_of_a_running_daemon_is_shown() {
             "               web: nobody can open it: no sequence is left",
             "grants         2",
             "connections    1",
+            "tables         16.0 MB in the kernel, room for 1048576 first knocks, 16384 attempts, 8192 grants, \
+             16384 connections, 524288 sources with failed attempts",
             "watching       1",
             "counted        123456  port not configured",
             "                   78  no grant",
@@ -98,7 +100,9 @@ fn the_status_of_a_running_daemon_is_shown() {
             r#""ports":["tcp/22","tcp/80","tcp/443"],"dry_run":false,"trial_seconds":null,"#,
             r#""doors":2,"one_time":[{"door":"ssh","next_line":12,"sequences_left":988,"because":null},"#,
             r#"{"door":"web","next_line":null,"sequences_left":0,"because":"no sequence is left"}],"#,
-            r#""grants":2,"flows":1,"blocked":0,"watchers":1,"counters":["#,
+            r#""grants":2,"flows":1,"blocked":0,"#,
+            r#""tables":{"memory":15900001,"first_knocks":1048576,"attempts":16384,"grants":8192,"flows":16384,"failures":524288},"#,
+            r#""watchers":1,"counters":["#,
             r#"{"name":"ordinary","text":"port not configured","verdict":"pass","count":123456},"#,
             r#"{"name":"no-grant","text":"no grant","verdict":"drop","count":78},"#,
             r#"{"name":"events-suppressed","text":"events not reported: too many at once","verdict":null,"count":9}],"#,
@@ -474,12 +478,25 @@ fn counts() -> Vec<u64> {
     counts
 }
 
+fn tables(has_process: bool) -> status::TablesAnswer {
+    let known = |size| Some(size).filter(|_| has_process);
+    status::TablesAnswer {
+        memory: has_process.then_some(15_900_001),
+        first_knocks: known(1_048_576),
+        attempts: known(16_384),
+        grants: 8_192,
+        flows: 16_384,
+        failures: known(524_288),
+    }
+}
+
 fn status(registry: &Registry, process: Option<DaemonProcess>) -> status::Answer {
     let found = MapContent {
         grants: 2,
         flows: 1,
         blocked: 0,
         counts: counts(),
+        tables: tables(process.is_some()),
     };
     let name = "eth0@ns1";
     status::facts::status(name, registry, interfaces(), process, &found, clock())

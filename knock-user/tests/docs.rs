@@ -19,7 +19,7 @@ use knock_common::Verdict;
 use knock_user::{
     admin::{
         block, confirm, detach, grant, list, metrics, reload, report, revoke,
-        status::{self, Counter, InterfaceAnswer, OneTimeStatus, Shortfall},
+        status::{self, Counter, InterfaceAnswer, OneTimeStatus, Shortfall, TablesAnswer},
         unblock, users,
     },
     cli::Cli,
@@ -79,7 +79,7 @@ const LAST_DOOR: &str = "\n[[door]]\nname = \"last\"\nknock = [\"tcp/1\", \"udp/
                          open = [\"tcp/22\"]\n";
 
 /// Words in the column of defaults for keys that have none.
-const NO_DEFAULT: [&str; 7] = [
+const NO_DEFAULT: [&str; 8] = [
     "none",
     "nobody",
     "nowhere",
@@ -87,6 +87,7 @@ const NO_DEFAULT: [&str; 7] = [
     "everywhere",
     "value of `--iface`",
     "none but these",
+    "by memory",
 ];
 /// Words for keys of which one is needed.
 const ALTERNATIVES: [&str; 2] = ["", "one of these three"];
@@ -216,6 +217,7 @@ fn every_field_of_an_answer_is_on_the_page() {
     ]);
     state.extend(["native", "skb", "tc"]);
     state.extend(fields::<OneTimeStatus>());
+    state.extend(fields::<TablesAnswer>());
     state.extend(fields::<Counter>());
     state.extend(&verdicts);
     let mut grants = fields::<list::Answer>();

@@ -24,7 +24,8 @@ use knock_user::{
     compile::{Input, compile, stable_ids::StableIds},
     host::Host,
     model::settings::{
-        Control, Decoys, Door, Effect, Established, Exempt, Lockout, Mode, Scope, Settings, Verify,
+        Control, Decoys, Door, Effect, Established, Exempt, Limits, Lockout, Mode, Scope, Settings,
+        Verify,
     },
 };
 use proptest::prelude::*;
@@ -244,6 +245,7 @@ fn settings() -> impl Strategy<Value = Settings> {
                     duration: Duration::from_secs(seconds),
                     scope: if global { Scope::Global } else { Scope::Source },
                 }),
+                limits: Limits::default(),
                 decoys: Decoys::Listed(vec![DECOY.into()]),
                 control: Control::default(),
                 next_line: None,

@@ -170,7 +170,7 @@ fn a_flood_of_grants_prints_a_limited_number_of_lines() {
 fn a_full_allow_map_makes_room() {
     net::test(|net| {
         let _server = Server::tcp(&net.server, &[SSH]);
-        let daemon = Daemon::start(&net.server, DOOR);
+        let daemon = Daemon::start(&net.server, &with_all_grants(DOOR));
         let client = net.new_source(Family::V4);
         client.knock(KNOCKS);
         daemon.wait_for_event(&json!({"event": "opened", "source": client.name()}));
@@ -223,7 +223,7 @@ fn a_full_allow_map_makes_room() {
 fn a_connected_client_keeps_its_grant_while_its_door_is_flooded() {
     net::test(|net| {
         let _server = Server::tcp(&net.server, &[SSH]);
-        let daemon = Daemon::start(&net.server, DOOR);
+        let daemon = Daemon::start(&net.server, &with_all_grants(DOOR));
         let [connected, idle] = [(); 2].map(|()| net.new_source(Family::V4));
         for client in [&connected, &idle] {
             client.knock(KNOCKS);
@@ -247,7 +247,7 @@ fn a_connected_client_keeps_its_grant_while_its_door_is_flooded() {
 fn a_full_allow_map_without_a_daemon_is_noted_and_takes_no_new_grants() {
     net::test(|net| {
         let _server = Server::tcp(&net.server, &[SSH]);
-        let daemon = Daemon::start(&net.server, DOOR);
+        let daemon = Daemon::start(&net.server, &with_all_grants(DOOR));
         assert!(!notes(&net.server).contains("table of grants"));
         let client = net.new_source(Family::V4);
         client.knock(KNOCKS);
@@ -364,4 +364,9 @@ fn notes(server: &Namespace) -> String {
     let (_, text) = daemon::ask(server, &["status", "--json"]);
     let status: serde_json::Value = serde_json::from_str(&text).unwrap();
     status["notes"].to_string()
+}
+
+/// Returns a configuration with as many grants as there can be, whatever the memory of the machine.
+fn with_all_grants(config: &str) -> String {
+    format!("[limits]\ngrants = {ALLOW_MAX}\n{config}")
 }

@@ -391,7 +391,7 @@ fn a_reload_without_room_for_its_grants_is_refused() {
     const GRANTS: u32 = ALLOW_MAX / 2 + 1;
     net::test(|net| {
         let _server = Server::tcp(&net.server, &[SSH]);
-        let daemon = Daemon::start(&net.server, DOOR);
+        let daemon = Daemon::start(&net.server, &with_all_grants(DOOR));
         let client = net.new_source(Family::V4);
         client.knock(KNOCKS);
         client.finds(true, SSH, "knocked");
@@ -408,7 +408,7 @@ fn a_reload_without_room_for_its_grants_is_refused() {
         }
 
         // Another door beside it puts the port into another port group.
-        daemon.rewrite(&(DOOR.to_owned() + &door("two", 7100, "\"tcp/22\"", "")));
+        daemon.rewrite(&(with_all_grants(DOOR) + &door("two", 7100, "\"tcp/22\"", "")));
         let (code, output) = daemon::ask(&net.server, &["reload"]);
         assert_eq!(code, Some(1), "{output}");
         for words in ["no room", "32769", "`knock-user revoke`"] {
@@ -516,4 +516,9 @@ fn changes(reloaded: &Value) -> String {
 fn numbered_source(net: &Net, number: u64) -> Source<'_> {
     let host = u128::from(number) | 0x2001_0db8_000a << 80 | 1 << 48;
     net.source(IpAddr::from(Ipv6Addr::from(host)), Family::V6.server())
+}
+
+/// Returns a configuration with as many grants as there can be, whatever the memory of the machine.
+fn with_all_grants(config: &str) -> String {
+    format!("[limits]\ngrants = {ALLOW_MAX}\n{config}")
 }

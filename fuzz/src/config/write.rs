@@ -9,6 +9,7 @@ use knock_user::model::{
         Command, Decoys, Door, Dynamic, Effect, Exempt, Mode, Otp, Scope, SecretOrigin, Settings,
         User,
     },
+    table_sizes::SizedTable,
     value,
 };
 
@@ -48,6 +49,19 @@ pub(super) fn settings(settings: &Settings) -> String {
         };
         text.string("scope", scope);
     }
+    text.table("[limits]");
+    if let Some(octets) = settings.limits.memory {
+        text.string("memory", &memory(octets));
+    }
+    for table in SizedTable::ALL {
+        match settings.limits.get(table) {
+            Some(size) if table == SizedTable::Events => {
+                text.string(table.key(), &memory(size.into()));
+            }
+            Some(size) => text.raw(table.key(), size),
+            None => {}
+        }
+    }
     text.table("[decoys]");
     match &settings.decoys {
         Decoys::Drawn { count, range } => {
@@ -82,6 +96,14 @@ pub(super) fn settings(settings: &Settings) -> String {
         door(&mut text, one);
     }
     text.0
+}
+
+/// Returns an amount that was read, which is a multiple of a kB or a KiB.
+fn memory(octets: u64) -> String {
+    match octets % 1_000 {
+        0 => format!("{}kB", octets / 1_000),
+        _ => format!("{}KiB", octets / 1_024),
+    }
 }
 
 fn user(text: &mut Text, user: &User) {

@@ -119,6 +119,8 @@ fn env() -> impl Strategy<Value = Sim> {
                     flow_idle_ms: [words[2], words[0]],
                     attempt_max_ticks: attempt_max,
                     flag_classes: [FlagClass::SYN; 16],
+                    first_knocks_shift: failures >> 8,
+                    lockouts_shift: attempt_max >> 8,
                 },
                 ports: ports
                     .map(|(port, rule): (u32, _)| ((port & 4) << 14 | port & 3, rule))

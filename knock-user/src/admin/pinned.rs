@@ -21,7 +21,7 @@ use crate::{
         pins,
         registry::Registry,
     },
-    model::settings::Prefix,
+    model::{settings::Prefix, table_sizes::Uses},
     sequences::{replay_cache, stamps},
 };
 
@@ -31,7 +31,7 @@ use crate::{
 /// The pins are of another version, or the registry can't be read.
 pub(super) fn registry(instance: &Instance) -> Result<Registry> {
     // What has another layout can't be read.
-    pins::check(instance, false)?;
+    pins::check(instance, Uses::default())?;
     match Registry::read(&instance.registry())? {
         Some(registry) => Ok(registry),
         None => bail!(

@@ -5,7 +5,7 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 use anyhow::{Context as _, Result, bail};
 use knock_common::{
     grant::Grant,
-    layout::{ALLOW_MAX, FlowKey, GrantKey},
+    layout::{FlowKey, GrantKey},
     packet::Protocol,
 };
 
@@ -14,6 +14,7 @@ use crate::{
     compile::{Tables, stable_ids::StableIds},
     host::{clock, sockets, tracked::Packets},
     kernel::{maps, program::XdpProgram},
+    model::table_sizes::SizedTable,
 };
 
 /// Writes the entries that existing grants need in this configuration. Entries of the previous
@@ -30,9 +31,10 @@ pub(super) fn write_grants(
         carry_grants::grants(&held, before, known, tables, clock::boot_ms());
     let there: HashMap<_, _> = held.into_iter().collect();
     let more = write.keys().filter(|key| !there.contains_key(key)).count();
-    if there.len().saturating_add(more) > ALLOW_MAX as usize {
+    let room = program.room(SizedTable::Grants);
+    if there.len().saturating_add(more) > room {
         bail!(
-            "the allow map has no room for the grants of both configurations: {} of {ALLOW_MAX} \
+            "the allow map has no room for the grants of both configurations: {} of {room} \
              entries are in use, and {more} more are needed; end grants with `knock-user revoke`, \
              or wait until they expire",
             there.len()

@@ -139,7 +139,7 @@ impl Protection {
             known.map_or(&[][..], Vec::as_slice) == link.before()
         };
         let is_ordered = links.iter().all(is_same);
-        let mut maps = pins::places(&self.instance, self.program.has_users());
+        let mut maps = pins::places(&self.instance, self.program.uses());
         is_final && is_whole && is_pinned && is_ordered && maps.all(|(_, path)| path.exists())
     }
 

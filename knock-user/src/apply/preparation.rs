@@ -27,6 +27,7 @@ use crate::{
         program::{LoadOptions, XdpProgram},
         registry::Registry,
     },
+    model::table_sizes::{SizedTable, TableSizes},
     sequences::{
         replay_cache::{Floor, LoadedCache, Replay},
         stamps::{self, StampStore},
@@ -127,6 +128,16 @@ impl Preparation {
         if *is_given_up {
             bail!("preparing the new configuration was cancelled");
         }
+        let uses = plan.settings().uses();
+        let limits = &plan.settings().limits;
+        let chosen = TableSizes::choose(limits, uses, plan.host.memory);
+        let sizes = pins::sizes(&self.instance, uses, chosen)?;
+        if let Some(kept) = sizes.unlike(&chosen, limits) {
+            tracing::warn!(
+                "the size of {kept} is not changed while the program protects: `knock-user detach` and a start \
+                 right after it change it"
+            );
+        }
         let options = LoadOptions {
             dry_run: self.attach_options.dry_run,
             log_level: self.attach_options.log_level,
@@ -134,9 +145,15 @@ impl Preparation {
             confirm_by_ms: self.attach_options.confirm_by_ms.filter(|_| self.is_first),
             loopback: loopback.any(is_named),
             instance: Some(&self.instance),
+            sizes,
             entries: &attach::entries(interfaces, self.attach_options.mode, &links, &listed),
         };
-        let search = Search::new(&plan.host, interfaces, &self.judged);
+        let search = Search::new(
+            &plan.host,
+            interfaces,
+            &self.judged,
+            sizes.get(SizedTable::Flows),
+        );
         let (mut program, tracked) = thread::scope(|scope| {
             let tracked = thread::Builder::new()
                 .spawn_scoped(scope, || {

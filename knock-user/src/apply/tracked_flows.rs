@@ -9,7 +9,7 @@ use std::{
 
 use anyhow::Result;
 use knock_common::{
-    layout::{FLOWS_MAX, FlowKey, PortKind},
+    layout::{FlowKey, PortKind},
     packet::Protocol,
 };
 use knock_sequence::{PortSet, Ports};
@@ -24,10 +24,6 @@ use crate::{
     kernel::{instance::Instance, pins, registry::Registry},
     model::{prefix::Prefix, text::count},
 };
-
-/// The most connections that are recorded: the other half of the table is for grants of other
-/// sources, and for the host's own connections.
-const MOST: usize = FLOWS_MAX as usize / 2;
 
 /// The time limit of a search.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -55,6 +51,9 @@ pub(super) struct Search {
     /// The ports that were protected before.
     protected: PortSet,
     forwards: bool,
+    /// The most connections that are recorded: the other half of the table is for grants of other sources, and for the
+    /// host's own connections.
+    most: usize,
 }
 
 /// The result of a search.
@@ -89,8 +88,8 @@ impl Judged {
 }
 
 impl Search {
-    /// Searches for connections through these interfaces of a host.
-    pub(super) fn new(host: &Host, interfaces: &[String], before: &Judged) -> Self {
+    /// Searches for connections through these interfaces of a host. The table of flows has room for `flows`.
+    pub(super) fn new(host: &Host, interfaces: &[String], before: &Judged, flows: u32) -> Self {
         let judged = carried(&host.links, interfaces);
         let judged_before = carried(&host.links, &before.interfaces);
         let networks = host.links.iter().filter(|link| link.up).flat_map(|link| {
@@ -104,6 +103,7 @@ impl Search {
             judged,
             protected: PortSet::new(before.ports.iter().copied()),
             forwards: host.forwards,
+            most: flows as usize / 2,
         }
     }
 
@@ -119,7 +119,7 @@ impl Search {
         let sockets: HashSet<_> = sockets::connections()?.into_iter().collect();
         let is_whole = tracked::list(PATIENCE, |connection| {
             for packets in self.arriving(&connection, &sockets) {
-                found.take(packets, tables);
+                found.take(packets, tables, self.most);
             }
         })?;
         found.is_cut_short = !is_whole;
@@ -130,7 +130,7 @@ impl Search {
     pub(super) fn run_first(&self, tables: &Tables, dry_run: bool) -> Vec<FlowKey> {
         let (flows, warnings) = match self.run(tables) {
             Ok(found) => {
-                let warnings = found.warnings();
+                let warnings = found.warnings(self.most);
                 (found.flows, warnings)
             }
             Err(error) => (Vec::new(), vec![unreadable(&error, tracked::count())]),
@@ -211,9 +211,9 @@ impl Search {
 }
 
 impl TrackedFlows {
-    fn take(&mut self, packets: Packets, tables: &Tables) {
+    fn take(&mut self, packets: Packets, tables: &Tables, most: usize) {
         if let Some(flow) = tables.flow_of(&packets) {
-            match self.flows.len() < MOST {
+            match self.flows.len() < most {
                 true => self.flows.push(flow),
                 false => self.left_out += 1,
             }
@@ -223,11 +223,11 @@ impl TrackedFlows {
     }
 
     /// Returns warnings about connections that are cut.
-    fn warnings(&self) -> Vec<String> {
+    fn warnings(&self, most: usize) -> Vec<String> {
         let mut warnings = Vec::new();
         if self.left_out > 0 {
             warnings.push(format!(
-                "{} to protected ports that this host forwards or translates are cut, because only {MOST} are \
+                "{} to protected ports that this host forwards or translates are cut, because only {most} are \
                  recorded: their clients have to knock and to connect again",
                 count(self.left_out, "connection")
             ));

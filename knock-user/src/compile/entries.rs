@@ -80,6 +80,9 @@ pub(super) fn config(settings: &Settings, flags: &Flags, input: &Input<'_>) -> C
         lockout_failures: lockout.map_or(0, |lockout| lockout.failures.into()),
         attempt_max_ticks: longest.unwrap_or(0),
         flag_classes,
+        // The sizes of the tables are decided when they are made.
+        first_knocks_shift: 0,
+        lockouts_shift: 0,
     }
 }
 

@@ -15,6 +15,7 @@ pub(crate) mod fwknop;
 mod grant_prefix;
 mod host_keys;
 mod include;
+mod limits;
 pub mod named_files;
 pub mod one_time_lines;
 mod otp;

@@ -15,6 +15,8 @@ pub(super) struct FileLines {
     pub(super) keys: KeyLines,
     /// The lines of the keys of `[spa]`.
     pub(super) spa: KeyLines,
+    /// The lines of the keys of `[limits]`.
+    pub(super) limits: KeyLines,
     pub(super) doors: Vec<TableLines>,
     pub(super) users: Vec<TableLines>,
     /// The values of `include`.

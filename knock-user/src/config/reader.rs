@@ -5,7 +5,7 @@ use std::{borrow::Cow, net::SocketAddr, time::Duration};
 use toml::de::DeTable;
 
 use super::{
-    door,
+    door, limits,
     places::{FileLines, TableLines},
     section::{Section, TomlItem},
     spa, statements, user,
@@ -27,6 +27,7 @@ const KEYS: &[&str] = &[
     "exempt",
     "established",
     "lockout",
+    "limits",
     "decoys",
     "control",
     "next_line",
@@ -85,6 +86,7 @@ pub(super) fn read(text: &str, report: &mut ProblemReport) -> Option<ReadFile> {
         })
     });
     let (spa, spa_lines) = spa::read(top, report).unzip();
+    let (limits, limit_lines) = limits::read(top, report).unzip();
     let mut settings = Settings {
         interfaces: top.or("interfaces", report, Vec::new(), interfaces),
         mode: top.or("mode", report, Mode::Auto, |item, report| {
@@ -107,6 +109,7 @@ pub(super) fn read(text: &str, report: &mut ProblemReport) -> Option<ReadFile> {
         exempt: top.or("exempt", report, Exempt::Listening, exempt),
         established: established(top, report),
         lockout: lockout(top, report),
+        limits: limits.unwrap_or_default(),
         decoys: decoys(top, report),
         control: control(top, report),
         next_line: listen(top, report, &NEXT_LINE),
@@ -117,6 +120,7 @@ pub(super) fn read(text: &str, report: &mut ProblemReport) -> Option<ReadFile> {
     };
     let mut places = FileLines {
         spa: spa_lines.unwrap_or_default(),
+        limits: limit_lines.unwrap_or_default(),
         include,
         ..FileLines::default()
     };

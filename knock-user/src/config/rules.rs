@@ -9,7 +9,7 @@ use std::{
 use knock_common::packet::Protocol;
 use knock_sequence::{Knock, PortSet, Ports};
 
-use super::{otp_rules, places::FileLines, reader::ReadFile, scan_rules, spa_rules};
+use super::{limits, otp_rules, places::FileLines, reader::ReadFile, scan_rules, spa_rules};
 use crate::{
     compile,
     model::{
@@ -49,6 +49,7 @@ pub(super) fn check(read: &ReadFile, report: &mut ProblemReport) {
     rules.files();
     rules.scans();
     rules.users(read);
+    limits::check(settings, &places.limits, rules.report);
     // A door that could not be read may be the one that opens what another closes.
     if *complete {
         rules.closing();

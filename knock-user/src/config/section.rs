@@ -193,10 +193,21 @@ impl<'t, 'i> TomlItem<'t, 'i> {
         report: &mut ProblemReport,
         range: std::ops::RangeInclusive<u16>,
     ) -> Option<u16> {
+        let range = u32::from(*range.start())..=u32::from(*range.end());
+        self.large_number(report, range)
+            .and_then(|number| u16::try_from(number).ok())
+    }
+
+    /// Reads a number within `range`.
+    pub(super) fn large_number(
+        &self,
+        report: &mut ProblemReport,
+        range: std::ops::RangeInclusive<u32>,
+    ) -> Option<u32> {
         let DeValue::Integer(integer) = self.value else {
             return self.mistyped(report, "a whole number");
         };
-        match u16::from_str_radix(integer.as_str(), integer.radix()) {
+        match u32::from_str_radix(integer.as_str(), integer.radix()) {
             Ok(number) if range.contains(&number) => Some(number),
             _ => self.wrong(
                 report,

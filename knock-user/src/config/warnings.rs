@@ -3,6 +3,7 @@
 mod ephemeral;
 mod files;
 mod guessable;
+mod limits;
 mod otp;
 mod spa;
 mod surroundings;
@@ -51,6 +52,7 @@ fn advise(checked: &Checked, host: &Host) -> Vec<Problem> {
     advice.ephemeral_ports();
     advice.trust();
     advice.lockout();
+    advice.limits();
     advice.next_line();
     advice.nothing();
     advice.unmatched();

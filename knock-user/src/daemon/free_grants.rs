@@ -23,13 +23,16 @@ use crate::{
     host::clock,
     kernel::maps,
     ledger::Giver,
-    model::fair_shares::{self, OccupiedEntry},
+    model::{
+        fair_shares::{self, OccupiedEntry},
+        table_sizes::SizedTable,
+    },
 };
 
-/// Number of grants at which some are ended early.
-const HIGH: usize = ALLOW_MAX as usize / 8 * 7;
-/// Number of grants that remain then.
-const LOW: usize = ALLOW_MAX as usize / 4 * 3;
+/// Returns the number of grants at which some are ended early, and how many remain then.
+const fn marks(room: usize) -> [usize; 2] {
+    [room / 8 * 7, room / 4 * 3]
+}
 
 impl<W: Write> Daemon<W> {
     /// Returns the entries of the table of flows.
@@ -46,16 +49,18 @@ impl<W: Write> Daemon<W> {
     /// Ends grants early if the table is nearly full.
     pub(super) fn keep_room(&mut self) -> Result<()> {
         let is_full = std::mem::take(&mut self.is_full);
-        if !is_full && self.ledger.openings().count() < HIGH {
+        let room = self.protection.program().room(SizedTable::Grants);
+        let [high, low] = marks(room);
+        if !is_full && self.ledger.openings().count() < high {
             return Ok(());
         }
         let held = maps::entries(&self.protection.program().allow()?, ALLOW_MAX).len();
-        if held < HIGH {
+        if held < high {
             return Ok(());
         }
-        let ended = self.make_room(held.saturating_sub(LOW))?;
+        let ended = self.make_room(held.saturating_sub(low))?;
         tracing::warn!(
-            "{held} of {ALLOW_MAX} grants are in use: {ended} have ended before their time, those of \
+            "{held} of {room} grants are in use: {ended} have ended before their time, those of \
              the doors and networks with the most first; somebody who knows a sequence may be forging \
              sources"
         );
@@ -69,8 +74,9 @@ impl<W: Write> Daemon<W> {
             other => return other.context("writing the grant"),
         }
         if self.make_room(1)? == 0 {
+            let room = self.protection.program().room(SizedTable::Grants);
             bail!(
-                "there is no room for another grant: all {ALLOW_MAX} are given by hand; `knock-user \
+                "there is no room for another grant: all {room} are given by hand; `knock-user \
                  list` shows them, and `knock-user revoke` ends one"
             );
         }

@@ -6,7 +6,7 @@ use anyhow::Result;
 use bytemuck::Pod;
 use knock_common::{
     Address,
-    layout::{Features, FlowKey, LOCKOUT_BUCKETS},
+    layout::{Config, Features, FlowKey, LOCKOUT_BUCKETS},
     sim::{BackingMaps, LockoutKey, Overlay},
 };
 
@@ -23,11 +23,13 @@ pub(super) fn over<'a, L: Live>(live: &'a L, known: &Known<'_>) -> CopyOnRead<'a
         failure: RefCell::default(),
     };
     let has_lockouts = known.features.has(Features::LOCKOUT);
-    let key = has_lockouts.then(|| below.element("LOCKOUTS", LOCKOUT_BUCKETS));
+    let config: Config = below.element("CONFIG", 0).unwrap_or_default();
+    let last = LOCKOUT_BUCKETS >> (config.lockouts_shift & 31);
+    let key = has_lockouts.then(|| below.element("LOCKOUTS", last));
     CopyOnRead {
         features: known.features,
         now: Cell::new(known.now.nanos()),
-        config: below.element("CONFIG", 0).unwrap_or_default(),
+        config,
         lockout_key: key.flatten().map(LockoutKey).unwrap_or_default(),
         below,
         ..CopyOnRead::default()

@@ -11,6 +11,7 @@ mod gateways;
 pub mod interface;
 pub mod link_events;
 pub mod listener;
+pub mod memory;
 pub mod netlink;
 pub mod netns;
 pub mod os_error;
@@ -73,6 +74,8 @@ pub struct Host {
     pub gateways: BTreeSet<IpAddr>,
     /// Its wall clock, unless nothing depends on it.
     pub wall_clock: Option<WallClock>,
+    /// The memory that this process may use, in octets, if it is known.
+    pub memory: Option<u64>,
 }
 
 impl Default for Host {
@@ -87,6 +90,7 @@ impl Default for Host {
             rules: Reading::default(),
             gateways: BTreeSet::new(),
             wall_clock: None,
+            memory: None,
         }
     }
 }
@@ -117,6 +121,7 @@ impl Host {
             rules: Reading::now(),
             gateways: gateways(),
             wall_clock: Some(WallClock::now()),
+            memory: memory::available(),
         })
     }
 

@@ -2,7 +2,9 @@
 
 use std::{
     borrow::{Borrow, BorrowMut},
+    fs,
     io::ErrorKind,
+    os::fd::{AsFd as _, AsRawFd as _, BorrowedFd},
 };
 
 use anyhow::{Context as _, Result};
@@ -39,6 +41,28 @@ pub fn map_mut<'a>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut Map> {
 
 fn missing(name: &str) -> String {
     format!("the kernel object has no map {name}: rebuild knock-user with `cargo xtask build-ebpf`")
+}
+
+/// Returns the descriptor of a map; `None` for types that the program does not use.
+pub(super) fn descriptor(map: &Map) -> Option<BorrowedFd<'_>> {
+    if let Map::Array(data)
+    | Map::PerCpuArray(data)
+    | Map::HashMap(data)
+    | Map::LruHashMap(data)
+    | Map::LpmTrie(data)
+    | Map::RingBuf(data) = map
+    {
+        Some(data.fd().as_fd())
+    } else {
+        None
+    }
+}
+
+/// Returns the memory of a map, in octets, as the kernel counts it; `None` if it does not report it.
+pub(super) fn memory(map: BorrowedFd<'_>) -> Option<u64> {
+    let info = fs::read_to_string(format!("/proc/self/fdinfo/{}", map.as_raw_fd())).ok()?;
+    let line = info.lines().find_map(|line| line.strip_prefix("memlock:"));
+    line?.trim().parse().ok()
 }
 
 /// Writes an element of an array.

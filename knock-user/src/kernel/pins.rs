@@ -16,8 +16,8 @@ use knock_common::{
     Address,
     blocked::Blocked,
     layout::{
-        self, ALLOW_MAX, BLOCKED_MAX, EVENTS_BYTES, FLOWS_MAX, FlowKey, GrantKey, LOCKOUTS_MAX,
-        PRESENCE_SLOTS, PortKind, PortRule, USED_MAX, UsedKey, VERSION, WAYS,
+        self, BLOCKED_MAX, FlowKey, GrantKey, PRESENCE_SLOTS, PortKind, PortRule, UsedKey, VERSION,
+        WAYS,
     },
     packet::Protocol,
     reason::COUNTERS_MAX,
@@ -30,7 +30,10 @@ use crate::{
     kernel::{
         bpffs::DIRECTORY, entry::Entry, instance::Instance, link_state::LinkState, maps::Plain,
     },
-    model::attach_mode::AttachMode,
+    model::{
+        attach_mode::AttachMode,
+        table_sizes::{SizedTable, TableSizes, Uses},
+    },
 };
 
 /// A map that all configurations of an instance share.
@@ -41,7 +44,17 @@ pub struct Shape {
     kind: MapType,
     key: usize,
     value: usize,
+    /// The most entries that it can have.
     entries: u32,
+    /// The table whose size decides how many entries it has, if it can have fewer.
+    table: Option<SizedTable>,
+}
+
+const fn sized(table: SizedTable, kind: MapType, key: usize, value: usize) -> Shape {
+    Shape {
+        table: Some(table),
+        ..shape(table.map(), kind, key, value, entries(table, table.most()))
+    }
 }
 
 const fn shape(name: &'static str, kind: MapType, key: usize, value: usize, entries: u32) -> Shape {
@@ -51,21 +64,45 @@ const fn shape(name: &'static str, kind: MapType, key: usize, value: usize, entr
         key,
         value,
         entries,
+        table: None,
     }
+}
+
+/// Returns how many entries the map of a table has: of arrays of buckets, one for each bucket.
+pub(super) const fn entries(table: SizedTable, size: u32) -> u32 {
+    match table {
+        SizedTable::FirstKnocks => size / WAYS as u32,
+        // The last element holds the key.
+        SizedTable::Failures => size / WAYS as u32 + 1,
+        SizedTable::Flows
+        | SizedTable::Attempts
+        | SizedTable::Grants
+        | SizedTable::Events
+        | SizedTable::Used => size,
+    }
+}
+
+/// Returns the size of a table whose map has this many entries; `None` if it can't have them.
+fn size(table: SizedTable, found: u32) -> Option<u32> {
+    let size = match table {
+        SizedTable::FirstKnocks => found.checked_mul(WAYS as u32)?,
+        SizedTable::Failures => found.checked_sub(1)?.checked_mul(WAYS as u32)?,
+        SizedTable::Flows
+        | SizedTable::Attempts
+        | SizedTable::Grants
+        | SizedTable::Events
+        | SizedTable::Used => found,
+    };
+    let fits = (table.least_by_hand()..=table.most()).contains(&size);
+    (fits && table.rounded(size) == size).then_some(size)
 }
 
 /// The shared maps, which are pinned. All others belong to one configuration and end with it.
 pub const SHARED: [Shape; 8] = [
-    shape("ALLOW", MapType::Hash, size_of::<GrantKey>(), 8, ALLOW_MAX),
-    shape(
-        "FLOWS",
-        MapType::LruHash,
-        size_of::<FlowKey>(),
-        8,
-        FLOWS_MAX,
-    ),
-    shape("LOCKOUTS", MapType::Array, 4, 8 * WAYS, LOCKOUTS_MAX),
-    shape("USED", MapType::Hash, size_of::<UsedKey>(), 8, USED_MAX),
+    sized(SizedTable::Grants, MapType::Hash, size_of::<GrantKey>(), 8),
+    sized(SizedTable::Flows, MapType::LruHash, size_of::<FlowKey>(), 8),
+    sized(SizedTable::Failures, MapType::Array, 4, 8 * WAYS),
+    sized(SizedTable::Used, MapType::Hash, size_of::<UsedKey>(), 8),
     shape(
         "BLOCKED",
         MapType::LpmTrie,
@@ -75,7 +112,7 @@ pub const SHARED: [Shape; 8] = [
     ),
     shape("PRESENCE", MapType::Array, 4, 8, PRESENCE_SLOTS),
     shape("COUNTERS", MapType::PerCpuArray, 4, 8, COUNTERS_MAX),
-    shape("EVENTS", MapType::RingBuf, 0, 0, EVENTS_BYTES),
+    sized(SizedTable::Events, MapType::RingBuf, 0, 0),
 ];
 
 /// The replay caches of SPA packets. All instances that have users share them, since a packet that
@@ -96,14 +133,38 @@ pub fn replay_directory() -> PathBuf {
     Path::new(DIRECTORY).join("spa")
 }
 
-/// Returns the places of the maps that an instance pins: shared ones, and replay caches if it has
-/// users.
-pub fn places(instance: &Instance, has_users: bool) -> impl Iterator<Item = (Shape, PathBuf)> {
+/// Returns the places of the maps that an instance pins: shared ones, failed attempts if it counts
+/// them, and replay caches if it has users.
+pub fn places(instance: &Instance, uses: Uses) -> impl Iterator<Item = (Shape, PathBuf)> {
     let maps = instance.maps();
     let shared = SHARED.map(|shape| (shape, maps.join(shape.name)));
+    let shared = shared
+        .into_iter()
+        .filter(move |(shape, _)| uses.lockouts || shape.table != Some(SizedTable::Failures));
     let replay = REPLAY.map(|shape| (shape, replay_directory().join(shape.name)));
-    let replay = replay.into_iter().filter(move |_| has_users);
-    shared.into_iter().chain(replay)
+    let replay = replay.into_iter().filter(move |_| uses.users);
+    shared.chain(replay)
+}
+
+/// Returns the sizes of the tables in force: pinned ones keep theirs, and the others have the `chosen` ones.
+///
+/// # Errors
+/// A map can't be read.
+pub fn sizes(instance: &Instance, uses: Uses, chosen: TableSizes) -> Result<TableSizes> {
+    let mut sizes = chosen;
+    for (shape, path) in places(instance, uses) {
+        let Some(table) = shape.table.filter(|_| path.exists()) else {
+            continue;
+        };
+        if let Some(size) = size(table, info(&path)?.max_entries()) {
+            sizes.set(table, size);
+        }
+    }
+    Ok(sizes)
+}
+
+fn info(path: &Path) -> Result<MapInfo> {
+    MapInfo::from_pin(path).with_context(|| format!("looking at the pinned map {}", path.display()))
 }
 
 /// Checks that the pinned maps have the shapes that this program expects: the kernel would also
@@ -111,21 +172,26 @@ pub fn places(instance: &Instance, has_users: bool) -> impl Iterator<Item = (Sha
 ///
 /// # Errors
 /// A map has another shape, or can't be read.
-pub fn check(instance: &Instance, has_users: bool) -> Result<()> {
-    for (wanted, path) in places(instance, has_users) {
+pub fn check(instance: &Instance, uses: Uses) -> Result<()> {
+    for (wanted, path) in places(instance, uses) {
         if !path.exists() {
             continue;
         }
-        let info = MapInfo::from_pin(&path)
-            .with_context(|| format!("looking at the pinned map {}", path.display()))?;
+        let info = info(&path)?;
         let found = Shape {
-            name: wanted.name,
             kind: info.map_type()?,
             key: info.key_size() as usize,
             value: info.value_size() as usize,
             entries: info.max_entries(),
+            ..wanted
         };
-        if found != wanted {
+        // Another configuration or machine may have chosen another size.
+        let is_sized = wanted.table.and_then(|table| size(table, found.entries));
+        let expected = Shape {
+            entries: is_sized.map_or(wanted.entries, |_| found.entries),
+            ..wanted
+        };
+        if found != expected {
             bail!(
                 "the pinned map {} has another shape than in this knock-user (map layout {VERSION}): it \
                  has {}, not {}. `knock-user detach` ends that protection with its grants, and \

@@ -11,7 +11,10 @@ use aya::{
 };
 use knock_common::{Address, layout::Config};
 
-use crate::kernel::{PROGRAM, bpffs, entry::Entry, instance::Instance, maps, pins};
+use crate::{
+    kernel::{PROGRAM, bpffs, entry::Entry, instance::Instance, maps, pins},
+    model::table_sizes::{SizedTable, TableSizes, Uses},
+};
 
 mod blocks;
 mod copies;
@@ -42,6 +45,8 @@ pub struct LoadOptions<'a> {
     pub loopback: bool,
     /// The instance with the pinned shared maps; `None` makes maps that end with this process.
     pub instance: Option<&'a Instance>,
+    /// The sizes of the tables; those that are pinned keep the size that they have.
+    pub sizes: TableSizes,
     /// The programs to load at once; the XDP program for Ethernet if empty. Others are loaded when
     /// an interface needs them.
     pub entries: &'a [Entry],
@@ -59,8 +64,10 @@ pub struct XdpProgram {
     answers: bool,
     /// Whether it accepts loopback addresses, on the loopback interface.
     loopback: bool,
-    /// Whether it accepts SPA packets of users.
-    has_users: bool,
+    /// What it uses besides the tables that every program needs.
+    uses: Uses,
+    /// The sizes of its tables.
+    sizes: TableSizes,
     /// The other loaded copy of the program.
     copy: Copy,
     /// The content of the map of this name.
@@ -116,7 +123,22 @@ impl XdpProgram {
 
     /// Returns whether the program accepts SPA packets of users.
     pub(crate) const fn has_users(&self) -> bool {
-        self.has_users
+        self.uses.users
+    }
+
+    /// Returns what the program uses besides the tables that every one needs.
+    pub(crate) const fn uses(&self) -> Uses {
+        self.uses
+    }
+
+    /// Returns the sizes of its tables.
+    pub const fn sizes(&self) -> TableSizes {
+        self.sizes
+    }
+
+    /// Returns the size of a table.
+    pub fn room(&self, table: SizedTable) -> usize {
+        self.sizes.get(table) as usize
     }
 
     /// Returns whether the program sends packets.
@@ -188,10 +210,10 @@ impl XdpProgram {
     /// # Errors
     /// The kernel refuses.
     pub fn pin_maps(&self, instance: &Instance) -> Result<()> {
-        if self.has_users {
+        if self.uses.users {
             bpffs::ensure(&pins::replay_directory())?;
         }
-        for (shared, path) in pins::places(instance, self.has_users) {
+        for (shared, path) in pins::places(instance, self.uses) {
             if path.exists() {
                 continue;
             }
@@ -203,6 +225,16 @@ impl XdpProgram {
             pinned.with_context(|| format!("pinning the map {}", path.display()))?;
         }
         Ok(())
+    }
+
+    /// Returns the memory of all maps, in octets, as the kernel counts it; `None` if it does not report it.
+    pub fn memory(&self) -> Option<u64> {
+        let events = self.events.iter().map(|map| map.fd().as_fd());
+        let maps = self
+            .ebpf
+            .maps()
+            .filter_map(|(_, map)| maps::descriptor(map));
+        maps.chain(events).map(maps::memory).sum()
     }
 
     /// Returns the ring buffer of events, which can be taken once.

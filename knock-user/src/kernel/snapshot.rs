@@ -102,7 +102,7 @@ impl Snapshot {
         let buckets =
             Array::<_, Plain<[u64; WAYS]>>::try_from(&self.lockouts).context("map LOCKOUTS")?;
         let mut count: usize = 0;
-        for index in 0..LOCKOUT_BUCKETS {
+        for index in 0..LOCKOUT_BUCKETS >> (self.config.lockouts_shift & 31) {
             let Plain(cells) = buckets.get(&index, 0).context("reading the map LOCKOUTS")?;
             let locks = |cell: &&u64| {
                 let failures = Failures::from_word(**cell);

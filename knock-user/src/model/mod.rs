@@ -6,12 +6,14 @@
 pub mod attach_mode;
 pub mod fair_shares;
 pub mod log_format;
+pub mod octets;
 pub mod otp;
 pub mod prefix;
 pub mod problem;
 pub mod settings;
 pub mod sources;
 pub mod spa;
+pub mod table_sizes;
 pub mod text;
 pub mod value;
 

@@ -12,10 +12,12 @@ use knock_common::{GrantPrefix, layout::FlagClass, packet::Protocol};
 use knock_sequence::{Knock, PortSet, Ports, duration};
 
 use super::spa::Fwknop;
+use super::table_sizes::Uses;
 pub use super::{
     otp::{Otp, SecretOrigin},
     prefix::Prefix,
     spa::{Otherwise, Spa, User},
+    table_sizes::Limits,
 };
 
 /// A whole configuration.
@@ -39,6 +41,8 @@ pub struct Settings {
     pub established: Established,
     /// The lockout, if there is one.
     pub lockout: Option<Lockout>,
+    /// The sizes of the tables of the kernel side.
+    pub limits: Limits,
     /// The decoys, which look like knock ports.
     pub decoys: Decoys,
     /// The users who may control the daemon besides root.
@@ -76,6 +80,14 @@ impl Settings {
     /// Returns whether a user has a key of this project's format, which needs the host's key.
     pub fn has_user_keys(&self) -> bool {
         self.users.iter().any(|user| !user.keys.is_empty())
+    }
+
+    /// Returns which tables the configuration uses besides those that every one needs.
+    pub fn uses(&self) -> Uses {
+        Uses {
+            lockouts: self.lockout.is_some(),
+            users: self.spa().is_some(),
+        }
     }
 
     /// Returns the users with a client of fwknop.

@@ -24,6 +24,7 @@ use crate::{
         attach_mode::AttachMode,
         settings::{Door, Dynamic, Effect, OneTime, Settings, User, Verify},
         spa::{HostKeyPairs, UserKey},
+        table_sizes,
     },
     sequences::{one_time, state_directory},
     strength::{Strength, View},
@@ -95,6 +96,9 @@ fn write_report(checked: &Checked, host: &Host, out: &mut impl Write) -> io::Res
         }
     }
     check(checked, host, out)?;
+    let settings = &checked.settings;
+    let memory = table_sizes::described(&settings.limits, settings.uses(), host.memory);
+    writeln!(out, "tables: {memory}")?;
     if let Some(note) = checked.unserved(host) {
         writeln!(out, "{}", note.render_in("note", &checked.file))?;
     }

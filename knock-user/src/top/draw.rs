@@ -1,6 +1,5 @@
 //! Draws the screen with plain characters: every terminal has them, and colours only add to them.
 
-use knock_common::layout::{ALLOW_MAX, FLOWS_MAX};
 use ratatui::{
     Frame,
     layout::{Constraint, Layout, Rect},
@@ -193,8 +192,8 @@ fn pressure_line(screen: &Screen, look: DrawStyle) -> Line<'static> {
     let lost = counter("events-lost");
     let lost_style = if lost > 0 { look.bad() } else { Style::new() };
     Line::from(vec![
-        part("grants", screen.grants_in_all, ALLOW_MAX),
-        part("flows", status.flows, FLOWS_MAX),
+        part("grants", screen.grants_in_all, status.tables.grants),
+        part("flows", status.flows, status.tables.flows),
         Span::from(format!(
             "events suppressed {}, ",
             counter("events-suppressed")

@@ -1,9 +1,6 @@
 //! The metrics: docs/guides/metrics.md lists them.
 
-use knock_common::{
-    Reason, Stat,
-    layout::{ALLOW_MAX, FLOWS_MAX, PROGRESS_MAX},
-};
+use knock_common::{Reason, Stat};
 
 use super::facts::{MetricFacts, ProcessFacts};
 use crate::{
@@ -154,10 +151,11 @@ impl MetricFamilies {
 
     fn tables(&mut self, facts: &MetricFacts) {
         let tables = &facts.tables;
+        let sizes = &facts.status.tables;
         let all = [
-            ("grants", Some(tables.grants), ALLOW_MAX),
-            ("flows", Some(tables.flows), FLOWS_MAX),
-            ("attempts", tables.attempts, PROGRESS_MAX),
+            ("grants", Some(tables.grants), Some(sizes.grants)),
+            ("flows", Some(tables.flows), Some(sizes.flows)),
+            ("attempts", tables.attempts, sizes.attempts),
         ];
         self.add(
             "knock_table_entries",
@@ -170,7 +168,8 @@ impl MetricFamilies {
             "knock_table_capacity",
             Gauge,
             "Entries for which a table has room",
-            all.map(|(table, _, most)| sample([("table", table)], u64::from(most))),
+            all.into_iter()
+                .filter_map(|(table, _, most)| Some(sample([("table", table)], u64::from(most?)))),
         );
         let grants = facts.grants.iter();
         self.add(

@@ -11,10 +11,23 @@ use toml::{Table, Value};
 use crate::{admin::status, model::sources};
 
 /// Keys whose values are shown, with the tables that they are in.
-const SHOWN: [(&str, &[&str]); 10] = [
+const SHOWN: [(&str, &[&str]); 11] = [
     ("", &["interfaces", "mode", "protect", "strict", "exempt"]),
     ("established", &["keep", "idle", "idle_udp"]),
     ("lockout", &["failures", "time", "scope"]),
+    (
+        "limits",
+        &[
+            "memory",
+            "first_knocks",
+            "attempts",
+            "grants",
+            "flows",
+            "failures",
+            "events",
+            "used_sequences",
+        ],
+    ),
     ("decoys", &["count", "range"]),
     ("control", &["group"]),
     ("spa", &["ports", "window", "otherwise", "bind"]),

@@ -35,6 +35,9 @@ pub struct Answer {
     /// How many prefixes commands block.
     #[serde(default)]
     pub blocked: usize,
+    /// The sizes of the tables of the kernel side.
+    #[serde(default)]
+    pub tables: TablesAnswer,
     /// How many watch; none if no process runs.
     pub watchers: usize,
     /// The counters, without those at zero.
@@ -70,6 +73,23 @@ pub struct Statuses {
     pub shortfalls: Vec<Shortfall>,
     /// Each of them.
     pub instances: Vec<Answer>,
+}
+
+/// The tables of the kernel side: for how much they have room. What only a process knows is none without one.
+#[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+pub struct TablesAnswer {
+    /// The memory of all tables, in octets, as the kernel counts it.
+    pub memory: Option<u64>,
+    /// First knocks.
+    pub first_knocks: Option<u32>,
+    /// Attempts past the first knock.
+    pub attempts: Option<u32>,
+    /// Grants.
+    pub grants: u32,
+    /// Kept connections.
+    pub flows: u32,
+    /// Sources with failed attempts; none without a lockout.
+    pub failures: Option<u32>,
 }
 
 /// A door with one-time sequences.

@@ -1,8 +1,8 @@
 //! The parts of a status that a daemon and a client without one have in common.
 
-use knock_common::{Reason, Stat, layout::ALLOW_MAX};
+use knock_common::{Reason, Stat};
 
-use super::answer::{Answer, Counter, InterfaceAnswer};
+use super::answer::{Answer, Counter, InterfaceAnswer, TablesAnswer};
 use crate::{
     host::clock::Clock,
     interfaces::coverage::{Coverage, CoverageState},
@@ -31,6 +31,8 @@ pub struct MapContent {
     pub blocked: usize,
     /// The counters by number.
     pub counts: Vec<u64>,
+    /// The sizes of the tables.
+    pub tables: TablesAnswer,
 }
 
 /// Returns the status of an instance, without what is missing.
@@ -60,14 +62,15 @@ pub fn status(
         flows: found.flows,
         blocked: found.blocked,
         watchers: process.map_or(0, |process| process.watchers),
+        tables: found.tables.clone(),
         counters: counters(&found.counts),
         ..Answer::default()
     }
 }
 
-/// Returns a warning if the table of grants is nearly full; `entries` counts expired grants too.
-pub fn room(entries: usize, has_process: bool) -> Option<String> {
-    let most = ALLOW_MAX as usize;
+/// Returns a warning if the table of grants, which has room for `most`, is nearly full; `entries` counts expired grants
+/// too.
+pub fn room(entries: usize, most: usize, has_process: bool) -> Option<String> {
     let is_full = entries >= most;
     match (is_full, has_process) {
         (true, true) => Some(format!(

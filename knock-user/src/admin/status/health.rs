@@ -9,7 +9,6 @@ use std::{
     time::Duration,
 };
 
-use knock_common::layout::ALLOW_MAX;
 use knock_sequence::duration::spell_short;
 
 use super::answer::{Answer, Shortfall};
@@ -26,6 +25,8 @@ use crate::{
 pub struct HealthInput {
     /// Entries of the table of grants that are in use.
     pub entries: usize,
+    /// For how many grants the table has room.
+    pub room: usize,
     /// Why the last reload failed, if it did.
     pub reload_failed: Option<String>,
     /// The work in progress.
@@ -69,7 +70,11 @@ pub fn judged(mut status: Answer, registry: &Registry, circumstances: &HealthInp
     found.process(&status, registry);
     found.doors(&status);
     found.time_based_doors(circumstances);
-    found.room(circumstances.entries, status.pid.is_some());
+    found.room(
+        circumstances.entries,
+        circumstances.room,
+        status.pid.is_some(),
+    );
     found.commands(circumstances.commands);
     found.configuration(registry);
     if let Some(because) = &circumstances.reload_failed {
@@ -268,8 +273,8 @@ impl Findings {
     }
 
     /// Reports a full table of grants.
-    fn room(&mut self, entries: usize, is_served: bool) {
-        if entries < ALLOW_MAX as usize {
+    fn room(&mut self, entries: usize, most: usize, is_served: bool) {
+        if entries < most.max(1) {
             return;
         }
         let ends = match is_served {
@@ -277,7 +282,7 @@ impl Findings {
             false => "no process runs that makes room",
         };
         let text = format!(
-            "the table of grants is full ({ALLOW_MAX} entries), so nobody else can open a door; {ends}: \
+            "the table of grants is full ({most} entries), so nobody else can open a door; {ends}: \
              `knock-user list` shows them, and `knock-user revoke` ends some"
         );
         self.short("full", None, text);

@@ -24,7 +24,9 @@ mod offline;
 mod served;
 mod text;
 
-pub use answer::{Answer, Counter, InterfaceAnswer, OneTimeStatus, Shortfall, Statuses};
+pub use answer::{
+    Answer, Counter, InterfaceAnswer, OneTimeStatus, Shortfall, Statuses, TablesAnswer,
+};
 
 /// Show what is protected and how, and the counters
 #[derive(clap::Args, Clone, Debug)]
@@ -82,6 +84,7 @@ pub(super) fn without_tables<W: Write>(daemon: &mut Daemon<W>) -> Result<Answer>
     let found = facts::MapContent {
         grants,
         blocked: daemon.blocks.valid(clock::boot_ms()),
+        tables: served::tables(daemon),
         ..facts::MapContent::default()
     };
     served::judged(daemon, &found, grants)

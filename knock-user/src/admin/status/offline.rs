@@ -3,7 +3,7 @@
 use anyhow::Result;
 
 use super::{
-    answer::Answer,
+    answer::{Answer, TablesAnswer},
     facts::{self, MapContent},
     health::{self, HealthInput},
 };
@@ -14,8 +14,11 @@ use crate::{
     },
     host::clock::{self, Clock},
     interfaces::coverage::{self, Coverage, CoverageState},
-    kernel::{instance::Instance, registry::Registry},
-    model::text,
+    kernel::{instance::Instance, pins, registry::Registry},
+    model::{
+        table_sizes::{SizedTable, TableSizes, Uses},
+        text,
+    },
 };
 
 /// Returns the status of an instance. `hanging` is the process that has it and does not answer, if there is one.
@@ -29,6 +32,7 @@ pub(super) fn status(instance: &Instance, hanging: Option<u32>) -> Result<Answer
     let (registry, interrupted) = in_force(pinned::registry(instance)?, &covered);
     let grants = pinned::grants(instance)?;
     let entries = grants.len();
+    let sizes = pins::sizes(instance, Uses::default(), TableSizes::default())?;
     let found = MapContent {
         grants: list::answer(grants, &doors(&registry), &Default::default(), clock)
             .grants
@@ -39,6 +43,11 @@ pub(super) fn status(instance: &Instance, hanging: Option<u32>) -> Result<Answer
             .filter(|(_, block)| clock.now_ms < block.own_until_ms)
             .count(),
         counts: pinned::counters(instance)?,
+        tables: TablesAnswer {
+            grants: sizes.get(SizedTable::Grants),
+            flows: sizes.get(SizedTable::Flows),
+            ..TablesAnswer::default()
+        },
     };
     let interfaces = facts::interfaces(covered);
     let status = facts::status(instance.name(), &registry, interfaces, None, &found, clock);
@@ -48,12 +57,15 @@ pub(super) fn status(instance: &Instance, hanging: Option<u32>) -> Result<Answer
     };
     let circumstances = HealthInput {
         entries,
+        room: found.tables.grants as usize,
         interrupted,
         is_hanging: hanging.is_some(),
         ..HealthInput::default()
     };
     let mut status = health::judged(status, &registry, &circumstances);
-    status.notes.extend(facts::room(entries, false));
+    status
+        .notes
+        .extend(facts::room(entries, found.tables.grants as usize, false));
     Ok(status)
 }
 

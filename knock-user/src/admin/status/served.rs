@@ -6,7 +6,7 @@ use anyhow::Result;
 use knock_common::layout::ALLOW_MAX;
 
 use super::{
-    answer::{Answer, OneTimeStatus},
+    answer::{Answer, OneTimeStatus, TablesAnswer},
     facts::{self, DaemonProcess, MapContent},
     health::{self, HealthInput},
 };
@@ -15,6 +15,7 @@ use crate::{
     daemon::Daemon,
     host::clock::Clock,
     kernel::{maps, persistence::OnExit},
+    model::table_sizes::SizedTable,
 };
 
 pub(super) fn status<W: Write>(daemon: &mut Daemon<W>) -> Result<Answer> {
@@ -30,8 +31,24 @@ pub(super) fn status<W: Write>(daemon: &mut Daemon<W>) -> Result<Answer> {
         flows,
         blocked: daemon.blocks.valid(clock.now_ms),
         counts,
+        tables: tables(daemon),
     };
     judged(daemon, &found, entries)
+}
+
+/// Returns the sizes of the tables in force, and their memory.
+pub(super) fn tables<W: Write>(daemon: &mut Daemon<W>) -> TablesAnswer {
+    let program = daemon.protection.program();
+    let (sizes, uses) = (program.sizes(), program.uses());
+    let size = |table| Some(sizes.get(table));
+    TablesAnswer {
+        memory: program.memory(),
+        first_knocks: size(SizedTable::FirstKnocks),
+        attempts: size(SizedTable::Attempts),
+        grants: sizes.get(SizedTable::Grants),
+        flows: sizes.get(SizedTable::Flows),
+        failures: size(SizedTable::Failures).filter(|_| uses.lockouts),
+    }
 }
 
 /// Returns the status with these counts; `entries` counts expired grants too.
@@ -63,6 +80,7 @@ pub(super) fn judged<W: Write>(
     };
     let circumstances = HealthInput {
         entries,
+        room: found.tables.grants as usize,
         reload_failed: daemon.reload_failed.clone(),
         under_way: daemon.under_way(),
         is_to_stay: daemon.run.on_exit == OnExit::Keep,
@@ -77,7 +95,8 @@ pub(super) fn judged<W: Write>(
         notes: daemon.host_notes(),
     };
     let mut status = health::judged(status, registry, &circumstances);
-    status.notes.extend(facts::room(entries, true));
+    let most = found.tables.grants as usize;
+    status.notes.extend(facts::room(entries, most, true));
     Ok(status)
 }
 

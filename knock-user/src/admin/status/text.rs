@@ -2,11 +2,14 @@
 
 use std::fmt::Write as _;
 
-use super::answer::{Answer, InterfaceAnswer, OneTimeStatus};
+use super::answer::{Answer, InterfaceAnswer, OneTimeStatus, TablesAnswer};
 use crate::{
     admin::text::{LocalTime, Side, short, table},
     interfaces::{coverage::CoverageState, watchdog},
-    model::text::{about, count, list},
+    model::{
+        octets,
+        text::{about, count, list},
+    },
 };
 
 pub(super) fn render(status: &Answer, time: &LocalTime) -> Vec<String> {
@@ -88,6 +91,9 @@ pub(super) fn render(status: &Answer, time: &LocalTime) -> Vec<String> {
     if status.blocked > 0 {
         row("blocked", blocked(status.blocked));
     }
+    if let Some(tables) = tables(&status.tables) {
+        row("tables", tables);
+    }
     if status.watchers > 0 {
         row("watching", status.watchers.to_string());
     }
@@ -112,6 +118,22 @@ fn attached(mode: &str, interface: &InterfaceAnswer) -> String {
         because.unwrap_or_default(),
         behind.unwrap_or_default()
     )
+}
+
+/// Describes the memory and the sizes of the tables, if a process knows them.
+fn tables(tables: &TablesAnswer) -> Option<String> {
+    let memory = octets::spell(tables.memory?);
+    let failures = tables
+        .failures
+        .map(|failures| format!(", {failures} sources with failed attempts"));
+    Some(format!(
+        "{memory} in the kernel, room for {} first knocks, {} attempts, {} grants, {} connections{}",
+        tables.first_knocks?,
+        tables.attempts?,
+        tables.grants,
+        tables.flows,
+        failures.unwrap_or_default()
+    ))
 }
 
 fn blocked(prefixes: usize) -> String {

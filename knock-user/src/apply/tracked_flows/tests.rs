@@ -1,11 +1,15 @@
 //! Tests of the search for tracked connections.
 
+use knock_common::layout::FLOWS_MAX;
+
 use super::*;
 use crate::{
     compile::{self, Input, stable_ids::StableIds},
     config,
     model::settings::Sequences,
 };
+
+const MOST: usize = FLOWS_MAX as usize / 2;
 
 const CONFIG: &str = r#"
     [[door]]
@@ -106,7 +110,7 @@ fn found(
     connection: TrackedConnection,
 ) -> (Vec<String>, u64) {
     let interfaces: Vec<_> = interfaces.iter().map(|name| (*name).to_owned()).collect();
-    let search = Search::new(&host(), &interfaces, before);
+    let search = Search::new(&host(), &interfaces, before, FLOWS_MAX);
     let sockets = sockets.iter().map(|[local, peer]| TcpConnection {
         local: end(local),
         peer: end(peer),
@@ -114,7 +118,7 @@ fn found(
     let tables = tables();
     let mut found = TrackedFlows::default();
     for packets in search.arriving(&connection, &sockets.collect()) {
-        found.take(packets, &tables);
+        found.take(packets, &tables, MOST);
     }
     let flows = found.flows.iter().map(|flow| {
         let source = SocketAddr::new(flow.source.into(), flow.source_port);
@@ -383,7 +387,7 @@ fn what_is_cut_is_reported() {
         is_cut_short: true,
         ..TrackedFlows::default()
     };
-    let warnings = found.warnings().join("\n");
+    let warnings = found.warnings(MOST).join("\n");
     for words in [
         "1 connection to protected ports",
         "not all listed within 5 s",
@@ -391,7 +395,7 @@ fn what_is_cut_is_reported() {
     ] {
         assert!(warnings.contains(words), "no {words:?} in {warnings}");
     }
-    assert_eq!(TrackedFlows::default().warnings(), [] as [&str; 0]);
+    assert_eq!(TrackedFlows::default().warnings(MOST), [] as [&str; 0]);
     let error = anyhow::anyhow!("the kernel refuses over netlink: no");
     for (tracked, words) in [
         (Some(12), "tracks 12 connections,"),
@@ -420,7 +424,7 @@ fn no_more_are_recorded_than_half_of_the_table_holds() {
         target: end("192.0.2.2:8080"),
     };
     for _ in 0..MOST + 3 {
-        found.take(packets, &tables);
+        found.take(packets, &tables, MOST);
     }
     assert_eq!((found.flows.len(), found.left_out), (MOST, 3));
 }

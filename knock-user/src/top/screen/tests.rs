@@ -26,6 +26,11 @@ fn grant_of(source: &str, door: &str, seconds: f64, lasts_s: i64) -> ListedGrant
 
 fn status(counters: &[(&str, u64)]) -> status::Answer {
     status::Answer {
+        tables: status::TablesAnswer {
+            grants: 65_536,
+            flows: 262_144,
+            ..status::TablesAnswer::default()
+        },
         pid: Some(4711),
         version: Some("0.1.0".to_owned()),
         interfaces: vec![InterfaceAnswer {

@@ -51,6 +51,10 @@ fn facts() -> MetricFacts {
     counts[Stat::EventsLost as usize] = 3;
     MetricFacts {
         status: status::Answer {
+            tables: status::TablesAnswer {
+                grants: 65_536,
+                ..status::TablesAnswer::default()
+            },
             interfaces: vec![InterfaceAnswer {
                 name: "eth0".to_owned(),
                 state: "protected".to_owned(),
