@@ -85,13 +85,26 @@ pub fn counted(instance: &Instance, reason: Reason) -> u64 {
     }
 }
 
+/// Returns the path of an instance's first pinned program: where the program runs depends on the kernel.
+///
+/// # Panics
+/// None is pinned.
+#[track_caller]
+pub fn program(instance: &Instance) -> PathBuf {
+    let mut paths = Entry::ALL.into_iter().map(|entry| instance.program(entry));
+    match paths.find(|path| path.exists()) {
+        Some(path) => path,
+        None => panic!("no program is pinned in {}", instance.pins().display()),
+    }
+}
+
 /// Returns the content of the attached program's map `CONFIG`, which is not pinned.
 ///
 /// # Panics
 /// It can't be read.
 #[track_caller]
 pub fn config(instance: &Instance) -> Config {
-    let path = instance.program(Entry::Xdp);
+    let path = program(instance);
     let read = || -> anyhow::Result<Config> {
         let maps = ProgramInfo::from_pin(&path)?.map_ids()?.unwrap_or_default();
         let named = |id: &u32| {
@@ -145,7 +158,7 @@ pub fn are_unloaded(programs: &[u32]) {
     });
 }
 
-/// Ids of the XDP programs on the interfaces of a namespace.
+/// Ids of the programs on the interfaces of a namespace, at XDP and at traffic control.
 ///
 /// # Panics
 /// `ip` fails or prints something else.

@@ -18,7 +18,13 @@ use knock_tests::{
     ssh::{DOOR, KNOCKS, SSH},
     wait,
 };
-use knock_user::kernel::program::{LoadOptions, XdpProgram};
+use knock_user::{
+    host::interface,
+    kernel::{
+        program::{LoadOptions, XdpProgram},
+        tcx,
+    },
+};
 use nix::sys::signal::Signal::SIGTERM;
 use serde_json::{Value, json};
 
@@ -172,7 +178,7 @@ fn a_start_names_every_interface_it_cannot_protect() {
         let ended = Process::start(&net.server, &mut command).wait();
         assert_eq!(ended.status.code(), Some(1), "{ended:?}");
         for line in [
-            "b1 has the XDP program of another knock-user",
+            "b1 has the program of another knock-user",
             "t0 is of kind ifb: packets get to it behind XDP",
             "there is no interface etho",
         ] {
@@ -393,10 +399,12 @@ fn exchanged_names_are_followed() {
         daemon.reload(&config("\"b1\""));
         // The kernel lets go of a program a moment after its link is gone.
         wait::until("only b1 is attached", || {
-            let all = net.server.enter(knock_user::host::interface::list).unwrap();
-            ["b0", "b1"].map(|name| {
-                let found = knock_user::host::interface::named(name, &all).unwrap();
-                found.program.is_some()
+            net.server.enter(|| {
+                let all = interface::list().unwrap();
+                ["b0", "b1"].map(|name| {
+                    let found = interface::named(name, &all).unwrap();
+                    found.program.is_some() || !tcx::ingress(found.index).unwrap().is_empty()
+                })
             }) == [false, true]
         });
         daemon.stop();

@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr};
 
 use knock_tests::{
     daemon::Daemon,
-    net::{self, Family},
+    net::{self, Family, Net, SERVER_LINK},
     path::Path,
     server::Server,
     source::Source,
@@ -29,6 +29,9 @@ const DOOR: &str = r#"
 
 const KNOCKS: &str = "tcp/7000 udp/8000 tcp/9000";
 
+/// Where the program runs.
+const MODES: [&str; 3] = ["native", "skb", "tc"];
+
 const HOP_BY_HOP: u8 = 0;
 
 const ROUTING: u8 = 43;
@@ -37,64 +40,66 @@ const DESTINATION: u8 = 60;
 
 #[test]
 fn nothing_in_disguise_reaches_a_protected_port() {
-    net::test(|net| {
-        let _server = Server::tcp(&net.server, &[SSH, OPEN]).and_udp(&net.server, DNS);
-        let wire = Wire::open(&net.client);
-        let sources = Family::ALL.map(|family| net.new_source(family));
-        for source in &sources {
-            for (shape, row) in rows(source, 20_000) {
-                let RowPath { port, number, .. } = shape;
-                let name = format!("{} to port {port}, {}, no program", row.name, source.from);
-                send(&wire, &row);
-                if row.understood {
-                    wait::until(&name, || is_answered(&wire, number));
+    for mode in MODES {
+        net::test(|net| {
+            let _server = Server::tcp(&net.server, &[SSH, OPEN]).and_udp(&net.server, DNS);
+            let wire = Wire::open(&net.client);
+            let sources = Family::ALL.map(|family| net.new_source(family));
+            for source in &sources {
+                for (shape, row) in rows(source, 20_000) {
+                    let RowPath { port, number, .. } = shape;
+                    let name = format!("{} to port {port}, {}, no program", row.name, source.from);
+                    send(&wire, &row);
+                    if row.understood {
+                        wait::until(&name, || is_answered(&wire, number));
+                    }
                 }
             }
-        }
 
-        let daemon = Daemon::start(&net.server, DOOR);
-        wire.seen();
-        let before = net.server_packets();
-        for source in &sources {
-            for (shape, row) in rows(source, 30_000) {
-                let RowPath { port, number, .. } = shape;
-                send(&wire, &row);
-                // What arrives is answered while it is being sent, but for the UDP echo.
-                if port == DNS {
-                    std::thread::sleep(std::time::Duration::from_millis(5));
+            let daemon = start(net, mode);
+            wire.seen();
+            let before = net.server_packets();
+            for source in &sources {
+                for (shape, row) in rows(source, 30_000) {
+                    let RowPath { port, number, .. } = shape;
+                    send(&wire, &row);
+                    // What arrives is answered while it is being sent, but for the UDP echo.
+                    if port == DNS {
+                        std::thread::sleep(std::time::Duration::from_millis(5));
+                    }
+                    assert!(
+                        !is_answered(&wire, number),
+                        "{mode}: {} to port {port}, {}: it arrives",
+                        row.name,
+                        source.from
+                    );
                 }
+            }
+            let after = net.server_packets();
+            assert_eq!(
+                before, after,
+                "{mode}: segments and datagrams that the server's stack took"
+            );
+            for reason in [
+                "no-grant",
+                "tiny-fragment",
+                "extensions-too-long",
+                "vlan-too-deep",
+                "truncated",
+            ] {
+                let is_reported = daemon
+                    .events()
+                    .iter()
+                    .any(|event| event["reason"] == reason);
                 assert!(
-                    !is_answered(&wire, number),
-                    "{} to port {port}, {}: it arrives",
-                    row.name,
-                    source.from
+                    is_reported,
+                    "{mode}: no event has {reason}:\n{}",
+                    daemon.process().printed()
                 );
             }
-        }
-        let after = net.server_packets();
-        assert_eq!(
-            before, after,
-            "segments and datagrams that the server's stack took"
-        );
-        for reason in [
-            "no-grant",
-            "tiny-fragment",
-            "extensions-too-long",
-            "vlan-too-deep",
-            "truncated",
-        ] {
-            let is_reported = daemon
-                .events()
-                .iter()
-                .any(|event| event["reason"] == reason);
-            assert!(
-                is_reported,
-                "no event has {reason}:\n{}",
-                daemon.process().printed()
-            );
-        }
-        daemon.stop();
-    });
+            daemon.stop();
+        });
+    }
 }
 
 /// A source with a grant may send fragments; only unreadable packets are dropped.
@@ -153,35 +158,56 @@ fn an_ipv6_packet_cannot_borrow_an_ipv4_grant() {
     });
 }
 
+/// At traffic control the outermost tag is off already, so one more is read.
 #[test]
 fn knocks_in_tagged_frames_count() {
-    let rows: [(&str, &[(u16, u16)]); 3] = [
-        ("one tag", &[(0x8100, 7)]),
-        ("two tags", &[(0x88a8, 5), (0x8100, 7)]),
-        ("two inner tags", &[(0x8100, 5), (0x8100, 7)]),
+    type Tags = &'static [(u16, u16)];
+    let rows: [(&str, Tags, &[&str]); 5] = [
+        ("one tag", &[(0x8100, 7)], &MODES),
+        ("two tags", &[(0x88a8, 5), (0x8100, 7)], &MODES),
+        ("two inner tags", &[(0x8100, 5), (0x8100, 7)], &MODES),
+        (
+            "three tags",
+            &[(0x88a8, 5), (0x88a8, 6), (0x8100, 7)],
+            &["tc"],
+        ),
+        (
+            "four tags",
+            &[(0x88a8, 4), (0x88a8, 5), (0x88a8, 6), (0x8100, 7)],
+            &[],
+        ),
     ];
-    net::test(|net| {
-        let _server = Server::tcp(&net.server, &[SSH]);
-        let wire = Wire::open(&net.client);
-        let daemon = Daemon::start(&net.server, DOOR);
-        for (name, tags) in rows {
-            for family in Family::ALL {
-                let source = net.new_source(family);
-                let path = source.path();
-                let knocks = [
-                    syn(path, 40_000, 7000),
-                    datagram(path, 40_000, 8000, &[0]),
-                    syn(path, 40_000, 9000),
-                ];
-                for knock in &knocks {
-                    source.finds_closed(SSH, name);
-                    wire.send(&tagged(&whole(path, knock), tags));
+    for mode in MODES {
+        net::test(|net| {
+            let _server = Server::tcp(&net.server, &[SSH]);
+            let wire = Wire::open(&net.client);
+            let daemon = start(net, mode);
+            for (name, tags, modes) in rows {
+                for family in Family::ALL {
+                    let source = net.new_source(family);
+                    let path = source.path();
+                    let knocks = [
+                        syn(path, 40_000, 7000),
+                        datagram(path, 40_000, 8000, &[0]),
+                        syn(path, 40_000, 9000),
+                    ];
+                    for knock in &knocks {
+                        source.finds_closed(SSH, name);
+                        wire.send(&tagged(&whole(path, knock), tags));
+                    }
+                    let is_open = modes.contains(&mode);
+                    source.finds(is_open, SSH, &format!("{mode}: {name}, {family}"));
                 }
-                source.finds(true, SSH, &format!("{name}, {family}"));
             }
-        }
-        daemon.stop();
-    });
+            daemon.stop();
+        });
+    }
+}
+
+#[track_caller]
+fn start(net: &Net, mode: &str) -> Daemon {
+    let arguments = ["--iface", SERVER_LINK, "--mode", mode];
+    Daemon::start_with(&net.server, DOOR, &arguments)
 }
 
 /// Frames that are meant to reach a protected port.
@@ -365,7 +391,7 @@ impl RowPath {
 }
 
 /// Returns a frame with VLAN tags. Number 0 is not a VLAN: a host takes such a frame like one without a tag.
-fn tags(whole: &[u8]) -> [Row; 6] {
+fn tags(whole: &[u8]) -> [Row; 7] {
     const Q: u16 = 0x8100;
     const AD: u16 = 0x88a8;
     let with = |tags: &[_]| [tagged(whole, tags)];
@@ -378,6 +404,11 @@ fn tags(whole: &[u8]) -> [Row; 6] {
             "three priority tags",
             true,
             with(&[(AD, 0), (Q, 0), (Q, 0)]),
+        ),
+        row(
+            "four priority tags",
+            true,
+            with(&[(AD, 0), (Q, 0), (Q, 0), (Q, 0)]),
         ),
         row(
             "a tag of a VLAN that the host is not in",

@@ -34,12 +34,13 @@ const TRANSFER: usize = 2 << 20;
 
 #[test]
 fn frames_larger_than_a_page_are_judged() {
-    let rows: [(&str, &str, &str, bool); 5] = [
+    let rows: [(&str, &str, &str, bool); 6] = [
         ("native", "native", "native", false),
         ("native, segmented by the driver", "native", "native", true),
-        ("auto", "auto", "skb", false),
+        ("auto", "auto", "tc", false),
         ("generic", "skb", "skb", false),
         ("generic, segmented by the driver", "skb", "skb", true),
+        ("traffic control, segmented by the driver", "tc", "tc", true),
     ];
     for (name, mode, attached, offload) in rows {
         net::test(|net| {
@@ -126,7 +127,7 @@ fn a_driver_that_refuses_leaves_nothing_attached() {
         command.args(["--mode", "native", "--iface", "b0", "--iface", "b2"]);
         let ended = Process::start(&net.server, &mut command).wait();
         assert_eq!(ended.status.code(), Some(1), "{ended:?}");
-        for word in ["b2", "too few queues", "mode = \"skb\""] {
+        for word in ["b2", "too few queues", "mode = \"auto\""] {
             assert!(ended.stderr.contains(word), "no {word:?} in {ended:?}");
         }
         // The kernel lets go of a program a moment after its link is gone.

@@ -58,8 +58,8 @@ fn lines_for_people_name_ports_doors_and_sources() {
                     .any(|line| words.iter().all(|word| line.contains(word)))
             });
         };
-        prints(&["fallback to skb on b0 because native XDP on veth"]);
-        prints(&["protecting tcp/22 on b0 (skb), 1 door"]);
+        prints(&["fallback to tc on b0 because native XDP on veth"]);
+        prints(&["protecting tcp/22 on b0 (tc), 1 door"]);
         let source = net.new_source(Family::V4);
         source.finds_closed(SSH, "protected");
         prints(&["denied", &source.name(), "tcp/22"]);
@@ -102,11 +102,12 @@ fn each_level_of_verbosity_logs_its_packets() {
 
 #[test]
 fn the_mode_is_the_one_asked_for() {
-    let rows: [(&str, &[&str], &str); 4] = [
-        ("default", &[], "skb"),
-        ("auto", &["--mode", "auto"], "skb"),
+    let rows: [(&str, &[&str], &str); 5] = [
+        ("default", &[], "tc"),
+        ("auto", &["--mode", "auto"], "tc"),
         ("native", &["--mode", "native"], "native"),
         ("skb", &["--mode", "skb"], "skb"),
+        ("tc", &["--mode", "tc"], "tc"),
     ];
     for (name, arguments, mode) in rows {
         net::test(|net| {

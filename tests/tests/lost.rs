@@ -13,7 +13,6 @@ use knock_tests::{
     ssh::{DOOR, KNOCKS, SSH},
     wait,
 };
-use knock_user::kernel::entry::Entry;
 use nix::sys::signal::Signal;
 use serde_json::json;
 
@@ -28,7 +27,7 @@ fn a_removed_pin_is_replaced_and_reported() {
         let instance = pins::instance(&net.server);
         let [link, program, map] = [
             instance.link(SERVER_LINK),
-            instance.program(Entry::Xdp),
+            pins::program(&instance),
             instance.maps().join("ALLOW"),
         ];
         let rows = [

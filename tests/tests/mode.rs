@@ -1,4 +1,4 @@
-//! The program is moved from native to skb mode and back, while unauthorized sources send.
+//! The program is moved from one mode to another, while unauthorized sources send.
 
 #![expect(clippy::unwrap_used, reason = "a helper of a test fails with the test")]
 
@@ -18,17 +18,22 @@ use knock_user::{
     kernel::{
         barrier,
         program::{LoadOptions, XdpProgram},
+        tcx,
     },
 };
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
 /// The configured modes before and after, and the mode in which the program then is.
-const ROWS: [(&str, &str, &str); 4] = [
+const ROWS: [(&str, &str, &str); 8] = [
     ("native", "skb", "skb"),
+    ("native", "tc", "tc"),
+    ("native", "auto", "tc"),
     ("skb", "native", "native"),
-    ("native", "auto", "skb"),
-    ("skb", "auto", "skb"),
+    ("skb", "auto", "tc"),
+    ("tc", "native", "native"),
+    ("tc", "skb", "skb"),
+    ("tc", "auto", "tc"),
 ];
 
 #[test]
@@ -46,7 +51,7 @@ fn a_reload_changes_the_mode_and_lets_nobody_in() {
             let reloaded = daemon.reload(&with_mode(to));
             assert_eq!(place(&net.server), expected, "{row}");
             assert_eq!(status(&net.server)["mode"], expected, "{row}");
-            let is_moved = (from == "skb") != (expected == "skb");
+            let is_moved = from != expected;
             let moved = format!("b0 is {expected} now");
             assert_eq!(
                 reloaded["changes"].to_string().contains(&moved),
@@ -180,13 +185,19 @@ fn with_mode(mode: &str) -> String {
     format!("interfaces = [\"b0\"]\nmode = \"{mode}\"\n{DOOR}")
 }
 
-/// Returns the mode in which the program is attached, by the kernel: `native` or `skb`.
+/// Returns the mode in which the program is attached, by the kernel.
 #[track_caller]
 fn place(namespace: &Namespace) -> &'static str {
-    let all = namespace.enter(interface::list).unwrap();
-    let found = interface::named(SERVER_LINK, &all).unwrap();
-    assert!(found.program.is_some(), "nothing is attached");
-    if found.native { "native" } else { "skb" }
+    namespace.enter(|| {
+        let all = interface::list().unwrap();
+        let found = interface::named(SERVER_LINK, &all).unwrap();
+        match (found.program, found.native) {
+            (Some(_), true) => "native",
+            (Some(_), false) => "skb",
+            (None, _) if !tcx::ingress(found.index).unwrap().is_empty() => "tc",
+            (None, _) => panic!("nothing is attached"),
+        }
+    })
 }
 
 /// Returns the entry of the interface in `status --json`.

@@ -82,7 +82,7 @@ fn ports_stay_closed_by_pins_in_another_mount_namespace() {
             let ended = start(net, Some(around), config.path(), &[]).wait();
             assert_eq!(ended.status.code(), Some(1), "{name}: {}", ended.stderr);
             let cure = format!("nsenter --net=/run/netns/{}", net.server.name());
-            for words in ["the XDP program of another knock-user", &cure] {
+            for words in ["the program of another knock-user", &cure] {
                 assert!(ended.stderr.contains(words), "{name}: {}", ended.stderr);
             }
             for words in ["bpftool link detach", "xdp off"] {

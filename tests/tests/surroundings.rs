@@ -47,7 +47,7 @@ fn check_names_interfaces_that_a_configuration_leaves_open() {
             (
                 "no Ethernet",
                 "\"b0\", \"w9\"",
-                &["`auto` takes skb on w9 because it has no Ethernet frames"],
+                &["`auto` takes tc on w9 because it has no Ethernet frames"],
                 &["w9 is a tap", "not protected: w9"],
             ),
             (

@@ -23,7 +23,7 @@ use knock_tests::{
 use serde_json::{Value, json};
 
 /// The configured modes, and where the program then runs.
-const MODES: [(&str, &str); 3] = [("skb", "skb"), ("tc", "tc"), ("auto", "skb")];
+const MODES: [(&str, &str); 3] = [("skb", "skb"), ("tc", "tc"), ("auto", "tc")];
 
 #[test]
 fn a_tun_interface_is_protected_in_each_mode() {

@@ -119,7 +119,7 @@ impl Interface {
     /// The interfaces can't be listed.
     pub fn keeps_answers(&self) -> Result<Option<String>> {
         // A reflected frame wakes the peer only if it has a program (veth_xdp_flush).
-        const WAY_OUT: &str = "put one there that passes everything, or take mode = \"skb\"";
+        const WAY_OUT: &str = "put one there that passes everything, or take `mode = \"tc\"`";
         let name = &self.name;
         Ok(match self.other_end {
             None => None,

@@ -13,7 +13,7 @@ use crate::{
         os_error,
     },
     interfaces::driver,
-    kernel::entry::Entry,
+    kernel::{entry::Entry, tcx},
     model::{attach_mode::AttachMode, settings::Mode},
 };
 
@@ -55,28 +55,37 @@ impl Way {
 impl Ways {
     /// Returns the ways for a configured mode, if nothing is in the way of XDP.
     pub fn of(interface: &Interface, mode: Mode) -> Self {
-        let only = |mode| vec![Way::of(mode)];
-        let because = match interface.first_header() {
-            FirstHeader::Ip => Some("it has no Ethernet frames"),
-            FirstHeader::Ethernet | FirstHeader::Other => driver::prefers_generic(interface),
-        };
-        let list = match (mode, because) {
-            (Mode::Native, _) => only(AttachMode::Native),
-            (Mode::Skb, _) => only(AttachMode::Generic),
-            (Mode::Tc, _) => only(AttachMode::Tc),
-            (Mode::Auto, because) => {
-                let modes: &[_] = match because {
-                    Some(_) => &[AttachMode::Generic],
-                    None => &[AttachMode::Native, AttachMode::Generic],
+        Self::on(interface, mode, None, may_have_tcx())
+    }
+
+    /// Returns the ways for a configured mode. `obstacle` is in the way of XDP, and `has_tcx` is whether the kernel
+    /// has links at traffic control.
+    fn on(interface: &Interface, mode: Mode, obstacle: Option<&Refusal>, has_tcx: bool) -> Self {
+        let modes = match mode {
+            Mode::Native => vec![Way::of(AttachMode::Native)],
+            Mode::Skb => vec![Way::of(AttachMode::Generic)],
+            Mode::Tc => vec![Way::of(AttachMode::Tc)],
+            Mode::Auto => {
+                let against_native = match interface.first_header() {
+                    FirstHeader::Ip => Some("it has no Ethernet frames".to_owned()),
+                    FirstHeader::Ethernet | FirstHeader::Other => {
+                        driver::against_native(interface).map(str::to_owned)
+                    }
                 };
-                let way = |&mode| Way {
+                let against_xdp = obstacle.map(|refusal| format!("it {}", refusal.because()));
+                let because = against_xdp.or(against_native);
+                let natively = because.is_none().then_some(AttachMode::Native);
+                let at_tc = has_tcx.then_some(AttachMode::Tc);
+                let behind = obstacle.is_none().then_some(AttachMode::Generic);
+                let modes = [natively, at_tc, behind].into_iter().flatten();
+                let way = |mode| Way {
                     mode,
-                    because: because.map(str::to_owned),
+                    because: because.clone(),
                 };
-                modes.iter().map(way).collect()
+                modes.map(way).collect()
             }
         };
-        Self { mode, list }
+        Self { mode, list: modes }
     }
 
     /// Returns the reason for which `auto` takes this mode without trying the driver.
@@ -91,6 +100,12 @@ impl Ways {
     }
 }
 
+/// Returns whether the kernel has links at traffic control; true if this process may not ask, as in `check` without
+/// privileges.
+fn may_have_tcx() -> bool {
+    tcx::is_available().unwrap_or(true)
+}
+
 /// Decides whether the program can be attached to an interface, and how. `all` are the interfaces of
 /// this network namespace, and `ours` is the place of our program, if the interface has it.
 ///
@@ -101,6 +116,22 @@ pub fn admit(
     all: &[Interface],
     mode: Mode,
     ours: Option<AttachMode>,
+) -> Result<Ways, Refusal> {
+    let ways = admit_on(interface, all, mode, ours, may_have_tcx())?;
+    let is_at_tc = ways.list.iter().any(|way| way.mode == AttachMode::Tc);
+    match hidden_at_tc(interface).filter(|_| is_at_tc && ours.is_none()) {
+        Some(refusal) => Err(refusal),
+        None => Ok(ways),
+    }
+}
+
+/// Does the work of [`admit`] for a kernel with or without links at traffic control.
+fn admit_on(
+    interface: &Interface,
+    all: &[Interface],
+    mode: Mode,
+    ours: Option<AttachMode>,
+    has_tcx: bool,
 ) -> Result<Ways, Refusal> {
     let name = || interface.name.clone();
     let kind = || interface.kind.as_ref().map(ToString::to_string);
@@ -139,15 +170,36 @@ pub fn admit(
             ports,
         });
     }
-    let ways = Ways::of(interface, mode);
+    let obstacle = match ours {
+        // It would be our own program.
+        Some(AttachMode::Native | AttachMode::Generic) => None,
+        Some(AttachMode::Tc) | None => obstacle(interface, all),
+    };
+    let ways = Ways::on(interface, mode, obstacle.as_ref(), has_tcx);
     if ours.is_some() {
         return Ok(ways);
     }
     let refusal = match mode {
         Mode::Tc => hides_headers(interface),
-        Mode::Auto | Mode::Native | Mode::Skb => obstacle(interface, all),
+        Mode::Auto if has_tcx => hides_headers(interface),
+        Mode::Auto | Mode::Native | Mode::Skb => obstacle,
     };
     refusal.map_or(Ok(ways), Err)
+}
+
+/// Returns the program of another knock-user at traffic control. Unlike at XDP, the kernel would attach ours beside it,
+/// and packets would be judged by both.
+fn hidden_at_tc(interface: &Interface) -> Option<Refusal> {
+    let placed = tcx::ingress(interface.index).unwrap_or_default();
+    let ours = placed.into_iter().find(|placed| {
+        let name = name_of(placed.program);
+        name.is_some_and(|name| Entry::is_named(&name))
+    })?;
+    Some(Refusal::Hidden {
+        interface: interface.name.clone(),
+        program: ours.program,
+        place: "tc",
+    })
 }
 
 /// Returns the reason why a program of ours at traffic control can't read the packets of an interface:
@@ -236,12 +288,8 @@ const fn has_program(interface: &Interface) -> bool {
 }
 
 fn occupied(interface: &Interface, program: u32, place: &'static str) -> Refusal {
-    let mut name = names().remove(&program);
-    if name.is_none() {
-        name = SEEN.get().and_then(|seen| seen.get(&program)).cloned();
-    }
     let interface = interface.name.clone();
-    match name {
+    match name_of(program) {
         Some(name) if Entry::is_named(&name) => Refusal::Hidden {
             interface,
             program,
@@ -254,6 +302,12 @@ fn occupied(interface: &Interface, program: u32, place: &'static str) -> Refusal
             place,
         },
     }
+}
+
+/// Returns the name of a program; none if this process may not ask and did not see it at its start.
+fn name_of(program: u32) -> Option<String> {
+    let seen = || SEEN.get().and_then(|seen| seen.get(&program)).cloned();
+    names().remove(&program).or_else(seen)
 }
 
 /// Records the names of all loaded programs. Reading them takes CAP_SYS_ADMIN, which the process
@@ -294,7 +348,7 @@ pub fn refused(
     }
     let name = &interface.name;
     let generic = match mode {
-        Mode::Native => ", or take `mode = \"skb\"`, which works on every Ethernet interface",
+        Mode::Native => ", or take `mode = \"auto\"`, which runs the program elsewhere then",
         Mode::Auto | Mode::Skb | Mode::Tc => "",
     };
     if mode == Mode::Tc && errno == Some(Errno::EINVAL) {

@@ -142,9 +142,10 @@ pub fn is_misplaced(
     }
     match ways.mode {
         Mode::Native | Mode::Skb | Mode::Tc => ways.best() != Some(current),
-        Mode::Auto if driver::prefers_generic(interface).is_some() => current == AttachMode::Native,
         Mode::Auto => {
-            ways.best() != Some(current) && before.is_some_and(|before| before != Mode::Auto)
+            let decides_again = before.is_some_and(|before| before != Mode::Auto);
+            current == AttachMode::Native && driver::against_native(interface).is_some()
+                || decides_again && ways.best() != Some(current)
         }
     }
 }

@@ -4,7 +4,7 @@ use std::{fs, path::Path};
 
 use crate::host::interface::Interface;
 
-/// A driver, or a kind of virtual interface, for which generic is the better choice.
+/// A driver, or a kind of virtual interface, in which the program is not the best choice.
 struct DriverEntry {
     /// The name of the driver, or the kind.
     name: &'static str,
@@ -13,7 +13,7 @@ struct DriverEntry {
 }
 
 /// All of them. Others are tried natively.
-const GENERIC: [DriverEntry; 2] = [
+const AGAINST_NATIVE: [DriverEntry; 2] = [
     // veth_enable_xdp(): a program clears NETIF_F_GSO_SOFTWARE of the peer, so each segment is a
     // frame of its own.
     DriverEntry {
@@ -30,9 +30,9 @@ const GENERIC: [DriverEntry; 2] = [
 ];
 
 /// Returns the reason why `auto` does not run the program in the driver of this interface.
-pub fn prefers_generic(interface: &Interface) -> Option<&'static str> {
+pub fn against_native(interface: &Interface) -> Option<&'static str> {
     let name = name(interface)?;
-    let known = GENERIC.iter().find(|known| known.name == name);
+    let known = AGAINST_NATIVE.iter().find(|known| known.name == name);
     known.map(|known| known.because)
 }
 

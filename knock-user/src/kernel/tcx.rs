@@ -3,7 +3,7 @@
 //! aya's `SchedClassifier::query_tcx` opens each program, which takes CAP_SYS_ADMIN. Their numbers can
 //! be read with CAP_NET_ADMIN, which the daemon keeps.
 
-use std::io;
+use std::{io, sync::OnceLock};
 
 use nix::{errno::Errno, libc};
 
@@ -13,6 +13,9 @@ const BPF_PROG_QUERY: libc::c_long = 16;
 const BPF_TCX_INGRESS: u32 = 46;
 /// The most programs at one place (`BPF_MPROG_MAX`).
 const MOST: usize = 64;
+
+/// The loopback interface of each network namespace.
+const LOOPBACK_IFINDEX: u32 = 1;
 
 /// A program at the ingress of an interface.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -38,6 +41,23 @@ struct Query {
     link_ids: u64,
     link_attach_flags: u64,
     revision: u64,
+}
+
+/// Returns whether this kernel has TCX, which came with Linux 6.6; `None` if this process may not ask.
+pub fn is_available() -> Option<bool> {
+    static KNOWN: OnceLock<bool> = OnceLock::new();
+    if let Some(known) = KNOWN.get() {
+        return Some(*known);
+    }
+    // Kernels without it know no such place, whatever the interface.
+    let known = match ingress(LOOPBACK_IFINDEX) {
+        Ok(_) => true,
+        Err(error) => match error.raw_os_error().map(Errno::from_raw) {
+            Some(Errno::EINVAL) => false,
+            Some(_) | None => return None,
+        },
+    };
+    Some(*KNOWN.get_or_init(|| known))
 }
 
 /// Returns the TCX programs at the ingress of the interface with this number in this network

@@ -19,7 +19,7 @@ use crate::{
         coverage::{self, CoverageState},
         guards,
     },
-    kernel::{instance::Instance, pins},
+    kernel::{instance::Instance, pins, tcx},
     model::{
         attach_mode::AttachMode,
         settings::{Door, Dynamic, Effect, OneTime, Settings, User, Verify},
@@ -120,9 +120,9 @@ fn modes(settings: &Settings) -> Vec<String> {
         let ways = admission::admit(found, &all, settings.mode, None).ok()?;
         let way = ways.list.first()?;
         let because = way.because.as_ref()?;
-        let otherwise = match way.mode {
-            AttachMode::Tc => ", which takes Linux 6.6",
-            AttachMode::Native | AttachMode::Generic => "",
+        let otherwise = match (way.mode, tcx::is_available()) {
+            (AttachMode::Tc, None) => " (skb before Linux 6.6)",
+            (AttachMode::Native | AttachMode::Generic | AttachMode::Tc, _) => "",
         };
         Some(format!(
             "`auto` takes {}{otherwise} on {name} because {because}",

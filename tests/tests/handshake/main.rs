@@ -130,10 +130,10 @@ fn clients_that_complete_handshakes_open_the_door() {
     });
 }
 
-/// The kernel's own connections, behind the driver too, where no program is needed at the other end.
+/// The kernel's own connections, in each mode. Only in the driver a program is needed at the other end.
 #[test]
 fn handshake_connections_end_like_ordinary_ones() {
-    for mode in ["native", "skb"] {
+    for mode in ["native", "skb", "tc"] {
         net::test(|net| {
             let _other_end = (mode == "native").then(|| OtherEnd::of(net));
             let _server = Server::tcp(&net.server, &[SSH]);
@@ -300,6 +300,7 @@ fn an_interface_that_may_not_send_answers_is_warned_of() {
         for (config, mode, warning) in [
             (CONFIG, "native", true),
             (CONFIG, "skb", false),
+            (CONFIG, "tc", false),
             (MIXED, "native", false),
         ] {
             let arguments = ["--iface", "b0", "--mode", mode];

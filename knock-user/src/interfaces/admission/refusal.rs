@@ -53,7 +53,7 @@ pub enum Refusal {
         interface: String,
         /// Id of the program.
         program: u32,
-        /// The attach mode: `native`, `skb` or `offloaded`.
+        /// The attach mode: `native`, `skb`, `tc` or `offloaded`.
         place: &'static str,
     },
     /// An interface above it has a program, so the kernel attaches none here.
@@ -144,7 +144,7 @@ impl Refusal {
                 )
             }
             Self::Hidden { program, place, .. } => format!(
-                "has the XDP program of another knock-user: id {program} ({place}), whose pins are \
+                "has the program of another knock-user: id {program} ({place}), whose pins are \
                  not in this {MOUNT_POINT}"
             ),
             Self::Above { above, is_port, .. } => match (above, is_port) {
@@ -253,7 +253,7 @@ fn detached(interface: &str) -> String {
 
 const fn mode_name(mode: Mode) -> &'static str {
     match mode {
-        Mode::Auto => "native or skb",
+        Mode::Auto => "native, tc or skb",
         Mode::Native => "native",
         Mode::Skb => "skb",
         Mode::Tc => "tc",

@@ -17,9 +17,11 @@ fn of(kind: InfoKind, index: u32, name: &str) -> Interface {
 }
 
 /// The ways of `auto`.
-const NATIVE: &str = "native skb";
-const VETH: &str = "skb";
-const BARE: &str = "skb";
+const NATIVE: &str = "native tc skb";
+const VETH: &str = "tc skb";
+const BARE: &str = "tc skb";
+/// The one that is left beside an XDP program of another owner.
+const BESIDE: &str = "tc";
 
 /// Its name, the interface, the others, the configured mode, the place of our program, and the ways or
 /// the name of the refusal.
@@ -315,6 +317,39 @@ fn an_interface_is_admitted_or_refused_for_a_named_reason() {
             Err("occupied"),
         ),
         (
+            "another program in the driver",
+            Interface {
+                native: true,
+                ..with(7)
+            },
+            vec![],
+            Mode::Auto,
+            None,
+            Ok(BESIDE),
+        ),
+        (
+            "another program without Ethernet",
+            Interface {
+                program: Some(7),
+                ..layer(Layer::None)
+            },
+            vec![],
+            Mode::Auto,
+            None,
+            Ok(BESIDE),
+        ),
+        (
+            "ours at traffic control, and another program",
+            Interface {
+                native: true,
+                ..with(7)
+            },
+            vec![],
+            Mode::Auto,
+            Some(AttachMode::Tc),
+            Ok(BESIDE),
+        ),
+        (
             "our program",
             with(7),
             vec![],
@@ -331,7 +366,7 @@ fn an_interface_is_admitted_or_refused_for_a_named_reason() {
             vec![],
             Mode::Auto,
             None,
-            Err("occupied"),
+            Ok(BESIDE),
         ),
         (
             "another program in the hardware, and ours",
@@ -361,7 +396,7 @@ fn an_interface_is_admitted_or_refused_for_a_named_reason() {
             }],
             Mode::Auto,
             None,
-            Err("above"),
+            Ok(BESIDE),
         ),
         (
             "ours, and a port of one with a program",
@@ -391,7 +426,7 @@ fn an_interface_is_admitted_or_refused_for_a_named_reason() {
             vec![above(InfoKind::Vlan, Some(7))],
             Mode::Auto,
             None,
-            Err("above"),
+            Ok(BESIDE),
         ),
         (
             "a macvlan with one",
@@ -399,7 +434,7 @@ fn an_interface_is_admitted_or_refused_for_a_named_reason() {
             vec![above(InfoKind::MacVlan, Some(7))],
             Mode::Auto,
             None,
-            Err("above"),
+            Ok(BESIDE),
         ),
         (
             "a tunnel with one",
@@ -410,24 +445,100 @@ fn an_interface_is_admitted_or_refused_for_a_named_reason() {
             Ok(NATIVE),
         ),
     ];
-    for (name, interface, others, mode, ours, expected) in rows {
-        let all = [vec![interface.clone()], others].concat();
-        let found = admit(&interface, &all, mode, ours);
-        let words = match &found {
-            Ok(ways) => {
-                let modes = ways.list.iter().map(|way| way.mode.name());
-                Ok(modes.collect::<Vec<_>>().join(" "))
-            }
-            Err(refusal) => Err(refusal.name()),
+    for row in rows {
+        assert_admitted(row, true);
+    }
+}
+
+/// Before Linux 6.6 the program runs at XDP only.
+#[test]
+fn without_tcx_auto_takes_xdp() {
+    let eth0 = || ethernet(2, "eth0");
+    let tun = Interface {
+        layer: LinkLayerType::None,
+        ..eth0()
+    };
+    let occupied = Interface {
+        program: Some(7),
+        native: true,
+        ..eth0()
+    };
+    let above = Interface {
+        program: Some(7),
+        carrier: Some(2),
+        ..of(InfoKind::Vlan, 3, "up0")
+    };
+    let veth = of(InfoKind::Veth, 2, "eth0");
+    let rows: [(_, _, _, Result<&str, &str>); 5] = [
+        ("a device", eth0(), vec![], Ok("native skb")),
+        ("veth", veth, vec![], Ok("skb")),
+        ("tun", tun, vec![], Ok("skb")),
+        ("another program", occupied, vec![], Err("occupied")),
+        ("a VLAN with a program", eth0(), vec![above], Err("above")),
+    ];
+    for (name, interface, others, expected) in rows {
+        let row = (name, interface, others, Mode::Auto, None, expected);
+        assert_admitted(row, false);
+    }
+}
+
+#[test]
+fn the_choice_of_auto_has_a_reason() {
+    let eth0 = || ethernet(2, "eth0");
+    let tun = Interface {
+        layer: LinkLayerType::None,
+        ..eth0()
+    };
+    let beside = Interface {
+        program: Some(7),
+        native: true,
+        ..eth0()
+    };
+    for (name, interface, because) in [
+        ("a device", eth0(), None),
+        (
+            "veth",
+            of(InfoKind::Veth, 2, "eth0"),
+            Some("native XDP on veth "),
+        ),
+        ("tun", tun, Some("it has no Ethernet frames")),
+        (
+            "another program",
+            beside,
+            Some("it has another XDP program: id 7 (native)"),
+        ),
+    ] {
+        let all = [interface.clone()];
+        let ways = admit_on(&interface, &all, Mode::Auto, None, true).unwrap();
+        let found = ways.list[0].because.clone();
+        let is_right = match (&found, because) {
+            (Some(found), Some(because)) => found.starts_with(because),
+            (None, None) => true,
+            (Some(_), None) | (None, Some(_)) => false,
         };
-        assert_eq!(words, expected.map(str::to_owned), "{name}: {found:?}");
-        if let Err(refusal) = found {
-            let text = refusal.to_string();
-            assert!(
-                text.starts_with("eth0 ") && text.contains("; "),
-                "{name}: {text}"
-            );
+        assert!(is_right, "{name}: {found:?}");
+    }
+}
+
+/// Compares a row with the decision on a kernel with or without links at traffic control.
+#[track_caller]
+fn assert_admitted((name, interface, others, mode, ours, expected): Row, has_tcx: bool) {
+    let all = [vec![interface.clone()], others].concat();
+    let found = admit_on(&interface, &all, mode, ours, has_tcx);
+    let words = match &found {
+        Ok(ways) => {
+            let modes = ways.list.iter().map(|way| way.mode.name());
+            Ok(modes.collect::<Vec<_>>().join(" "))
         }
+        Err(refusal) => Err(refusal.name()),
+    };
+    assert_eq!(words, expected.map(str::to_owned), "{name}: {found:?}");
+    if let Err(refusal) = found {
+        let text = refusal.to_string();
+        assert!(
+            text.starts_with("eth0 ") && text.contains("; "),
+            "{name}: {text}"
+        );
     }
 }
 
