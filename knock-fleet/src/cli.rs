@@ -4,12 +4,12 @@ use clap::Parser;
 
 /// Connect this host to the engine of its fleet
 ///
-/// knock-user starts this program when its configuration has `[fleet]`, as its child and without any
-/// capability. It reads requests from the socket that is its standard input, and writes reports to it, one
-/// line of JSON each. It connects to the members of an etcd with TLS, reads and writes sealed records there,
-/// and knows no meaning of them.
+/// This program is the child of a daemon, which starts it with a socket as its standard input. It drops every
+/// capability, reads requests from the socket and writes reports to it, one line of JSON each. It connects to
+/// the members of an etcd, with TLS if their URLs ask for it, and reads and writes records there whose meaning
+/// it does not know.
 ///
-/// It ends when knock-user does. Nobody needs to start it by hand.
+/// It ends when the daemon closes the socket. It is not started by hand.
 #[derive(Debug, Parser)]
 #[command(name = "knock-fleet", version)]
 pub(crate) struct Cli {}

@@ -80,7 +80,9 @@ fn socket() -> Result<UnixStream> {
         .context("duplicating standard input")?;
     let socket = UnixStream::from(stdin);
     if socket.peer_addr().is_err() {
-        bail!("standard input is no connected socket: knock-user starts this program");
+        bail!(
+            "standard input is no connected socket; a daemon starts this program, which is not started by hand"
+        );
     }
     socket
         .set_nonblocking(true)

@@ -65,7 +65,8 @@ pub enum Report {
         prefix: String,
         /// The revision.
         revision: u64,
-        /// When the member was asked or its message arrived, in milliseconds of `CLOCK_BOOTTIME`.
+        /// When the member was asked last such that a majority of the members has confirmed its answer, in
+        /// milliseconds of `CLOCK_BOOTTIME`.
         at_ms: u64,
     },
     /// The keys were written.

@@ -1,6 +1,10 @@
 //! Man pages and shell completions of the programs, made of their command lines; and the man page of the
 //! configuration file, made of docs/config.md.
 
+/// The command line alone: knock-fleet itself takes protoc to build.
+#[path = "../../knock-fleet/src/cli.rs"]
+mod fleet;
+
 use std::{fs, io, path::Path};
 
 use clap::{Command, CommandFactory as _};
@@ -44,6 +48,22 @@ pub fn write(prefix: &Path) -> io::Result<()> {
     let pages = prefix.join("share/man/man5");
     fs::create_dir_all(&pages)?;
     fs::write(pages.join("seq.toml.5"), config_page())
+}
+
+/// Returns knock-fleet, whose package is one of its own.
+pub fn fleet() -> (Command, &'static str) {
+    (fleet::Cli::command(), "8")
+}
+
+/// Writes the page of knock-fleet below a prefix. It has no options to complete.
+///
+/// # Errors
+/// It can't be written.
+pub fn write_fleet(prefix: &Path) -> io::Result<()> {
+    let (command, section) = fleet();
+    let pages = prefix.join(format!("share/man/man{section}"));
+    fs::create_dir_all(&pages)?;
+    write_pages(&command, section, &pages)
 }
 
 /// Returns the page of docs/config.md as `man 5 seq.toml` shows it.

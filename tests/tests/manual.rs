@@ -41,6 +41,22 @@ fn every_option_is_in_every_page_and_completion() {
     }
 }
 
+#[test]
+fn knock_fleet_has_a_page_of_its_own() {
+    let directory = tempfile::tempdir().unwrap();
+    manual::write_fleet(directory.path()).unwrap();
+    let (command, section) = manual::fleet();
+    check_pages(
+        &command.disable_help_subcommand(true),
+        section,
+        directory.path(),
+    );
+    let files: Vec<_> = fs::read_dir(directory.path().join("share/man/man8"))
+        .unwrap()
+        .collect();
+    assert_eq!(files.len(), 1, "{files:?}");
+}
+
 /// The page about the configuration has every key of docs/config.md, and nothing that only Markdown shows.
 #[test]
 fn the_configuration_has_a_page() {

@@ -3,6 +3,7 @@
 mod architecture;
 mod archive;
 mod container;
+mod fleet;
 mod packages;
 mod placeholders;
 mod sbom;
@@ -25,6 +26,9 @@ use crate::{crates, shell};
 
 /// The programs that are published.
 const PROGRAMS: [&str; 2] = ["knock-user", "knock-client"];
+
+/// The package whose manifest lists the files of the package `knock`.
+const KNOCK: &str = "knock-user";
 
 /// The version of the packages that tests upgrade from.
 pub const EARLIER: &str = "0.0.9";
@@ -160,7 +164,7 @@ fn for_linux(
         sh.create_dir(directory)?;
     }
     let prefix = release.stage.join("usr");
-    stage::fill(sh, &prefix)?;
+    stage::fill(sh, &prefix, &fleet::prefix(release))?;
     let mut programs = Vec::new();
     for &architecture in architectures {
         let built = architecture.build(sh)?;
@@ -168,9 +172,10 @@ fn for_linux(
             copy(sh, built.join(program), prefix.join("bin"))?;
         }
         for version in versions {
-            packages::deb(sh, release, architecture, *version, to)?;
-            packages::rpm(sh, release, architecture, *version, to)?;
+            packages::deb(sh, release, KNOCK, architecture, *version, to)?;
+            packages::rpm(sh, release, KNOCK, architecture, *version, to)?;
         }
+        fleet::write(sh, release, architecture, versions, to)?;
         tarballs(sh, release, architecture, &prefix, to)?;
         programs.push((architecture, built));
     }

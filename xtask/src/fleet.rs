@@ -1,6 +1,6 @@
 //! `cargo xtask fleet`: knock-fleet, and three members of Debian's etcd that are killed, cut off and restored.
 
-use std::{path::Path, time::Duration};
+use std::time::Duration;
 
 use anyhow::{Result, bail, ensure};
 use xshell::Shell;
@@ -16,18 +16,11 @@ use crate::{
 /// The package.
 const PACKAGE: &str = "knock-fleet";
 
-/// A file of google's that etcd's interface refers to, and a Debian package with it: no program shows whether it is
-/// there.
-const INCLUDED: (&str, &str) = (
-    "/usr/include/google/protobuf/descriptor.proto",
-    "libprotobuf-dev",
-);
-
 /// After this time the program hangs.
 const LIMIT: Duration = Duration::from_secs(15 * 60);
 
 /// The number of tests that count as skipped where they can't run.
-pub const ROWS: u32 = 27;
+pub const ROWS: u32 = 33;
 
 /// Runs the tests and prints a summary; returns whether everything succeeded.
 ///
@@ -48,21 +41,7 @@ pub fn run(sh: &Shell, filter: Option<&str>) -> Result<bool> {
 /// Root, or a program, is unavailable.
 pub fn get(apt: &Apt<'_>) -> Result<()> {
     ensure!(shell::is_root(), "network namespaces of a fleet need root");
-    tools::get(apt, Verb::Fleet)?;
-    get_included(apt)
-}
-
-/// Finds or installs what building knock-fleet takes, besides protoc.
-///
-/// # Errors
-/// It is unavailable.
-pub fn get_included(apt: &Apt<'_>) -> Result<()> {
-    let (file, package) = INCLUDED;
-    // protoc of another distribution may have it elsewhere, and finds it.
-    if !Path::new(file).is_file() && Apt::is_here() {
-        apt.install(&[package], "the interface of etcd refers to its files")?;
-    }
-    Ok(())
+    tools::get(apt, Verb::Fleet)
 }
 
 /// Builds, lints and runs the tests and adds their results.

@@ -119,10 +119,12 @@ const HARMLESS: [(&str, &[&str]); 4] = [
 ];
 
 /// The crates that a registry can have.
-const PUBLISHED: [&str; 4] = [
+const PUBLISHED: [&str; 6] = [
     "knock-common",
     "knock-sequence",
+    "knock-wire",
     "knock-client",
+    "knock-fleet",
     "knock-user",
 ];
 

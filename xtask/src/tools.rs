@@ -1,6 +1,6 @@
 //! The programs that each command needs beyond cargo's, and the Debian packages that contain them.
 
-use std::fs;
+use std::{fs, path::Path};
 
 use anyhow::{Result, bail, ensure};
 
@@ -96,7 +96,7 @@ const fn tool(program: &'static str, package: &'static str, verbs: &'static [Ver
 
 /// The table. QEMU is not in it, because `vm/qemu.rs` finds it. Programs that every Debian system has (dpkg, coreutils,
 /// a shell) are listed if a system without dpkg may lack them.
-const TOOLS: [Tool; 65] = {
+const TOOLS: [Tool; 67] = {
     use Verb::{
         Bench, Containers, Demo, Dist, Elsewhere, Fleet, Flood, Fresh, Fuzz, Machine, Packages,
         Pictures, Test, Vm,
@@ -198,7 +198,14 @@ const TOOLS: [Tool; 65] = {
         tool("etcd", "etcd-server", &[Fleet]),
         tool("etcdctl", "etcd-client", &[Fleet]),
         tool("openssl", "openssl", &[Fleet]),
-        tool("protoc", "protobuf-compiler", &[Fleet]),
+        tool(
+            "protoc",
+            "protobuf-compiler",
+            &[Fleet, Dist, Machine, Packages],
+        ),
+        // The packages of knock-fleet.
+        tool("cc", "gcc", &[Dist, Machine, Packages]),
+        tool("aarch64-linux-gnu-gcc", "gcc-aarch64-linux-gnu", &[Dist]),
         // The client for Windows.
         tool(
             "x86_64-w64-mingw32-gcc",
@@ -218,6 +225,21 @@ const TOOLS: [Tool; 65] = {
         tool("c++", "g++", &[Fuzz]),
     ]
 };
+
+/// Files that programs of the table need, and the Debian packages that contain them. Other distributions may have them
+/// elsewhere.
+const FILES: [(&str, &str, &str); 2] = [
+    (
+        "protoc",
+        "/usr/include/google/protobuf/descriptor.proto",
+        "libprotobuf-dev",
+    ),
+    (
+        "aarch64-linux-gnu-gcc",
+        "/usr/aarch64-linux-gnu/include/stdint.h",
+        "libc6-dev-arm64-cross",
+    ),
+];
 
 /// Peers that `bench` measures; it leaves out those that are unavailable.
 const PEERS: [&str; 4] = ["knockd", "fwknopd", "fwknop", "xdp-filter"];
@@ -244,6 +266,12 @@ pub fn get(apt: &Apt<'_>, verb: Verb) -> Result<()> {
     let peers = |tool: &&Tool| verb == Verb::Bench && PEERS.contains(&tool.program);
     let (peers, needed): (Vec<&Tool>, Vec<&Tool>) = missing.partition(peers);
     install(apt, verb, &needed)?;
+    for (program, file, package) in FILES {
+        let is_needed = programs(verb).any(|tool| tool.program == program);
+        if is_needed && Apt::is_here() && !Path::new(file).is_file() {
+            apt.install(&[package], &format!("{program} needs its files"))?;
+        }
+    }
     if let Err(why) = install(apt, verb, &peers) {
         println!("tools for {}: left out of it: {why:#}", verb.name());
     }
@@ -313,7 +341,7 @@ fn processes(named: &str) -> usize {
 
 #[cfg(test)]
 mod tests {
-    use std::{collections::BTreeSet, path::Path};
+    use std::collections::BTreeSet;
 
     use super::*;
 

@@ -176,7 +176,8 @@ fn standard_input_has_to_be_a_socket() {
     let text = String::from_utf8(output.stderr).unwrap();
     assert_eq!(
         text,
-        "knock-fleet: error: standard input is no connected socket: knock-user starts this program\n"
+        "knock-fleet: error: standard input is no connected socket; a daemon starts this program, \
+         which is not started by hand\n"
     );
 }
 

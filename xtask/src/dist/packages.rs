@@ -1,4 +1,4 @@
-//! Packages of distributions: their content is listed in `knock-user/Cargo.toml`.
+//! Packages of distributions: their content is listed in the manifests of `knock-user` and `knock-fleet`.
 
 use std::path::Path;
 
@@ -15,6 +15,7 @@ use crate::shell;
 pub(super) fn deb(
     sh: &Shell,
     release: &Release,
+    package: &str,
     architecture: Architecture,
     version: Option<&str>,
     to: &Path,
@@ -24,7 +25,7 @@ pub(super) fn deb(
         .args([
             "deb",
             "--package",
-            "knock-user",
+            package,
             "--no-build",
             "--no-strip",
             "--quiet",
@@ -45,12 +46,13 @@ pub(super) fn deb(
 pub(super) fn rpm(
     sh: &Shell,
     release: &Release,
+    package: &str,
     architecture: Architecture,
     version: Option<&str>,
     to: &Path,
 ) -> Result<()> {
     let rpm = shell::cargo(sh)
-        .args(["generate-rpm", "--package", "knock-user"])
+        .args(["generate-rpm", "--package", package])
         .args(["--arch", architecture.linux(), "--auto-req", "disabled"])
         .args(["--source-date", &release.date.to_string(), "--output"])
         .arg(to);

@@ -12,8 +12,8 @@ use super::files;
 /// The domain that they are in until then; no name can be registered below `.invalid`.
 const DOMAIN: &str = "knock.invalid";
 
-/// Where they may be: the manifest of the packages, and the files of other formats.
-const PLACES: [&str; 2] = ["knock-user/Cargo.toml", "dist"];
+/// Where they may be: the manifests of the packages, and the files of other formats.
+const PLACES: [&str; 3] = ["knock-user/Cargo.toml", "knock-fleet/Cargo.toml", "dist"];
 
 /// Prints which files still have placeholders.
 ///

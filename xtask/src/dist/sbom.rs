@@ -1,11 +1,11 @@
-//! The components of both programs, in the format of CycloneDX.
+//! The components of the programs, in the format of CycloneDX.
 
 use std::{fs, path::Path};
 
 use anyhow::{Context as _, Result};
 use xshell::Shell;
 
-use super::{Architecture, Release};
+use super::{Architecture, Release, fleet};
 use crate::shell;
 
 /// The name, without extension, of the file that cargo-cyclonedx writes into the directory of each package.
@@ -17,7 +17,7 @@ const NAME: &str = "knock-sbom";
 /// cargo-cyclonedx fails, or a file can't be read or written.
 pub(super) fn write(sh: &Shell, release: &Release, to: &Path) -> Result<()> {
     let root = sh.current_dir();
-    for program in super::PROGRAMS {
+    for program in super::PROGRAMS.into_iter().chain([fleet::PACKAGE]) {
         let cyclonedx = shell::cargo(sh)
             .env("SOURCE_DATE_EPOCH", release.date.to_string())
             .args([

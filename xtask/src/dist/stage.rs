@@ -60,15 +60,17 @@ pub fn documents(root: &Path) -> Result<Vec<(PathBuf, PathBuf)>> {
     Ok(documents)
 }
 
-/// Builds the manual and puts it, documents, unit and the files beside it below a prefix.
+/// Builds the manual and puts it, documents, unit and the files beside it below a prefix; the page of knock-fleet below
+/// another one.
 ///
 /// # Errors
 /// The manual does not build, or a file can't be read or written.
-pub(super) fn fill(sh: &Shell, prefix: &Path) -> Result<()> {
+pub(super) fn fill(sh: &Shell, prefix: &Path, fleet: &Path) -> Result<()> {
     let build = shell::cargo(sh).args(["build", "--package", "knock-tests", "--bin", "manual"]);
     shell::watch("building the manual", build, |_| {})?
         .or_else(|| "building the manual failed: the compiler's messages are above".to_owned())?;
-    let manual = sh.cmd(shell::target_dir().join("debug/manual")).arg(prefix);
+    let manual = sh.cmd(shell::target_dir().join("debug/manual"));
+    let manual = manual.args([prefix, fleet]);
     manual.run().context("writing man pages and completions")?;
     for (from, to) in documents(&sh.current_dir())? {
         let to = prefix.join(to);
