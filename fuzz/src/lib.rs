@@ -10,6 +10,7 @@
 pub mod config;
 pub mod control;
 pub mod events;
+pub mod fleet;
 pub mod fwknop;
 pub mod fwknoprc;
 pub mod import;
@@ -48,6 +49,7 @@ pub const TARGETS: &[FuzzTarget] = &[
     target("keys", keys::check, 1_000),
     target("reply", reply::check, 20_000),
     target("words", words::check, 10_000),
+    target("fleet", fleet::check, 2_000),
 ];
 
 const fn target(name: &'static str, check: fn(&[u8]), mutations: u32) -> FuzzTarget {

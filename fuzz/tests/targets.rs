@@ -66,6 +66,7 @@ targets! {
     a_key_has_one_text_and_no_error_shows_it: "keys",
     no_secret_of_a_client_of_fwknop_is_printed: "fwknoprc",
     a_word_is_read_as_it_was_written: "words",
+    lines_open_no_door_without_the_key: "fleet",
 }
 
 #[test]

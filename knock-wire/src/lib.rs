@@ -22,7 +22,7 @@ mod report;
 mod request;
 
 pub use self::{
-    line::{LONGEST_LINE, Unreadable, read_line, to_line},
+    line::{LONGEST_LINE, Unreadable, printable, read_line, to_line},
     octets::Octets,
     queue::{Full, Keyed, LONGEST_QUEUE, Queue},
     report::{Cause, Found, Report},

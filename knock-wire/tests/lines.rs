@@ -225,6 +225,11 @@ fn a_line_that_is_no_report_is_refused() {
             "unknown variant `opened`",
         ),
         (
+            "a control character",
+            "{\"report\":\"open\u{7f}\"}",
+            "unknown variant `open\\u{7f}`",
+        ),
+        (
             "no value",
             r#"{"report":"record","key":"a","revision":1}"#,
             "missing field `value`",

@@ -5,6 +5,7 @@
 
 mod engine;
 mod host;
+mod lines;
 
 use std::{
     collections::{BTreeMap, BTreeSet},

@@ -1,0 +1,317 @@
+//! A group on the lines of `knock-fleet`: records are opened and sealed here.
+
+use std::collections::BTreeMap;
+
+use knock_wire::{Cause, Condition, Octets, Point, Put, Report, Request, Watch, Write, printable};
+
+use super::{
+    action::FleetAction,
+    group::{Group, Member},
+    paths::Paths,
+    record::{Place, Record},
+    seal::Keyring,
+    times::Now,
+};
+use crate::model::prefix::Prefix;
+
+/// The numbers of the writes of a group begin with the number of the group, above this many bits.
+const NUMBER_BITS: u32 = 48;
+
+/// What the daemon does for a group.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Step {
+    /// Open or close a door here.
+    Act(FleetAction),
+    /// Send a line to `knock-fleet`.
+    Send(Request),
+}
+
+/// The state of the link.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum LinkState {
+    /// `knock-fleet` has not reported anything yet.
+    Starting,
+    /// A member of the engine is watched.
+    Linked {
+        /// Its URL.
+        member: String,
+        /// The version of the engine.
+        version: String,
+    },
+    /// No member is watched.
+    Lost {
+        /// Why, and what to do.
+        reason: String,
+    },
+}
+
+/// A group, with its keys and its place in the engine.
+#[derive(Clone, Debug)]
+pub struct Exchange {
+    group: Group,
+    keyring: Keyring,
+    paths: Paths,
+    /// The number of the group at this host.
+    number: u16,
+    cluster: String,
+    /// The newest record that was received, maybe as part of a list that is not complete.
+    received: Option<Point>,
+    /// The newest record of which all older ones were received, too.
+    point: Option<Point>,
+    /// The keys of writes with a condition that are under way, by their numbers.
+    conditions: BTreeMap<u64, String>,
+    state: LinkState,
+    unreadable: u64,
+}
+
+impl Exchange {
+    /// Begins without a link; `number` differs for each group of this host.
+    pub fn new(name: &str, number: u16, member: Member, keyring: Keyring) -> Self {
+        Self {
+            group: Group::new(member),
+            keyring,
+            paths: Paths::new(name),
+            number,
+            cluster: String::new(),
+            received: None,
+            point: None,
+            conditions: BTreeMap::new(),
+            state: LinkState::Starting,
+            unreadable: 0,
+        }
+    }
+
+    /// Returns the group, to ask what it knows.
+    pub const fn group(&self) -> &Group {
+        &self.group
+    }
+
+    /// Returns the state of the link.
+    pub const fn state(&self) -> &LinkState {
+        &self.state
+    }
+
+    /// Returns how many records could not be read: no key of the group sealed them for their place.
+    pub const fn unreadable(&self) -> u64 {
+        self.unreadable
+    }
+
+    /// Begins to follow the engine through a process that was started, the first one or another;
+    /// returns the line to send after its settings.
+    pub fn begin(&mut self) -> Request {
+        self.group.restarted();
+        self.conditions.clear();
+        self.received.clone_from(&self.point);
+        self.state = LinkState::Starting;
+        Request::Watch(Watch {
+            prefix: self.paths.prefix().to_owned(),
+            after: self.point.clone(),
+        })
+    }
+
+    /// Does what [`Group::adopt`] does.
+    pub fn adopt(&mut self, door: &str, source: Prefix, until_ms: u64, now: Now) {
+        self.group.adopt(door, source, until_ms, now);
+    }
+
+    /// Does what [`Group::given`] does.
+    pub fn given(
+        &mut self,
+        door: &str,
+        source: Prefix,
+        given_ms: u64,
+        until_ms: u64,
+        by: Option<u32>,
+        now: Now,
+    ) -> Vec<Step> {
+        let actions = self.group.given(door, source, given_ms, until_ms, by, now);
+        self.steps(actions, now)
+    }
+
+    /// Does what [`Group::revoke`] does.
+    pub fn revoke(
+        &mut self,
+        door: Option<&str>,
+        source: Prefix,
+        id: u64,
+        by: Option<u32>,
+        now: Now,
+    ) -> Vec<Step> {
+        let actions = self.group.revoke(door, source, id, by, now);
+        self.steps(actions, now)
+    }
+
+    /// Does what [`Group::expire`] does.
+    pub fn expire(&mut self, now: Now) {
+        self.group.expire(now);
+    }
+
+    /// Takes a report; one about another group changes nothing.
+    pub fn take(&mut self, report: Report, now: Now) -> Vec<Step> {
+        let is_own = |prefix: &str| prefix == self.paths.prefix();
+        let actions = match report {
+            Report::Linked { member, version } => {
+                self.state = LinkState::Linked {
+                    member: printable(&member),
+                    version: printable(&version),
+                };
+                Vec::new()
+            }
+            Report::Lost { reason } => {
+                let reason = printable(&reason);
+                self.state = LinkState::Lost { reason };
+                self.group.lost();
+                Vec::new()
+            }
+            Report::List {
+                prefix,
+                cause,
+                cluster,
+            } if is_own(&prefix) => {
+                let is_other = match cause {
+                    Cause::History => true,
+                    Cause::Asked | Cause::Compacted | Cause::Overflow => false,
+                };
+                self.received = None;
+                self.point = None;
+                self.group.list(&cluster, is_other);
+                self.cluster = cluster;
+                Vec::new()
+            }
+            Report::Listed { prefix, .. } if is_own(&prefix) => {
+                self.point.clone_from(&self.received);
+                self.group.listed(now)
+            }
+            Report::Record {
+                key,
+                value,
+                revision,
+            } if key.starts_with(self.paths.prefix()) => {
+                let record = self.open(&key, &value);
+                self.unreadable += u64::from(record.is_none());
+                let actions = self.group.record(&key, record, revision, now);
+                self.note_received(key, value, revision);
+                actions
+            }
+            Report::Deleted { key, .. } if key.starts_with(self.paths.prefix()) => {
+                self.group.deleted(&key);
+                Vec::new()
+            }
+            Report::Current { prefix, at_ms, .. } if is_own(&prefix) => {
+                self.point.clone_from(&self.received);
+                self.group.current(at_ms, now)
+            }
+            Report::Written { id, revision } => match self.own_number(id) {
+                Some(own) => {
+                    self.conditions.remove(&id);
+                    self.group.written(own, Some(revision), now)
+                }
+                None => Vec::new(),
+            },
+            Report::Refused { id, found, .. } => match (self.own_number(id), found) {
+                (Some(own), found) => {
+                    let path = self.conditions.remove(&id).unwrap_or_default();
+                    let revision = found.as_ref().map_or(0, |found| found.revision);
+                    let found = found.and_then(|found| self.open(&path, &found.value));
+                    let record = found.map(|(_, record)| record);
+                    self.group.refused(own, record, revision, now)
+                }
+                (None, _) => Vec::new(),
+            },
+            // A write that was done nevertheless is repeated, which changes nothing.
+            Report::Failed { id, .. } => match self.own_number(id) {
+                Some(own) => {
+                    self.conditions.remove(&id);
+                    self.group.written(own, None, now)
+                }
+                None => Vec::new(),
+            },
+            Report::List { .. }
+            | Report::Listed { .. }
+            | Report::Record { .. }
+            | Report::Deleted { .. }
+            | Report::Current { .. } => Vec::new(),
+        };
+        self.steps(actions, now)
+    }
+
+    /// Opens the value of a key; none if it is no record of the group for that key.
+    fn open(&self, path: &str, value: &Octets) -> Option<(Place, Record)> {
+        let record = self.keyring.open(path, &value.0)?;
+        let place = self.paths.place(path, &record, &self.keyring)?;
+        Some((place, record))
+    }
+
+    fn note_received(&mut self, key: String, value: Octets, revision: u64) {
+        if self
+            .received
+            .as_ref()
+            .is_none_or(|newest| newest.revision < revision)
+        {
+            self.received = Some(Point {
+                cluster: self.cluster.clone(),
+                key,
+                value,
+                revision,
+            });
+        }
+    }
+
+    /// Returns the group's number of a write, if it is one of this group.
+    fn own_number(&self, id: u64) -> Option<u64> {
+        let is_own = id >> NUMBER_BITS == u64::from(self.number);
+        is_own.then_some(id & ((1 << NUMBER_BITS) - 1))
+    }
+
+    fn steps(&mut self, actions: Vec<FleetAction>, now: Now) -> Vec<Step> {
+        let mut steps = Vec::new();
+        for action in actions {
+            match action {
+                FleetAction::Put {
+                    id,
+                    place,
+                    record,
+                    replaces,
+                    keep_ms,
+                } => match self.put(id, &place, &record, replaces, keep_ms) {
+                    Some(put) => steps.push(Step::Send(Request::Put(put))),
+                    // Without random numbers it can't be sealed now. It is repeated later.
+                    None => drop(self.group.written(id, None, now)),
+                },
+                action @ (FleetAction::Open { .. } | FleetAction::Close { .. }) => {
+                    steps.push(Step::Act(action));
+                }
+            }
+        }
+        steps
+    }
+
+    fn put(
+        &mut self,
+        id: u64,
+        place: &Place,
+        record: &Record,
+        replaces: Option<u64>,
+        keep_ms: u64,
+    ) -> Option<Put> {
+        let key = self.paths.of(place, &self.keyring);
+        let value = self.keyring.seal(&key, record).ok()?;
+        let id = id | u64::from(self.number) << NUMBER_BITS;
+        let condition = replaces.map(|revision| Condition {
+            key: key.clone(),
+            revision,
+        });
+        if condition.is_some() {
+            self.conditions.insert(id, key.clone());
+        }
+        Some(Put {
+            id,
+            condition,
+            writes: vec![Write {
+                key,
+                value: Octets(value),
+                keep_s: Some(keep_ms.div_ceil(1_000)),
+            }],
+        })
+    }
+}
