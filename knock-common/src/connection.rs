@@ -31,6 +31,8 @@ pub enum HandshakeStep {
     HandshakeClosed = 3,
     /// Any other packet.
     HandshakeRest = 4,
+    /// A packet of a source that the port does not answer.
+    NotAnswered = 5,
 }
 
 impl HandshakeStep {
@@ -43,6 +45,7 @@ impl HandshakeStep {
             Self::BadCookie => Some(Reason::BadCookie),
             Self::HandshakeClosed => Some(Reason::HandshakeClosed),
             Self::HandshakeRest => Some(Reason::HandshakeRest),
+            Self::NotAnswered => Some(Reason::SourceNotAllowed),
         }
     }
 
@@ -54,6 +57,7 @@ impl HandshakeStep {
             1 => Self::Proved,
             2 => Self::BadCookie,
             3 => Self::HandshakeClosed,
+            5 => Self::NotAnswered,
             _ => Self::HandshakeRest,
         }
     }

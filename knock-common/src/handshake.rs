@@ -9,14 +9,15 @@
 //! ```
 
 use crate::{
-    Bytes, Subprograms, answer::Answer, connection::HandshakeStep, cookie, packet::flag,
+    Bytes, Subprograms, answer::Answer, connection::HandshakeStep, cookie, from, packet::flag,
     repliable::Repliable,
 };
 
 const KIND: u8 = flag::SYN | flag::ACK | flag::FIN | flag::RST;
 const ENDS: u8 = flag::FIN | flag::ACK;
 
-/// Determines the role of a packet in a handshake, and leaves its answer.
+/// Determines the role of a packet in a handshake, and leaves its answer; none to a source that the port does not
+/// answer.
 #[inline(always)]
 pub fn classify<B: Bytes + ?Sized, E: Subprograms>(bytes: &B, env: &E) -> HandshakeStep {
     let Some(repliable) = Repliable::find(bytes) else {
@@ -28,6 +29,9 @@ pub fn classify<B: Bytes + ?Sized, E: Subprograms>(bytes: &B, env: &E) -> Handsh
         acknowledged,
         ..
     } = repliable;
+    if !from::is_answered(env, &connection) {
+        return HandshakeStep::NotAnswered;
+    }
     let now = env.now();
     match flags & KIND {
         flag::SYN => {

@@ -10,7 +10,7 @@ use crate::{
 };
 pub use crate::{
     features::Features,
-    port_rule::{FlagClass, PortKind, PortRule},
+    port_rule::{Audience, FlagClass, PortKind, PortRule},
 };
 
 /// The version of the map layout.
@@ -295,7 +295,7 @@ impl OtpEntry {
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq, Pod, Zeroable)]
 pub struct FromKey {
-    /// The number of the door.
+    /// The number of the door, or [`Audience::SEVERAL_DOORS`].
     pub door: u32,
     /// An address, or the first of a prefix.
     pub source: Address,

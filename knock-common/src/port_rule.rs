@@ -34,7 +34,7 @@ pub struct PortRule {
     /// with [`Self::PASS_KNOCKS`] if knocks pass to the network stack. Of a port for single packet authorization, its
     /// [`SpaPort`] as bits.
     pub flag_class: u8,
-    /// The port group, if the port is protected.
+    /// The port group, if the port is protected. Of a port whose knocks need a handshake, its [`Audience`] as a word.
     pub port_group: u16,
     /// The node that a first knock on this port leads to, or 0. Of a protected port, its [`GrantPrefix`] as a word.
     pub first: u32,
@@ -130,6 +130,21 @@ impl PortRule {
         }
     }
 
+    /// Returns the same port, which answers only these sources.
+    #[must_use]
+    pub const fn answering(self, audience: Audience) -> Self {
+        Self {
+            port_group: audience.0,
+            ..self
+        }
+    }
+
+    /// Returns the sources that a port whose knocks need a handshake answers.
+    #[inline(always)]
+    pub const fn audience(self) -> Audience {
+        Audience(self.port_group)
+    }
+
     /// Returns whether TCP knocks count once a handshake has proved their source.
     #[inline(always)]
     pub const fn needs_handshake(self) -> bool {
@@ -161,6 +176,34 @@ impl PortRule {
             4 => PortKind::Decoy,
             5 => PortKind::Spa,
             _ => PortKind::Ordinary,
+        }
+    }
+}
+
+/// The sources that a port whose knocks need a handshake answers, as a word.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct Audience(u16);
+
+impl Audience {
+    /// All sources.
+    pub const EVERYONE: Self = Self(0);
+    /// Those in the `from` of any door that has one and whose knocks need a handshake. `FROM` has them below the number
+    /// [`Self::SEVERAL_DOORS`].
+    pub const OF_SEVERAL: Self = Self::of_door(Self::SEVERAL_DOORS);
+    /// In `FROM`, the number in place of that of a door. No door has it.
+    pub const SEVERAL_DOORS: u16 = u16::MAX - 1;
+
+    /// Returns those in the `from` of the door with this number, at most [`Self::SEVERAL_DOORS`].
+    pub const fn of_door(number: u16) -> Self {
+        Self(number.wrapping_add(1))
+    }
+
+    /// Returns the number below which `FROM` has the prefixes; `None` if the port answers all sources.
+    #[inline(always)]
+    pub const fn door(self) -> Option<u16> {
+        match self.0 {
+            0 => None,
+            word => Some(word.wrapping_sub(1)),
         }
     }
 }

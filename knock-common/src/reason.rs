@@ -170,7 +170,8 @@ reasons! {
     /// Other CPUs changed the same attempt more often than this one retries.
     61 => Contended, "contended", "attempt changed by another CPU", Drop, Knocks;
     62 => SequenceReused, "sequence-reused", "sequence used before", Drop, Knocks;
-    /// A complete sequence or SPA packet from outside the prefixes in `from` of its door.
+    /// A complete sequence or SPA packet from outside the prefixes in `from` of its door, or any TCP packet from there
+    /// to a port that completes handshakes for sources in them.
     63 => SourceNotAllowed, "source-not-allowed", "source may not use the door", Drop, Knocks;
 }
 

@@ -4,12 +4,12 @@ use std::{collections::BTreeMap, net::IpAddr};
 
 use knock_common::{
     Address, cookie,
-    layout::{self, Config, FLAG_CLASSES, Features, FlagClass},
+    layout::{self, Audience, Config, FLAG_CLASSES, Features, FlagClass},
     port_digits::PortDigits,
 };
 use knock_sequence::duration::millis;
 
-use super::{automaton::KnockPath, flags::Flags, input::Input, ticks::ticks};
+use super::{audience, automaton::KnockPath, flags::Flags, input::Input, ticks::ticks};
 use crate::model::settings::{Door, Dynamic, Lockout, Scope, Sequences, Settings};
 
 /// Returns the features that a configuration uses.
@@ -124,7 +124,7 @@ pub(super) fn otp(doors: &[Door], numbers: &[u16]) -> Vec<(u16, layout::OtpEntry
     doors.iter().zip(numbers).filter_map(entry).collect()
 }
 
-/// Returns the prefixes from which doors can be used, by number of the door.
+/// Returns the prefixes from which doors can be used, by number of the door, and those of several doors.
 pub(super) fn from(doors: &[Door], numbers: &[u16]) -> Vec<(u16, Address, u32)> {
     let prefixes = |(door, &number): (&'_ Door, &u16)| {
         let mapped = door.from.iter().map(|prefix| prefix.mapped());
@@ -132,7 +132,10 @@ pub(super) fn from(doors: &[Door], numbers: &[u16]) -> Vec<(u16, Address, u32)> 
             .map(|(address, bits)| (number, address, bits))
             .collect::<Vec<_>>()
     };
-    doors.iter().zip(numbers).flat_map(prefixes).collect()
+    let of_several = audience::of_several(doors).into_iter();
+    let of_several = of_several.map(|(address, bits)| (Audience::SEVERAL_DOORS, address, bits));
+    let of_doors = doors.iter().zip(numbers).flat_map(prefixes);
+    of_doors.chain(of_several).collect()
 }
 
 /// Adds an entry for each sequence of a door that has several.

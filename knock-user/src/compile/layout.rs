@@ -11,6 +11,7 @@ use knock_common::{
 };
 
 use super::{
+    audience,
     automaton::{Automaton, KnockPath, builder, symbol},
     conflict::Conflict,
     flags::Flags,
@@ -158,11 +159,12 @@ fn within_limits(settings: &Settings, conflicts: &mut Vec<Conflict>) {
             format!("{doors} doors are too many: the limit is {DOORS_MAX}; remove some"),
         ));
     }
-    let from = settings.doors.iter().map(|door| door.from.len());
+    let from: usize = settings.doors.iter().map(|door| door.from.len()).sum();
+    let of_several = audience::of_several(&settings.doors).len();
     for (key, count, most) in [
         ("trust", settings.trust.len(), TRUST_MAX),
         ("block", settings.block.len(), BLOCK_MAX),
-        ("from", from.sum(), FROM_MAX),
+        ("from", from + of_several, FROM_MAX),
     ] {
         if count > most as usize {
             conflicts.push(Conflict::of_file(

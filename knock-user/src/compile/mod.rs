@@ -5,6 +5,7 @@
 //!
 //! May use `model` and the facts in `host`. Must not know where settings come from, nor BPF maps.
 
+mod audience;
 mod automaton;
 #[cfg(test)]
 mod changing;
@@ -76,8 +77,9 @@ pub fn compile(settings: &Settings, input: &mut Input<'_>) -> Result<Tables, Vec
         }
     }
     passing::mark(&mut ports, doors, input.sequences);
+    audience::mark(&mut ports, doors, &layout.numbers, input.sequences);
     spa::mark(&mut ports, settings);
-    let drawn = ports.decoys(settings, input)?;
+    let drawn = ports.decoys(settings, &layout.numbers, input)?;
     let (nodes, edges) = layout.automaton.into_tables(&layout.numbers, &layout.paths);
     let entries: Vec<_> = (doors.iter().zip(&layout.numbers))
         .zip(&layout.port_groups.of_doors)

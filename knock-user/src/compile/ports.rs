@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use knock_common::{layout::PortRule, packet::Protocol};
 use knock_sequence::{Knock, Ports};
 
-use super::{conflict::Conflict, decoys, flags::Flags, handshake, input::Input};
+use super::{audience, conflict::Conflict, decoys, flags::Flags, handshake, input::Input};
 use crate::{
     host::Host,
     model::settings::{Decoys, Exempt, Settings},
@@ -52,10 +52,11 @@ impl PortTable {
     pub(super) fn decoys(
         &mut self,
         settings: &Settings,
+        numbers: &[u16],
         input: &mut Input<'_>,
     ) -> Result<Vec<u16>, Vec<Conflict>> {
         let decoy = match settings.has_handshakes() {
-            true => PortRule::DECOY.with_handshake(),
+            true => audience::decoy(&settings.doors, numbers),
             false => PortRule::DECOY,
         };
         let drawn = match (&settings.decoys, input.before) {

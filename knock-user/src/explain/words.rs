@@ -11,7 +11,7 @@ use knock_common::{
     event::{Event, NO_DOOR},
     grant::Grant,
     knock,
-    layout::{Features, GrantKey, PortKind, PortRule, port_index},
+    layout::{Features, FromKey, GrantKey, PortKind, PortRule, port_index},
     lockout,
     packet::Protocol,
     packet_info::PacketInfo,
@@ -240,9 +240,20 @@ impl<L: Live> About<'_, L> {
 
     fn proof(&self) -> &'static str {
         match self.query.port.protocol == Protocol::Tcp && self.rule.needs_handshake() {
+            true if !self.is_answered() => "; its handshakes are not answered for this source",
             true => "; it counts once a TCP handshake has verified the source",
             false => "",
         }
+    }
+
+    /// Returns whether the port, which completes handshakes, answers the source.
+    fn is_answered(&self) -> bool {
+        let key = |door: u16| FromKey {
+            door: door.into(),
+            source: self.info.source,
+        };
+        let audience = self.rule.audience().door();
+        audience.is_none_or(|door| self.seen.is_from(&key(door)))
     }
 
     fn block(&self) -> Option<String> {

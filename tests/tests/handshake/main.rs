@@ -1,6 +1,7 @@
 //! Doors with `verify = "handshake"`: clients that connect get in, and no other source does.
 #![expect(clippy::unwrap_used, reason = "a test stops at what it did not expect")]
 
+mod audience;
 mod forged;
 
 use std::{

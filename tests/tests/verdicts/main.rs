@@ -15,6 +15,7 @@
 
 mod access;
 mod answers;
+mod audience;
 mod blocks;
 mod events;
 mod frames;
