@@ -164,6 +164,8 @@ const TOOLS: [Tool; 67] = {
             ],
         ),
         tool("stdbuf", "coreutils", &[Test]),
+        tool("zsh", "zsh", &[Test]),
+        tool("fish", "fish", &[Test]),
         tool("bash", "bash", &[Test, Pictures]),
         tool("python3", "python3", &[Bench, Test]),
         // Virtual machines: unpack kernels and pack programs.

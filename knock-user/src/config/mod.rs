@@ -52,7 +52,10 @@ pub(crate) use self::{
 pub use crate::model::problem::{Problem, Problems};
 use crate::{
     host::os_error,
-    model::{problem::ProblemReport, sources::Sources},
+    model::{
+        problem::ProblemReport,
+        sources::{self, Sources},
+    },
 };
 
 /// Reads and checks a file.
@@ -96,6 +99,13 @@ pub fn digest_of_file(path: &Path) -> io::Result<u64> {
         // A configuration that lacks a file is in force nowhere.
         (None, problems) => Ok(digest(&format!("{}{problems:?}", joined.text))),
     }
+}
+
+/// Returns the text of a configuration and those of the files that it includes, as far as they can be read.
+pub(crate) fn with_included(path: &Path, text: &str) -> Vec<String> {
+    let joined = include::join(path, text).text;
+    let parts = sources::parts(&joined).into_iter();
+    parts.map(|part| part.text.to_owned()).collect()
 }
 
 /// Hashes a text; only digests of the same build are comparable.

@@ -10,7 +10,7 @@ use anyhow::{Context as _, Result};
 use clap::{Args, Command, ValueEnum};
 use clap_complete::{ArgValueCandidates, CompleteEnv, CompletionCandidate, env::Shells};
 
-use crate::{apply::options::CONFIG, host::files};
+use crate::{apply::options::CONFIG, config, host::files};
 
 /// The environment variable with which a shell asks.
 const VARIABLE: &str = "KNOCK_USER_COMPLETE";
@@ -86,7 +86,8 @@ fn completing(command: Command) -> Command {
     with_names(command).mut_subcommands(with_names)
 }
 
-/// Returns the names of the doors in the default configuration; none if this user may not read it.
+/// Returns the names of the doors in the default configuration and the files that it includes; none if this user may
+/// not read it.
 fn doors() -> Vec<CompletionCandidate> {
     let mut text = String::new();
     let file = files::open_regular(Path::new(CONFIG), "it is not a regular file");
@@ -94,8 +95,9 @@ fn doors() -> Vec<CompletionCandidate> {
     if read.is_err() {
         return Vec::new();
     }
-    doors_in(&text)
-        .into_iter()
+    config::with_included(Path::new(CONFIG), &text)
+        .iter()
+        .flat_map(|text| doors_in(text))
         .map(CompletionCandidate::new)
         .collect()
 }

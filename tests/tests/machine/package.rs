@@ -36,6 +36,8 @@ fn an_upgrade_under_traffic_lets_nobody_in() {
     let source = outside.new_source(MACHINE[0]);
     source.knock(KNOCKS);
     let session = outside.session(&source);
+    let blocked = outside.new_source(MACHINE[0]);
+    machine.succeeds(&format!("knock-user block {} --for 1h", blocked.name()));
     let attempts = outside.attempts();
     machine.succeeds(&format!(
         "dpkg --install /root/{}",
@@ -50,6 +52,17 @@ fn an_upgrade_under_traffic_lets_nobody_in() {
     session.continues("upgraded");
     finds(&source, true, SSH, "the grant is taken over");
     attempts.all_failed("upgrade");
+    let list = machine.succeeds("knock-user list --blocked");
+    let mut lines = list.lines();
+    assert!(
+        lines.any(|line| line.starts_with(&blocked.name())),
+        "{list}"
+    );
+    blocked.knock(KNOCKS);
+    finds(&blocked, false, SSH, "blocked over the upgrade");
+    machine.succeeds(&format!("knock-user unblock {}", blocked.name()));
+    blocked.knock(KNOCKS);
+    finds(&blocked, true, SSH, "unblocked");
     for source in outside.new_sources() {
         finds(&source, false, SSH, "upgraded");
         source.knock(KNOCKS);
