@@ -96,7 +96,7 @@ const fn tool(program: &'static str, package: &'static str, verbs: &'static [Ver
 
 /// The table. QEMU is not in it, because `vm/qemu.rs` finds it. Programs that every Debian system has (dpkg, coreutils,
 /// a shell) are listed if a system without dpkg may lack them.
-const TOOLS: [Tool; 67] = {
+const TOOLS: [Tool; 69] = {
     use Verb::{
         Bench, Containers, Demo, Dist, Elsewhere, Fleet, Flood, Fresh, Fuzz, Machine, Packages,
         Pictures, Test, Vm,
