@@ -35,7 +35,9 @@ use knock_user::{
         service_manager::{self, Stderr},
     },
     interfaces::admission,
-    kernel::{bpffs, instance::Instance, leftovers, persistence::Persistence},
+    kernel::{
+        bpffs, instance::Instance, leftovers, persistence::Persistence, program::LoaderAhead,
+    },
     metrics::MetricsServer,
     model::{
         log_format::LogFormat,
@@ -128,6 +130,8 @@ fn misused(error: &clap::Error) -> ExitCode {
 fn run(options: &Run, stderr: Stderr) -> Result<()> {
     let log_files = LogFiles::find();
     clock::check()?;
+    // This takes as long as the next steps.
+    let loader = LoaderAhead::begin()?;
     // First of all: nothing of this start may keep an overdue trial in force.
     unconfirmed::end_overdue();
     let plan = Plan::read(options)?;
@@ -177,6 +181,8 @@ fn run(options: &Run, stderr: Stderr) -> Result<()> {
         if let Some(note) = state_directory::take_over() {
             tracing::warn!("{note}");
         }
+        // Capabilities are dropped while there is one thread.
+        loader.finish()?;
         // Everything that needs more is done: the group of the socket, and a port below 1024.
         privileges::drop_to_needed()?;
         if let Some(unreadable) = privileges::unreadable(&options.config) {

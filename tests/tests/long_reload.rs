@@ -98,6 +98,29 @@ fn a_stop_does_not_wait_for_a_long_reload() {
     });
 }
 
+/// As above, with the work itself instead of a lock: a configuration that takes long to compile and to load.
+#[test]
+fn a_large_reload_delays_no_request_and_no_end() {
+    net::test(|net| {
+        let daemon = Daemon::start(&net.server, DOOR);
+        let programs = daemon.programs().to_vec();
+        daemon.rewrite(&large());
+        let reloading = reload(net);
+        is_under_way(net);
+        for words in [&["status"][..], &["list"], &["reload"], &["status"]] {
+            let (_, answer) = daemon::ask(&net.server, words);
+            let is_known = answer.contains(UNDER_WAY) || answer.contains("no grants");
+            assert!(is_known, "{words:?}: {answer}");
+        }
+        let ended = daemon.end_by(SIGTERM);
+        assert!(ended.status.success(), "{ended:?}");
+        let reload = reloading.wait();
+        assert_eq!(reload.status.code(), Some(1), "{reload:?}");
+        assert!(reload.stderr.contains("the daemon is ending"), "{reload:?}");
+        pins::nothing_is_left(&net.server, &programs);
+    });
+}
+
 /// Kept protection covers an interface that appears while the next start compiles.
 #[test]
 fn a_long_restart_delays_no_interface() {
@@ -144,6 +167,24 @@ fn config() -> String {
         "{DOOR}\n[[door]]\nname = \"timed\"\nopen = [\"tcp/8080\"]\n\
          otp = {{ secret = \"correct horse battery\", protocols = [\"tcp\", \"udp\", \"tcp\"] }}\n"
     )
+}
+
+/// Returns a configuration with many doors and knocks.
+fn large() -> String {
+    let mut doors = DOOR.to_owned();
+    for door in 0..3_000 {
+        let knocks = (0..40).map(|knock: u32| {
+            // A permutation for each door: no port twice in a row, and no scan completes it.
+            let port = 20_000 + (door * 7_919 + knock * 104_729) % 39_989;
+            format!("\"udp/{port}\"")
+        });
+        let knocks = knocks.collect::<Vec<_>>().join(", ");
+        doors += &format!(
+            "[[door]]\nname = \"d{door}\"\nknock = [{knocks}]\nopen = [\"tcp/{}\"]\n",
+            1 + door % 1_000
+        );
+    }
+    doors
 }
 
 fn reload(net: &Net) -> Process {

@@ -1,10 +1,13 @@
 //! Ends a change: commits the new configuration, rolls back to the previous one, or detaches.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, mem};
 
 use anyhow::Result;
 
-use super::{access::remove_grants, attach_interfaces, deployed::Rollback, protection::Protection};
+use super::{
+    access::remove_grants, attach_interfaces, deployed::Rollback, discard::discard,
+    protection::Protection,
+};
 use crate::{
     apply::{
         carry_grants::{self, Carried, EndCause},
@@ -66,7 +69,9 @@ impl Protection {
             return Ok(EndedGrants::default());
         };
         let Rollback {
-            tables, interfaces, ..
+            mut tables,
+            interfaces,
+            ..
         } = rollback;
         self.program.pin_program(&self.instance)?;
         texts::commit(&self.instance)?;
@@ -83,7 +88,8 @@ impl Protection {
             }
         }
         self.registry.interfaces = interfaces;
-        self.registry.numbers = tables.numbers;
+        self.registry.numbers = mem::take(&mut tables.numbers);
+        discard(tables);
         self.registry.write(&self.instance.registry())?;
         Ok(EndedGrants {
             released,

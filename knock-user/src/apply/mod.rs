@@ -14,6 +14,7 @@ pub mod carry_grants;
 mod change;
 mod coverage;
 mod deployed;
+mod discard;
 pub mod dynamic;
 mod ending;
 mod find_interfaces;
@@ -32,6 +33,7 @@ mod tracked_flows;
 mod transition;
 pub mod unconfirmed;
 
+pub(crate) use self::discard::discard;
 pub use self::{
     deployed::Deployed,
     ending::EndedGrants,

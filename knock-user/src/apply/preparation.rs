@@ -1,7 +1,7 @@
 //! Compiles and loads configurations that are not in force yet.
 
 use std::{
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     thread,
 };
 
@@ -99,8 +99,8 @@ impl Preparation {
     }
 
     /// Compiles and loads a configuration unless `is_given_up` is set meanwhile. The mutex is
-    /// locked while pins may be made, so the caller who sets it afterwards finds no unfinished
-    /// pins.
+    /// locked while pins may be made and while shared maps are written, so the caller who sets it
+    /// afterwards finds nothing unfinished.
     ///
     /// # Errors
     /// A [`crate::model::problem::Problems`] with what this host can't provide, the kernel refuses,
@@ -124,10 +124,6 @@ impl Preparation {
         let (live_tables, tables) = LiveTables::compile(plan, &self.known, floor)?;
         let spa = plan.settings().spa();
         let opened = spa.map(|spa| self.stamps.open(spa.window));
-        let is_given_up = is_given_up.lock().unwrap_or_else(PoisonError::into_inner);
-        if *is_given_up {
-            bail!("preparing the new configuration was cancelled");
-        }
         let uses = plan.settings().uses();
         let limits = &plan.settings().limits;
         let chosen = TableSizes::choose(limits, uses, plan.host.memory);
@@ -160,7 +156,12 @@ impl Preparation {
                     search.run_first(&tables, self.attach_options.dry_run)
                 })
                 .context("starting a thread")?;
-            let program = XdpProgram::load(&tables, options)?;
+            // An end waits for pins, and not for the rest.
+            let created = {
+                let _held = unless(is_given_up)?;
+                XdpProgram::create(&tables, options)?
+            };
+            let program = created.complete(&tables, options.entries)?;
             let tracked = tracked.join();
             let tracked =
                 tracked.map_err(|_| anyhow!("the search for connections has panicked"))?;
@@ -169,6 +170,8 @@ impl Preparation {
         if let Some(walked) = program.verified_instructions()? {
             tracing::debug!("the verifier walked {walked} instructions");
         }
+        // What follows is written to shared maps.
+        let _held = unless(is_given_up)?;
         let mut used = replay.used;
         used.retain(|key| live_tables.may_be_accepted(key));
         program.note_used(&used)?;
@@ -193,6 +196,18 @@ impl Preparation {
             search,
             is_first: self.is_first,
         })
+    }
+}
+
+/// Returns the lock that a caller who cancels has to wait for.
+///
+/// # Errors
+/// Preparing was cancelled.
+fn unless(is_given_up: &Mutex<bool>) -> Result<MutexGuard<'_, bool>> {
+    let is_given_up = is_given_up.lock().unwrap_or_else(PoisonError::into_inner);
+    match *is_given_up {
+        true => bail!("preparing the new configuration was cancelled"),
+        false => Ok(is_given_up),
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    mem,
     sync::Arc,
 };
 
@@ -12,6 +13,7 @@ use knock_common::layout::USED_MAX;
 use super::{
     change::Change,
     deployed::{Deployed, Rollback},
+    discard::discard,
     dynamic::LiveTables,
     interim,
     key_stamps::KeyStamps,
@@ -195,14 +197,14 @@ impl Protection {
         } = change.execute(|| Ok(prepared))?;
         self.refused = deployed.refused.iter().cloned().collect();
         self.note_chosen(&deployed.attached);
-        let mut before = std::mem::replace(&mut self.program, program);
-        let stamps = std::mem::replace(&mut self.key_stamps, key_stamps);
+        let mut before = mem::replace(&mut self.program, program);
+        let stamps = mem::replace(&mut self.key_stamps, key_stamps);
         if !self.program.has_users()
             && let Err(error) = stamps.leave(&mut before, &self.stamps)
         {
             tracing::warn!("{}", os_error::describe(&error));
         }
-        self.live_tables = live_tables;
+        discard(mem::replace(&mut self.live_tables, live_tables));
         self.registry = registry;
         self.mode = attach_options.mode;
         self.rollback = Some(rollback);

@@ -14,7 +14,7 @@ use super::{
 };
 use crate::apply::carry_grants::EndCause;
 use crate::{
-    apply::{Deployed, EndedGrants, plan::Plan},
+    apply::{Deployed, EndedGrants, discard, plan::Plan},
     host::{clock, os_error},
     interfaces::attach::Attached,
     sequences::clock_skew::SkewDetector,
@@ -52,6 +52,7 @@ impl<W: Write> Daemon<W> {
         match self.protection.registry().confirm_by_ms {
             Some(until_ms) => self.trial = Some(Trial::new(until_ms, Some(old))),
             None => {
+                discard(old);
                 let released = self.commit()?.into_iter();
                 changes
                     .words

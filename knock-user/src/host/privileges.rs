@@ -1,6 +1,6 @@
 //! Checks the capabilities of this process, and drops those that it does not need.
 
-use std::{fs, os::unix::fs::OpenOptionsExt as _, path::Path};
+use std::{fs, os::unix::fs::OpenOptionsExt as _, path::Path, thread, time::Duration};
 
 use anyhow::{Context as _, Result, bail, ensure};
 use caps::{CapSet, Capability, CapsHashSet};
@@ -14,6 +14,10 @@ const NEEDED: [Capability; 3] = [
     Capability::CAP_NET_ADMIN,
     Capability::CAP_PERFMON,
 ];
+
+/// How often threads are counted until the last one has to be gone, and the pause in between.
+const TRIES: u32 = 200;
+const PAUSE: Duration = Duration::from_millis(1);
 
 /// Checks that this process may load and attach the program.
 ///
@@ -63,9 +67,17 @@ fn granting(needed: Capability, set: &CapsHashSet) -> Option<Capability> {
 /// # Errors
 /// A second thread exists already, or the kernel refuses.
 pub fn drop_to_needed() -> Result<()> {
-    let threads = fs::read_dir("/proc/self/task")
-        .context("counting our threads")?
-        .count();
+    // The kernel lists a thread for a moment after it was joined.
+    let mut tries = 0;
+    let threads = loop {
+        let threads = fs::read_dir("/proc/self/task");
+        let threads = threads.context("counting our threads")?.count();
+        if threads == 1 || tries == TRIES {
+            break threads;
+        }
+        tries += 1;
+        thread::sleep(PAUSE);
+    };
     ensure!(
         threads == 1,
         "capabilities can't be given up for {threads} threads at once; this is a bug"
@@ -120,7 +132,7 @@ pub fn unreadable(file: &Path) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
-    use std::{collections::BTreeMap, thread};
+    use std::collections::BTreeMap;
 
     use caps::Capability::*;
 

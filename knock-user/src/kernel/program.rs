@@ -21,6 +21,7 @@ mod copies;
 mod copy;
 mod entries;
 mod load;
+mod loader;
 mod object;
 mod pinned;
 mod tables;
@@ -28,6 +29,7 @@ mod tables;
 use copy::Copy;
 pub use copy::LoadedCopy;
 pub(crate) use entries::INCOMPLETE;
+pub use loader::LoaderAhead;
 pub use object::object;
 pub use pinned::{PinnedPrograms, Programs, give};
 

@@ -2,12 +2,12 @@
 
 use anyhow::{Context as _, Result, anyhow};
 use aya::{
-    Ebpf, EbpfError, EbpfLoader,
+    Ebpf, EbpfError,
     maps::{Array, MapError},
 };
 use knock_common::layout::{BUCKETS, Config, Features, FromKey, LOCKOUT_BUCKETS, WAYS};
 
-use super::{LoadOptions, XdpProgram, copy::Copy, entries::entry, object::object};
+use super::{LoadOptions, XdpProgram, copy::Copy, entries::entry, loader::loader, object::object};
 use crate::{
     compile::Tables,
     host::{clock, random},
@@ -25,6 +25,15 @@ impl XdpProgram {
     /// The kernel refuses a map or the program (the error has the verifier's last lines), or a
     /// pinned map has another shape.
     pub fn load(tables: &Tables, options: LoadOptions<'_>) -> Result<Self> {
+        Self::create(tables, options)?.complete(tables, options.entries)
+    }
+
+    /// Makes the maps and pins those that are shared; the program is loaded by [`CreatedMaps::complete`], which takes
+    /// longer and leaves nothing behind if the process ends meanwhile.
+    ///
+    /// # Errors
+    /// As for [`XdpProgram::load`].
+    pub fn create(tables: &Tables, options: LoadOptions<'_>) -> Result<CreatedMaps> {
         let features = [
             (options.dry_run, Features::DRY_RUN),
             (options.confirm_by_ms.is_some(), Features::CONFIRM),
@@ -58,7 +67,7 @@ impl XdpProgram {
             lockouts_shift: shift(LOCKOUT_BUCKETS, lockout_buckets),
             ..tables.config
         };
-        let mut loader = EbpfLoader::new();
+        let mut loader = loader()?;
         loader
             .override_global("FEATURES", &features.0, true)
             .override_global("AYA_LOG_LEVEL", &options.log_level, false)
@@ -89,20 +98,10 @@ impl XdpProgram {
         let mut ebpf = loader
             .load(bytemuck::cast_slice(&object))
             .map_err(|error| not_made(error, &sizes, uses))?;
-        fill(&mut ebpf, tables)?;
-        maps::set(&mut ebpf, "CONFIG", [(0, config)])?;
-        maps::set(&mut ebpf, "WALL_CLOCK", [(0, clock::wall_ns())])?;
         if features.has(Features::LOCKOUT) {
             draw_lockout_key(&mut ebpf, lockout_buckets)?;
         }
-        let first = match options.entries {
-            [] => &[Entry::Xdp],
-            entries => entries,
-        };
-        for &one in first {
-            entry(&mut ebpf, one)?;
-        }
-        let mut program = Self {
+        Ok(CreatedMaps(Self {
             ebpf,
             events: None,
             copy: Copy::Absent,
@@ -114,7 +113,33 @@ impl XdpProgram {
             config,
             drawn: None,
             has_blocks: false,
+        }))
+    }
+}
+
+/// The maps of a program that is not loaded yet; those of the configuration are empty.
+#[derive(Debug)]
+pub struct CreatedMaps(XdpProgram);
+
+impl CreatedMaps {
+    /// Writes the configuration into the maps, and loads these programs of the object; the XDP program for Ethernet if
+    /// there are none.
+    ///
+    /// # Errors
+    /// The kernel refuses the program (the error has the verifier's last lines), or a map can't be written.
+    pub fn complete(self, tables: &Tables, entries: &[Entry]) -> Result<XdpProgram> {
+        let Self(mut program) = self;
+        let ebpf = &mut program.ebpf;
+        fill(ebpf, tables)?;
+        maps::set(ebpf, "CONFIG", [(0, program.config)])?;
+        maps::set(ebpf, "WALL_CLOCK", [(0, clock::wall_ns())])?;
+        let first = match entries {
+            [] => &[Entry::Xdp],
+            entries => entries,
         };
+        for &one in first {
+            entry(ebpf, one)?;
+        }
         program.follow_blocks()?;
         Ok(program)
     }
