@@ -65,15 +65,17 @@ fn protection_that_would_end_is_not_promised() {
 /// Where the pins can't be seen, the error names their place, and no command that opens ports.
 #[test]
 fn ports_stay_closed_by_pins_in_another_mount_namespace() {
-    let rows: [(&str, Around); 2] = [
-        ("ip netns exec", ip_netns_exec),
-        ("another bpffs", another_bpffs),
+    let rows: [(&str, Around, &str); 3] = [
+        ("ip netns exec", ip_netns_exec, "auto"),
+        ("another bpffs", another_bpffs, "auto"),
+        ("a program in the driver", ip_netns_exec, "native"),
     ];
     let config = config_file(DOOR.as_bytes());
-    for (name, around) in rows {
+    for (name, around, mode) in rows {
         net::test(|net| {
             let _server = Server::tcp(&net.server, &[SSH]);
-            let process = start(net, None, config.path(), &["--on-exit", "keep"]);
+            let arguments = ["--on-exit", "keep", "--mode", mode];
+            let process = start(net, None, config.path(), &arguments);
             wait::until("it protects", || !process.stdout().is_empty());
             assert!(process.stop(Signal::SIGTERM).status.success(), "{name}");
             let registry = pins::instance(&net.server).registry();

@@ -118,11 +118,11 @@ pub fn admit(
     ours: Option<AttachMode>,
 ) -> Result<Ways, Refusal> {
     let ways = admit_on(interface, all, mode, ours, may_have_tcx())?;
-    let is_at_tc = ways.list.iter().any(|way| way.mode == AttachMode::Tc);
-    match hidden_at_tc(interface).filter(|_| is_at_tc && ours.is_none()) {
-        Some(refusal) => Err(refusal),
-        None => Ok(ways),
+    let may_be_at_tc = ways.list.iter().any(|way| way.mode == AttachMode::Tc);
+    if ours.is_none() && may_be_at_tc {
+        return hidden_at_tc(interface).map_or(Ok(ways), Err);
     }
+    Ok(ways)
 }
 
 /// Does the work of [`admit`] for a kernel with or without links at traffic control.
@@ -181,6 +181,8 @@ fn admit_on(
     }
     let refusal = match mode {
         Mode::Tc => hides_headers(interface),
+        // Behind another knock-user, packets would be judged by both.
+        Mode::Auto if matches!(obstacle, Some(Refusal::Hidden { .. })) => obstacle,
         Mode::Auto if has_tcx => hides_headers(interface),
         Mode::Auto | Mode::Native | Mode::Skb => obstacle,
     };
