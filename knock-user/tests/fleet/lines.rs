@@ -252,11 +252,15 @@ fn a_revocation_replaces_none_that_is_unknown() {
         let list = store.list();
         pass(host, &mut store, list);
     }
-    // Neither receives the other's in time.
-    for (host, id) in [(&mut first, 1), (&mut second, 2)] {
-        let steps = host.revoke(Some("ssh"), source, id, None, NOW);
-        carry_out(host, &mut store, steps, &mut Vec::new());
-    }
+    let steps = first.revoke(Some("ssh"), source, 1, None, NOW);
+    carry_out(&mut first, &mut store, steps, &mut Vec::new());
+    // The second host does not receive it in time, so its write is refused.
+    let steps = second.revoke(Some("ssh"), source, 2, None, NOW);
+    let refused = store.put(&only_put(&steps));
+    assert!(matches!(refused, Report::Refused { .. }), "{refused:?}");
+    let steps = second.take(refused, NOW);
+    let written = store.put(&only_put(&steps));
+    assert!(matches!(written, Report::Written { .. }), "{written:?}");
     let revocation = store.records.keys().find(|key| key.contains("/r/"));
     let written = store.record(revocation.unwrap());
     // A host that knows one of them gives a grant in ignorance of the other one.
@@ -268,6 +272,17 @@ fn a_revocation_replaces_none_that_is_unknown() {
     let steps = first.take(written, later);
     let closes = |step: &Step| matches!(step, Step::Act(FleetAction::Close { is_own: true, .. }));
     assert!(steps.iter().any(closes), "{steps:?}");
+}
+
+/// Returns the write among steps.
+fn only_put(steps: &[Step]) -> Put {
+    let puts = steps.iter().filter_map(|step| match step {
+        Step::Send(Request::Put(put)) => Some(put.clone()),
+        Step::Send(Request::Open(_) | Request::Watch(_) | Request::Beat(_)) | Step::Act(_) => None,
+    });
+    let puts: Vec<_> = puts.collect();
+    assert_eq!(puts.len(), 1, "{steps:?}");
+    puts[0].clone()
 }
 
 #[test]
