@@ -8,13 +8,18 @@ use knock_common::{
     packet::Protocol,
 };
 
-use super::{handshake, ports::PortTable};
+use super::handshake;
 use crate::model::settings::{Door, Sequences, Verify};
 
 /// Marks the knock ports of doors with handshakes and `from`: each answers the sources that one of its doors admits.
 ///
 /// A port of several doors with different prefixes answers those of all such doors.
-pub(super) fn mark(ports: &mut PortTable, doors: &[Door], numbers: &[u16], sequences: &Sequences) {
+pub(super) fn mark(
+    rules: &mut BTreeMap<(Protocol, u16), PortRule>,
+    doors: &[Door],
+    numbers: &[u16],
+    sequences: &Sequences,
+) {
     if limited(doors).next().is_none() {
         return;
     }
@@ -29,7 +34,7 @@ pub(super) fn mark(ports: &mut PortTable, doors: &[Door], numbers: &[u16], seque
         }
     }
     for (port, audience) in audiences {
-        let rule = ports.rules.get_mut(&(Protocol::Tcp, port));
+        let rule = rules.get_mut(&(Protocol::Tcp, port));
         if let Some(rule) = rule.filter(|rule| rule.kind() == PortKind::Knock) {
             *rule = rule.answering(audience);
         }

@@ -77,7 +77,7 @@ pub fn compile(settings: &Settings, input: &mut Input<'_>) -> Result<Tables, Vec
         }
     }
     passing::mark(&mut ports, doors, input.sequences);
-    audience::mark(&mut ports, doors, &layout.numbers, input.sequences);
+    audience::mark(&mut ports.rules, doors, &layout.numbers, input.sequences);
     spa::mark(&mut ports, settings);
     let drawn = ports.decoys(settings, &layout.numbers, input)?;
     let (nodes, edges) = layout.automaton.into_tables(&layout.numbers, &layout.paths);
