@@ -60,12 +60,12 @@ mod rows {
     card!(
         e1000e,
         E1000e,
-        "skb because the driver runs no XDP programs, or not with these settings"
+        "tc because the driver runs no XDP programs, or not with these settings"
     );
     card!(
         vmxnet3,
         Vmxnet3,
-        "skb because the driver vmxnet3 forgets a native program whenever the interface goes down, changes its MTU \
+        "tc because the driver vmxnet3 forgets a native program whenever the interface goes down, changes its MTU \
          or is reset"
     );
 }
