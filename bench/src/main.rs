@@ -36,7 +36,7 @@ use nix::unistd::Uid;
 struct Cli {
     #[command(subcommand)]
     instead: Option<OtherCommand>,
-    /// Take less than two minutes
+    /// Take a few minutes
     #[arg(long)]
     quick: bool,
     /// Draw the pictures of docs/performance.md, and write its page of figures

@@ -5,7 +5,7 @@ use std::time::Duration;
 /// How often and for how long each section measures.
 #[derive(Clone, Copy, Debug)]
 pub struct Scale {
-    /// Whether the whole takes less than two minutes.
+    /// Whether the whole takes a few minutes.
     pub quick: bool,
     /// Loads of each program.
     pub loads: u32,

@@ -46,7 +46,8 @@ pub fn cpu_share(id: u32, during: Duration) -> Result<f64> {
     let (began, before) = (Instant::now(), cpu_time(id)?);
     // The sleep is the interval of the measurement.
     std::thread::sleep(during);
-    let spent = cpu_time(id)? - before;
+    // A thread that has ended meanwhile is no longer in the sum.
+    let spent = cpu_time(id)?.saturating_sub(before);
     Ok(spent.as_secs_f64() / began.elapsed().as_secs_f64() * 100.0)
 }
 

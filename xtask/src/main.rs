@@ -107,7 +107,7 @@ enum CliCommand {
     },
     /// Measure knock-user beside an empty XDP program and its peers; needs root
     Bench {
-        /// Take less than two minutes
+        /// Take a few minutes
         #[arg(long)]
         quick: bool,
         /// Draw the pictures of docs/performance.md, and write its page of figures
