@@ -1,6 +1,7 @@
 //! Converts a stanza to a profile, with a comment for each directive that has no equivalent.
 
 use super::rc::{Directive, RcStanza};
+use crate::destination::can_be_host;
 use knock_sequence::duration::spell;
 use knock_sequence::spa::PublicKey;
 use knock_sequence::terminal::{harmless, is_harmful};
@@ -103,6 +104,11 @@ pub(super) fn of(stanza: &RcStanza, name: &str, key: Option<PublicKey>) -> Strin
     let mut notes = Vec::new();
     let mut lines = Vec::new();
     match host {
+        Some(host) if !can_be_host(&host.value) => notes.push(format!(
+            "SPA_SERVER (line {}) is not a host: add host, unless {} is the host's name",
+            host.line,
+            quoted(name)
+        )),
         Some(host) if host.value == name => {}
         Some(host) => lines.push(format!("host = {}", quoted(&host.value))),
         None => notes.push(format!(

@@ -141,6 +141,11 @@ fn a_profile_without_the_hosts_key_is_a_comment() {
 fn values_that_do_not_fit_are_named() {
     for (name, line, expected) in [
         (
+            "ports for a host",
+            "SPA_SERVER p/22,udp/53",
+            "SPA_SERVER (line 3) is not a host",
+        ),
+        (
             "TCP",
             "SPA_SERVER_PROTO tcp",
             "SPA_SERVER_PROTO (line 3): packets are sent over UDP only",
