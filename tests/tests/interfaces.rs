@@ -183,6 +183,10 @@ fn a_renamed_interface_stays_protected() {
         let other = DOOR.replace("7000", "7500");
         daemon.reload(&both(&other));
         stays("reloaded under the old name");
+        let (_, status) = daemon::ask(&net.server, &["status"]);
+        assert!(!status.contains("not protected: "), "{status}");
+        let log = daemon.process().printed();
+        assert!(!log.contains("not protected: wan"), "{log}");
         for (knocks, opens) in [(KNOCKS, false), ("tcp/7500 udp/8000 tcp/9000", true)] {
             let source = elsewhere(net);
             source.knock(knocks);

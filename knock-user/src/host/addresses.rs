@@ -44,6 +44,8 @@ pub struct Link {
     pub networks: Vec<Prefix>,
     /// The instance of knock-user that protects it, if known.
     pub guard: Option<String>,
+    /// The name under which that instance protects it: the configured one, also after a rename.
+    pub guarded_as: Option<String>,
 }
 
 impl Link {

@@ -153,14 +153,24 @@ impl Host {
         self.links.iter().find(|link| link.is_called(name))
     }
 
+    /// Returns whether one of these configured names stands for an interface: its name, an alternative name,
+    /// or the one under which it was protected before it was renamed, unless another interface has that name.
+    pub fn is_among(&self, link: &Link, names: &[String]) -> bool {
+        let was_renamed =
+            |name: &String| link.guarded_as.as_ref() == Some(name) && self.link(name).is_none();
+        names
+            .iter()
+            .any(|name| link.is_called(name) || was_renamed(name))
+    }
+
     /// Returns the interfaces through which unauthorized sources reach addresses of this host, without
-    /// those that this instance protects, given by name or alternative name, or that another instance
+    /// those that this instance protects, given by their configured names, or that another instance
     /// protects.
     pub fn unprotected<'a>(
         &'a self,
         protected: &'a [String],
     ) -> impl Iterator<Item = &'a Link> + 'a {
-        let is_protected = |link: &Link| protected.iter().any(|name| link.is_called(name));
+        let is_protected = |link: &Link| self.is_among(link, protected);
         let own = self.links.iter().filter(|link| is_protected(link));
         let own: BTreeSet<_> = own.filter_map(|link| link.guard.as_ref()).collect();
         // An interface that this instance releases is no longer protected.
@@ -292,6 +302,37 @@ mod tests {
             let found = host.unprotected(&protected).map(|link| link.name.as_str());
             assert_eq!(found.collect::<Vec<_>>(), expected, "{name}");
         }
+        // One instance protects eth0 and eth1, and eth0 was called lan0 when it was attached to.
+        for (name, protected, expected) in [
+            ("renamed", &["lan0", "eth1"][..], &[][..]),
+            ("renamed, and the only one", &["lan0"], &["eth1"]),
+            ("released after a rename", &["eth1"], &["eth0"]),
+        ] {
+            let mut host = host.clone();
+            for (link, guarded_as) in host.links.iter_mut().skip(1).zip(["lan0", "eth1"]) {
+                link.guard = Some("a".to_owned());
+                link.guarded_as = Some(guarded_as.to_owned());
+            }
+            let protected: Vec<_> = protected.iter().map(ToString::to_string).collect();
+            let found = host.unprotected(&protected).map(|link| link.name.as_str());
+            assert_eq!(found.collect::<Vec<_>>(), expected, "{name}");
+        }
+        // eth3 has got the name that eth0 had.
+        let mut taken = host.clone();
+        for link in &mut taken.links {
+            match link.name.as_str() {
+                "eth0" => {
+                    link.guard = Some("a".to_owned());
+                    link.guarded_as = Some("lan0".to_owned());
+                }
+                "eth1" => link.guard = Some("a".to_owned()),
+                "eth3" => link.name = "lan0".to_owned(),
+                _ => {}
+            }
+        }
+        let protected = ["lan0".to_owned(), "eth1".to_owned()];
+        let found = taken.unprotected(&protected).map(|link| link.name.as_str());
+        assert_eq!(found.collect::<Vec<_>>(), ["eth0"], "the name is taken");
         for (address, expected) in [
             ("192.0.2.1", true),
             ("2001:db8::1", true),

@@ -20,6 +20,7 @@ pub fn note(links: &mut [Link]) {
                 .find(|link| pinned.is_on(link.index, link.program))
             {
                 link.guard = Some(instance.name().to_owned());
+                link.guarded_as = Some(pinned.name);
             }
         }
     }

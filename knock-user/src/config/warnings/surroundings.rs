@@ -146,7 +146,7 @@ impl Advice<'_> {
         let address = at.ip().to_canonical();
         let port = Ports::tcp(at.port());
         let has_door = self.settings().protected().touches(port);
-        let is_protected = |link: &Link| interfaces.iter().any(|name| link.is_called(name));
+        let is_protected = |link: &Link| self.host.is_among(link, interfaces);
         let is_met = |link: &&Link| {
             link.is_exposed()
                 && (address.is_unspecified() || link.addresses.contains(&address))
@@ -185,7 +185,7 @@ impl Advice<'_> {
     /// Returns whether packets of an interface have passed a protected one before.
     fn is_judged_below(&self, link: &Link, interfaces: &[String]) -> bool {
         let links = &self.host.links;
-        let is_protected = |link: &Link| interfaces.iter().any(|name| link.is_called(name));
+        let is_protected = |link: &Link| self.host.is_among(link, interfaces);
         let ports: Vec<&Link> = links
             .iter()
             .filter(|port| port.master == Some(link.index))
@@ -204,11 +204,9 @@ impl Advice<'_> {
     /// Warns of protected interfaces whose packets are mostly for other hosts.
     fn others_traffic(&mut self, interfaces: &[String]) {
         let host = self.host;
-        let named: BTreeSet<&str> = interfaces
-            .iter()
-            .filter_map(|name| host.link(name))
-            .map(|link| link.name.as_str())
-            .collect();
+        let named = host.links.iter();
+        let named = named.filter(|link| host.is_among(link, interfaces));
+        let named: BTreeSet<&str> = named.map(|link| link.name.as_str()).collect();
         for name in named {
             let Some(link) = host.link(name) else {
                 continue;
