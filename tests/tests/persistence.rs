@@ -65,13 +65,16 @@ fn protection_that_would_end_is_not_promised() {
 /// Where the pins can't be seen, the error names their place, and no command that opens ports.
 #[test]
 fn ports_stay_closed_by_pins_in_another_mount_namespace() {
-    let rows: [(&str, Around, &str); 3] = [
-        ("ip netns exec", ip_netns_exec, "auto"),
-        ("another bpffs", another_bpffs, "auto"),
-        ("a program in the driver", ip_netns_exec, "native"),
+    let rows: [(&str, Around, &str, &str); 6] = [
+        ("ip netns exec", ip_netns_exec, "auto", "auto"),
+        ("another bpffs", another_bpffs, "auto", "auto"),
+        ("a program in the driver", ip_netns_exec, "native", "auto"),
+        ("native before tc", another_bpffs, "tc", "native"),
+        ("skb before tc", another_bpffs, "tc", "skb"),
+        ("tc behind native", another_bpffs, "native", "tc"),
     ];
     let config = config_file(DOOR.as_bytes());
-    for (name, around, mode) in rows {
+    for (name, around, mode, second) in rows {
         net::test(|net| {
             let _server = Server::tcp(&net.server, &[SSH]);
             let arguments = ["--on-exit", "keep", "--mode", mode];
@@ -81,7 +84,8 @@ fn ports_stay_closed_by_pins_in_another_mount_namespace() {
             let registry = pins::instance(&net.server).registry();
             let programs = attached_programs(&net.server);
 
-            let ended = start(net, Some(around), config.path(), &[]).wait();
+            let arguments = ["--mode", second];
+            let ended = start(net, Some(around), config.path(), &arguments).wait();
             assert_eq!(ended.status.code(), Some(1), "{name}: {}", ended.stderr);
             let cure = format!("nsenter --net=/run/netns/{}", net.server.name());
             for words in ["the program of another knock-user", &cure] {

@@ -121,14 +121,14 @@ fn kills_and_takeovers_let_nobody_in() {
     });
 }
 
-/// Another XDP program was there before, comes later, and goes.
+/// Another XDP program comes later, and goes. Before the start, it would be taken for another knock-user by its name.
 #[test]
 fn an_xdp_program_of_another_owner_does_not_matter() {
     net::test(|net| {
         let mode = XdpMode::Driver;
         let _server = Server::tcp(&net.server, &[SSH]);
-        let other = passing(&net.server, mode);
         let daemon = Daemon::start_with(&net.server, &with_mode("tc"), &[]);
+        let other = passing(&net.server, mode);
         let check = |row: &str| {
             for family in Family::ALL {
                 let source = net.new_source(family);

@@ -13,7 +13,10 @@ use crate::{
         os_error,
     },
     interfaces::driver,
-    kernel::{entry::Entry, tcx},
+    kernel::{
+        entry::Entry,
+        tcx::{self, Placed},
+    },
     model::{attach_mode::AttachMode, settings::Mode},
 };
 
@@ -117,21 +120,19 @@ pub fn admit(
     mode: Mode,
     ours: Option<AttachMode>,
 ) -> Result<Ways, Refusal> {
-    let ways = admit_on(interface, all, mode, ours, may_have_tcx())?;
-    let may_be_at_tc = ways.list.iter().any(|way| way.mode == AttachMode::Tc);
-    if ours.is_none() && may_be_at_tc {
-        return hidden_at_tc(interface).map_or(Ok(ways), Err);
-    }
-    Ok(ways)
+    let placed = tcx::ingress(interface.index).unwrap_or_default();
+    let at_tc = may_have_tcx().then_some(placed.as_slice());
+    admit_on(interface, all, mode, ours, at_tc)
 }
 
-/// Does the work of [`admit`] for a kernel with or without links at traffic control.
+/// Does the work of [`admit`]. `at_tc` are the programs at the ingress of the interface; none if the kernel has
+/// no links at traffic control.
 fn admit_on(
     interface: &Interface,
     all: &[Interface],
     mode: Mode,
     ours: Option<AttachMode>,
-    has_tcx: bool,
+    at_tc: Option<&[Placed]>,
 ) -> Result<Ways, Refusal> {
     let name = || interface.name.clone();
     let kind = || interface.kind.as_ref().map(ToString::to_string);
@@ -175,33 +176,41 @@ fn admit_on(
         Some(AttachMode::Native | AttachMode::Generic) => None,
         Some(AttachMode::Tc) | None => obstacle(interface, all),
     };
-    let ways = Ways::on(interface, mode, obstacle.as_ref(), has_tcx);
+    let ways = Ways::on(interface, mode, obstacle.as_ref(), at_tc.is_some());
     if ours.is_some() {
         return Ok(ways);
     }
+    if let Some(refusal) = hidden(interface, at_tc.unwrap_or_default()) {
+        return Err(refusal);
+    }
     let refusal = match mode {
         Mode::Tc => hides_headers(interface),
-        // Behind another knock-user, packets would be judged by both.
-        Mode::Auto if matches!(obstacle, Some(Refusal::Hidden { .. })) => obstacle,
-        Mode::Auto if has_tcx => hides_headers(interface),
+        Mode::Auto if at_tc.is_some() => hides_headers(interface),
         Mode::Auto | Mode::Native | Mode::Skb => obstacle,
     };
     refusal.map_or(Ok(ways), Err)
 }
 
-/// Returns the program of another knock-user at traffic control. Unlike at XDP, the kernel would attach ours beside it,
-/// and packets would be judged by both.
-fn hidden_at_tc(interface: &Interface) -> Option<Refusal> {
-    let placed = tcx::ingress(interface.index).unwrap_or_default();
-    let ours = placed.into_iter().find(|placed| {
-        let name = name_of(placed.program);
+/// Returns the program of another knock-user on an interface without ours. The kernel would attach ours beside a
+/// program at the other hook, and packets would be judged by both, whatever the mode.
+fn hidden(interface: &Interface, at_tc: &[Placed]) -> Option<Refusal> {
+    let at_tc = at_tc.iter().map(|placed| (placed.program, "tc"));
+    let at_xdp = interface.program.map(|id| (id, xdp_place(interface)));
+    let mut programs = at_xdp.into_iter().chain(at_tc);
+    let (program, place) = programs.find(|(program, _)| {
+        let name = name_of(*program);
         name.is_some_and(|name| Entry::is_named(&name))
     })?;
     Some(Refusal::Hidden {
         interface: interface.name.clone(),
-        program: ours.program,
-        place: "tc",
+        program,
+        place,
     })
+}
+
+/// Returns where the XDP program of an interface runs.
+const fn xdp_place(interface: &Interface) -> &'static str {
+    if interface.native { "native" } else { "skb" }
 }
 
 /// Returns the reason why a program of ours at traffic control can't read the packets of an interface:
@@ -221,8 +230,7 @@ fn obstacle(interface: &Interface, all: &[Interface]) -> Option<Refusal> {
         return Some(occupied(interface, id, "offloaded"));
     }
     if let Some(id) = interface.program {
-        let place = if interface.native { "native" } else { "skb" };
-        return Some(occupied(interface, id, place));
+        return Some(occupied(interface, id, xdp_place(interface)));
     }
     let above = above(interface, all).find(|above| has_program(above))?;
     Some(Refusal::Above {

@@ -450,6 +450,70 @@ fn an_interface_is_admitted_or_refused_for_a_named_reason() {
     }
 }
 
+/// Both would judge each packet, at whichever hooks they run.
+#[test]
+fn the_program_of_another_knock_user_is_refused_in_each_mode() {
+    // No kernel hands out such high ids in a test.
+    const XDP: u32 = u32::MAX;
+    const TC: u32 = u32::MAX - 1;
+    const FOREIGN: u32 = u32::MAX - 2;
+    SEEN.get_or_init(|| {
+        let names = [(XDP, Entry::Xdp.name()), (TC, Entry::Tc.name())];
+        names.map(|(id, name)| (id, name.to_owned())).into()
+    });
+    let eth0 = || ethernet(2, "eth0");
+    let with = |program, native| Interface {
+        program: Some(program),
+        native,
+        ..eth0()
+    };
+    let offloaded = Interface {
+        offloaded: Some(FOREIGN),
+        ..with(XDP, true)
+    };
+    let rows: [(_, _, &[u32], _); 7] = [
+        ("at tc", eth0(), &[TC], Some("tc")),
+        (
+            "at tc, behind a foreign one",
+            eth0(),
+            &[FOREIGN, TC],
+            Some("tc"),
+        ),
+        ("in the driver", with(XDP, true), &[], Some("native")),
+        ("behind the driver", with(XDP, false), &[], Some("skb")),
+        (
+            "in the driver, and one in the hardware",
+            offloaded,
+            &[],
+            Some("native"),
+        ),
+        ("a foreign one at tc", eth0(), &[FOREIGN], None),
+        ("none", eth0(), &[], None),
+    ];
+    for (name, interface, at_tc, expected) in rows {
+        let link = 0;
+        let place = |&program: &u32| Placed { program, link };
+        let at_tc: Vec<_> = at_tc.iter().map(place).collect();
+        for mode in [Mode::Auto, Mode::Native, Mode::Skb, Mode::Tc] {
+            let admitted = admit_on(&interface, &[], mode, None, Some(&at_tc));
+            let found = match &admitted {
+                Err(Refusal::Hidden { place, .. }) => Some(*place),
+                Ok(_) | Err(_) => None,
+            };
+            assert_eq!(found, expected, "{name}, {mode:?}: {admitted:?}");
+            assert_eq!(
+                admitted.is_err(),
+                expected.is_some(),
+                "{name}, {mode:?}: {admitted:?}"
+            );
+            // Where the pins are, it is ours.
+            let ours = Some(AttachMode::Tc);
+            let found = admit_on(&interface, &[], mode, ours, Some(&at_tc));
+            assert!(found.is_ok(), "{name}, {mode:?}: {found:?}");
+        }
+    }
+}
+
 /// Before Linux 6.6 the program runs at XDP only.
 #[test]
 fn without_tcx_auto_takes_xdp() {
@@ -509,7 +573,7 @@ fn the_choice_of_auto_has_a_reason() {
         ),
     ] {
         let all = [interface.clone()];
-        let ways = admit_on(&interface, &all, Mode::Auto, None, true).unwrap();
+        let ways = admit_on(&interface, &all, Mode::Auto, None, Some(&[])).unwrap();
         let found = ways.list[0].because.clone();
         let is_right = match (&found, because) {
             (Some(found), Some(because)) => found.starts_with(because),
@@ -524,7 +588,7 @@ fn the_choice_of_auto_has_a_reason() {
 #[track_caller]
 fn assert_admitted((name, interface, others, mode, ours, expected): Row, has_tcx: bool) {
     let all = [vec![interface.clone()], others].concat();
-    let found = admit_on(&interface, &all, mode, ours, has_tcx);
+    let found = admit_on(&interface, &all, mode, ours, has_tcx.then_some(&[]));
     let words = match &found {
         Ok(ways) => {
             let modes = ways.list.iter().map(|way| way.mode.name());
