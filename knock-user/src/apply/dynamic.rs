@@ -40,6 +40,8 @@ pub struct LiveTables {
     tables: Option<Tables>,
     /// It is unknown which sequences were used before this.
     floor: Floor,
+    /// When the sequences were followed last, in milliseconds since boot.
+    followed_ms: u64,
 }
 
 impl LiveTables {
@@ -56,7 +58,8 @@ impl LiveTables {
         let mut draw = || decoys.next_u64();
         let settings = plan.settings();
         let sources = SequenceSources::open(settings, floor);
-        let sequences = sources.sequences(clock::boot_ms());
+        let followed_ms = clock::boot_ms();
+        let sequences = sources.sequences(followed_ms);
         let tables = compile_without_conflicting(settings, &sequences, &mut |sequences| {
             let mut input = Input {
                 host: &plan.host,
@@ -75,6 +78,7 @@ impl LiveTables {
             sequences,
             tables: moves.then(|| tables.clone()),
             floor,
+            followed_ms,
         };
         Ok((kept, tables))
     }
@@ -111,9 +115,10 @@ impl LiveTables {
         self.tables.is_some()
     }
 
-    /// Returns when the sequences change next, in milliseconds since boot; `None` if they never do.
-    pub fn changes_ms(&self, now_ms: u64) -> Option<u64> {
-        self.sources.changes_ms(now_ms)
+    /// Returns when the sequences have to be followed, in milliseconds since boot; `None` if they never change. It may
+    /// have passed.
+    pub fn changes_ms(&self) -> Option<u64> {
+        self.sources.changes_ms(self.followed_ms)
     }
 
     /// Returns the state of the one-time files, by door index.
@@ -143,8 +148,10 @@ impl LiveTables {
     /// # Errors
     /// The maps can't be read or written: nothing is lost, and the next call tries again.
     pub fn follow(&mut self, plan: &Plan, program: &mut XdpProgram) -> Result<()> {
-        let used = maps::entries(&program.used()?, USED_MAX).into_iter();
         let now_ms = clock::boot_ms();
+        // Before anything can fail, or the next try would follow at once.
+        self.followed_ms = now_ms;
+        let used = maps::entries(&program.used()?, USED_MAX).into_iter();
         // A door that was removed may be configured again.
         let is_long_ago = |used_ms: u64| used_ms.saturating_add(FORGOTTEN_MS) <= now_ms;
         let Some(tables) = &mut self.tables else {

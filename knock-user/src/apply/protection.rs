@@ -270,9 +270,10 @@ impl Protection {
         self.live_tables.door_waits_ms(now_ms)
     }
 
-    /// Returns when the current sequences change, in milliseconds since boot.
-    pub fn sequences_change_ms(&self, now_ms: u64) -> Option<u64> {
-        self.live_tables.changes_ms(now_ms)
+    /// Returns when the current sequences have to be followed, in milliseconds since boot; see
+    /// [`LiveTables::changes_ms`].
+    pub fn sequences_change_ms(&self) -> Option<u64> {
+        self.live_tables.changes_ms()
     }
 
     /// Returns the loaded program.

@@ -119,8 +119,8 @@ impl<W: Write> Daemon<W> {
                 changed = links.changed() => changed.and_then(|changes| self.links_changed(&changes)),
                 // This also happens when the clock is set.
                 () = resume.may_have_slept() => self
-                    .protection
-                    .follow_wall_clock()
+                    .do_what_is_due()
+                    .and_then(|()| self.protection.follow_wall_clock())
                     .and_then(|()| self.resumed(resume.was_asleep())),
                 call = control.call() => {
                     (self.handle)(&mut self, call);

@@ -33,7 +33,11 @@ impl<W: Write> Daemon<W> {
             .next_deadline()
             .map_or(u64::from(u32::MAX), |at| at.saturating_sub(now_ms));
         let trial = self.trial_deadline_ms();
-        let changes = self.protection.sequences_change_ms(now_ms);
+        // While a configuration is prepared, sequences are not followed.
+        let changes = match self.pending.is_some() {
+            true => None,
+            false => self.protection.sequences_change_ms(),
+        };
         let rearm = self.protection.rearm_ms();
         let [trial_ms, change_ms, rearm_ms] = [trial, changes, rearm]
             .map(|at_ms| at_ms.map_or(u64::MAX, |at_ms| at_ms.saturating_sub(now_ms)));
