@@ -11,6 +11,7 @@ use knock_tests::{
     process::Process,
     server::Server,
     ssh::{DOOR, KNOCKS, SSH},
+    wait,
 };
 use knock_user::{
     config,
@@ -173,6 +174,43 @@ fn a_reload_reports_sizes_that_stay() {
         let daemon = Daemon::start(&net.server, &format!("{OTHER}{DOOR}"));
         let expected = json!({"grants": 300, "flows": 5_000, "failures": Value::Null});
         assert!(daemon::has(&tables(net), &expected), "{}", tables(net));
+        daemon.stop();
+    });
+}
+
+/// Grants by hand are never ended, so a table that they fill is reported once and not as a flood of forged sources.
+#[test]
+fn grants_by_hand_that_leave_no_room_are_reported_once() {
+    net::test(|net| {
+        let _server = Server::tcp(&net.server, &[SSH]);
+        let daemon = Daemon::start(&net.server, &format!("{SMALLEST}{DOOR}"));
+        let give = |numbers: std::ops::RangeInclusive<u32>| {
+            for number in numbers {
+                let source = format!("10.8.{}.{}", number / 200, number % 200 + 1);
+                let grant = ["grant", &source, "--door", "ssh", "--for", "10m"];
+                let (code, output) = daemon::ask(&net.server, &grant);
+                assert_eq!(code, Some(0), "{number}: {output}");
+            }
+        };
+        let status = || daemon::ask(&net.server, &["status"]).1;
+        give(1..=223);
+        assert!(!status().contains("given by hand"), "{}", status());
+        give(224..=225);
+        let noted = "225 of 256 entries, and 225 of them are given by hand";
+        wait::until("status has it", || status().contains(noted));
+        // Each grant that a client opens is ended, so the daemon has looked again.
+        for _ in 0..2 {
+            let client = net.new_source(Family::V4);
+            client.knock(KNOCKS);
+            let closed = json!({"event": "closed", "source": client.name()});
+            daemon.wait_for_event(&closed);
+        }
+        give(226..=256);
+        let noted = "the table of grants is full (256), and all are given by hand";
+        wait::until("status has it", || status().contains(noted));
+        let printed = daemon.process().stderr();
+        assert_eq!(printed.matches("given by hand").count(), 1, "{printed}");
+        assert!(!printed.contains("forging"), "{printed}");
         daemon.stop();
     });
 }

@@ -4,6 +4,7 @@
 //! eighth is free, grants are ended early: first those of the door that has the most; among these,
 //! grants of sources without a connection, from the network that has the most of them, in the order of
 //! their expiry. Sources with a connection come last, and grants given by hand are never ended early.
+//! Where these fill the table, the administrator is warned once, and others end as soon as they are opened.
 
 use std::{
     collections::{BTreeSet, HashMap, HashSet},
@@ -34,6 +35,14 @@ const fn marks(room: usize) -> [usize; 2] {
     [room / 8 * 7, room / 4 * 3]
 }
 
+/// What an attempt to make room found.
+struct MadeRoom {
+    /// How many grants it ended.
+    ended: usize,
+    /// How many entries of the table were given by hand.
+    by_hand: usize,
+}
+
 impl<W: Write> Daemon<W> {
     /// Returns the entries of the table of flows.
     ///
@@ -51,19 +60,32 @@ impl<W: Write> Daemon<W> {
         let is_full = std::mem::take(&mut self.is_full);
         let room = self.protection.program().room(SizedTable::Grants);
         let [high, low] = marks(room);
-        if !is_full && self.ledger.openings().count() < high {
+        let is_held = self.held_by_hand > 0;
+        if !is_full && !is_held && self.ledger.openings().count() < high {
             return Ok(());
         }
         let held = maps::entries(&self.protection.program().allow()?, ALLOW_MAX).len();
         if held < high {
+            self.held_by_hand = 0;
             return Ok(());
         }
-        let ended = self.make_room(held.saturating_sub(low))?;
-        tracing::warn!(
-            "{held} of {room} grants are in use: {ended} have ended before their time, those of \
-             the doors and networks with the most first; somebody who knows a sequence may be forging \
-             sources"
-        );
+        let MadeRoom { ended, by_hand } = self.make_room(held.saturating_sub(low))?;
+        self.held_by_hand = if by_hand < high { 0 } else { by_hand };
+        if self.held_by_hand > 0 {
+            if !is_held {
+                tracing::warn!(
+                    "{by_hand} of {room} grants are given by hand and do not end before their time: to leave \
+                     room, grants that clients open end before theirs; `knock-user list` shows them, and \
+                     `knock-user revoke` ends one"
+                );
+            }
+        } else if ended > 0 {
+            tracing::warn!(
+                "{held} of {room} grants are in use: {ended} have ended before their time, those of \
+                 the doors and networks with the most first; somebody who knows a sequence may be forging \
+                 sources"
+            );
+        }
         Ok(())
     }
 
@@ -73,7 +95,7 @@ impl<W: Write> Daemon<W> {
             Err(error) if maps::is_full(&error) => {}
             other => return other.context("writing the grant"),
         }
-        if self.make_room(1)? == 0 {
+        if self.make_room(1)?.ended == 0 {
             let room = self.protection.program().room(SizedTable::Grants);
             bail!(
                 "there is no room for another grant: all {room} are given by hand; `knock-user \
@@ -105,8 +127,8 @@ impl<W: Write> Daemon<W> {
         Ok(connected)
     }
 
-    /// Ends up to `count` grants that were not given by hand; returns how many it ended.
-    fn make_room(&mut self, count: usize) -> Result<usize> {
+    /// Ends up to `count` grants that were not given by hand.
+    fn make_room(&mut self, count: usize) -> Result<MadeRoom> {
         let now_ms = clock::boot_ms();
         let by_hand = self
             .ledger
@@ -117,18 +139,18 @@ impl<W: Write> Daemon<W> {
         let mut allow = self.protection.program().allow()?;
         let taken = maps::entries(&allow, ALLOW_MAX).into_iter();
         let taken = taken.map(|(key, word)| (key, Grant::from_word(word)));
-        let taken = taken
-            .filter(|(key, grant)| !by_hand.contains(&(key.source, grant.door)))
-            .map(|(key, grant)| {
-                let seen_ms = connected.get(&key.source).copied();
-                OccupiedEntry {
-                    door: grant.door,
-                    source: key.source.into(),
-                    is_in_use: seen_ms.is_some(),
-                    rank: seen_ms.unwrap_or(grant.until_ms),
-                    what: (key, grant),
-                }
-            });
+        let (by_hand, taken): (Vec<_>, Vec<_>) =
+            taken.partition(|(key, grant)| by_hand.contains(&(key.source, grant.door)));
+        let taken = taken.into_iter().map(|(key, grant)| {
+            let seen_ms = connected.get(&key.source).copied();
+            OccupiedEntry {
+                door: grant.door,
+                source: key.source.into(),
+                is_in_use: seen_ms.is_some(),
+                rank: seen_ms.unwrap_or(grant.until_ms),
+                what: (key, grant),
+            }
+        });
         let mut gone = Vec::new();
         for (key, grant) in fair_shares::to_go(taken, count) {
             // One that was refreshed meanwhile stays.
@@ -142,6 +164,9 @@ impl<W: Write> Daemon<W> {
             let actions = self.ledger.removed(&[*key], now_ms);
             self.act(&actions, now_ms.saturating_mul(1_000_000));
         }
-        Ok(gone.len())
+        Ok(MadeRoom {
+            ended: gone.len(),
+            by_hand: by_hand.len(),
+        })
     }
 }

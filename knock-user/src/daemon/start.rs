@@ -76,6 +76,7 @@ impl<W: Write> Daemon<W> {
             failed_commands: Throttle::new(FAILED_LOGGED, "more commands of this door that failed"),
             gateways: Throttle::new(1, "more openings"),
             is_full: false,
+            held_by_hand: 0,
             some_are_spent: false,
             since_ns: clock::boot_ns(),
             is_mute: false,

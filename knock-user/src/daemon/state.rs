@@ -93,6 +93,8 @@ pub struct Daemon<W> {
     pub(super) gateways: Throttle,
     /// Whether the kernel side had no room for a grant.
     pub(super) is_full: bool,
+    /// How many grants by hand leave no room that could be made, as seen last; 0 if there is room.
+    pub(crate) held_by_hand: usize,
     /// Whether the last batch of events used up one-time or time-based sequences.
     pub(super) some_are_spent: bool,
     pub(crate) since_ns: u64,

@@ -69,17 +69,26 @@ pub fn status(
 }
 
 /// Returns a warning if the table of grants, which has room for `most`, is nearly full; `entries` counts expired grants
-/// too.
-pub fn room(entries: usize, most: usize, has_process: bool) -> Option<String> {
+/// too. `held_by_hand` is the number of grants by hand that leave no room that a process could make; `None` if no
+/// process runs.
+pub fn room(entries: usize, most: usize, held_by_hand: Option<usize>) -> Option<String> {
     let is_full = entries >= most;
-    match (is_full, has_process) {
-        (true, true) => Some(format!(
+    match (is_full, held_by_hand) {
+        (true, Some(by_hand)) if by_hand >= most => Some(format!(
+            "the table of grants is full ({most}), and all are given by hand, which do not end before their \
+             time: clients that have no entry are not let in; `knock-user revoke` ends one"
+        )),
+        (true, Some(_)) => Some(format!(
             "the table of grants is full ({most}): clients that knock are not let in until \
              knock-user has made room, which it does every second"
         )),
-        (true, false) => Some(format!(
+        (true, None) => Some(format!(
             "the table of grants is full ({most}): clients that have no entry are not let in until \
              knock-user is started, which removes expired ones and makes room"
+        )),
+        (false, Some(by_hand)) if by_hand > 0 => Some(format!(
+            "the table of grants has {entries} of {most} entries, and {by_hand} of them are given by hand, which \
+             do not end before their time: grants that clients open end before theirs"
         )),
         (false, _) if entries >= most / 8 * 7 => Some(format!(
             "the table of grants has {entries} of {most} entries: grants may end before their time \

@@ -65,7 +65,7 @@ pub(super) fn status(instance: &Instance, hanging: Option<u32>) -> Result<Answer
     let mut status = health::judged(status, &registry, &circumstances);
     status
         .notes
-        .extend(facts::room(entries, found.tables.grants as usize, false));
+        .extend(facts::room(entries, found.tables.grants as usize, None));
     Ok(status)
 }
 

@@ -96,7 +96,9 @@ pub(super) fn judged<W: Write>(
     };
     let mut status = health::judged(status, registry, &circumstances);
     let most = found.tables.grants as usize;
-    status.notes.extend(facts::room(entries, most, true));
+    status
+        .notes
+        .extend(facts::room(entries, most, Some(daemon.held_by_hand)));
     Ok(status)
 }
 
