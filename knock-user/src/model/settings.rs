@@ -122,7 +122,7 @@ impl Settings {
 )]
 #[serde(rename_all = "lowercase")]
 pub enum Mode {
-    /// In the driver, or else generic, with a warning.
+    /// In the driver, or else at traffic control (generic before Linux 6.6).
     #[default]
     Auto,
     /// In the driver.
