@@ -87,6 +87,24 @@ fn check_names_interfaces_that_a_configuration_leaves_open() {
 }
 
 #[test]
+fn check_notes_the_mode_also_where_the_program_runs() {
+    net::test(|net| {
+        let file = config_file(format!("interfaces = [\"b0\"]\n{DOOR}").as_bytes());
+        let path = file.path().to_str().unwrap();
+        let is_noted = |row: &str| {
+            let (code, output) = daemon::ask(&net.server, &["check", "--config", path]);
+            assert_eq!(code, Some(0), "{row}: {output}");
+            let note = "`auto` takes tc on b0 because ";
+            assert!(output.contains(note), "{row}: {output}");
+        };
+        is_noted("before the start");
+        let daemon = Daemon::start(&net.server, DOOR);
+        is_noted("protected");
+        daemon.stop();
+    });
+}
+
+#[test]
 fn a_gateway_that_opens_a_door_is_named() {
     net::test(|net| {
         let gateway = Family::V4.client();

@@ -19,7 +19,11 @@ use crate::{
         coverage::{self, CoverageState},
         guards,
     },
-    kernel::{instance::Instance, pins, tcx},
+    kernel::{
+        instance::Instance,
+        pins::{self, Pinned},
+        tcx,
+    },
     model::{
         attach_mode::AttachMode,
         settings::{Door, Dynamic, Effect, OneTime, Settings, User, Verify},
@@ -115,9 +119,11 @@ fn modes(settings: &Settings) -> Vec<String> {
     let Ok(all) = interface::list() else {
         return Vec::new();
     };
+    let links = links(&settings.interfaces);
     let note = |name: &String| {
         let found = interface::named(name, &all)?;
-        let ways = admission::admit(found, &all, settings.mode, None).ok()?;
+        let ours = pins::mode(&links, found);
+        let ways = admission::admit(found, &all, settings.mode, ours).ok()?;
         let way = ways.list.first()?;
         let because = way.because.as_ref()?;
         let otherwise = match (way.mode, tcx::is_available()) {
@@ -138,11 +144,7 @@ fn interfaces(settings: &Settings) -> Vec<String> {
     let Ok(all) = interface::list() else {
         return Vec::new();
     };
-    // Without access to the pins, links of this instance can't be distinguished from others.
-    let instance = Instance::protecting(names).ok().flatten();
-    let links = instance
-        .and_then(|instance| pins::links(&instance).ok())
-        .unwrap_or_default();
+    let links = links(names);
     let covered = coverage::among(names, settings.mode, &links, &all).into_iter();
     let reasons = covered.filter_map(|coverage| match coverage.state {
         CoverageState::Absent => {
@@ -160,6 +162,14 @@ fn interfaces(settings: &Settings) -> Vec<String> {
         | CoverageState::Missing => None,
     });
     reasons.collect()
+}
+
+/// Returns the links of the instance that protects these interfaces; none without access to its pins, where they can't
+/// be distinguished from those of others.
+fn links(names: &[String]) -> Vec<Pinned> {
+    let instance = Instance::protecting(names).ok().flatten();
+    let links = instance.and_then(|instance| pins::links(&instance).ok());
+    links.unwrap_or_default()
 }
 
 /// Prints the warnings of a configuration on a host, and its meaning.
