@@ -171,7 +171,7 @@ impl Refusal {
     pub fn cure(&self) -> String {
         match self {
             Self::NotEthernet { is_ip: true, .. } => {
-                "take `mode = \"auto\"`, or `mode = \"skb\"`".to_owned()
+                "take `mode = \"auto\"`, or `mode = \"tc\"` (Linux 6.6 and later), or `mode = \"skb\"`".to_owned()
             }
             Self::NotEthernet { interface, .. } => format!(
                 "protect the interface that carries it, and close the ports that can be reached \
@@ -187,22 +187,26 @@ impl Refusal {
                 interface,
                 program,
                 name,
-                ..
-            } => match name.as_deref() {
-                Some("xdp_dispatcher") => format!(
-                    "it is libxdp's: `xdp-loader status {interface}` names what runs in it, and \
-                     `xdp-loader unload {interface} --all` ends that, and whatever it \
-                     filters is open then"
-                ),
-                Some(_) => detached(interface),
-                None => format!(
-                    "`bpftool prog show id {program}` names it. If it is `{PROGRAM}`, a knock-user \
-                     protects {interface} whose pins are not in this {MOUNT_POINT}: {}. If it is \
-                     another one, {}",
-                    persistence::cure(),
-                    detached(interface)
-                ),
-            },
+                place,
+            } => {
+                // Behind a program in generic mode, tc may be refused too.
+                let beside = if *place == "skb" { "" } else { BESIDE };
+                match name.as_deref() {
+                    Some("xdp_dispatcher") => format!(
+                        "it is libxdp's: `xdp-loader status {interface}` names what runs in it, \
+                         and `xdp-loader unload {interface} --all` ends that, and whatever it \
+                         filters is open then{beside}"
+                    ),
+                    Some(_) => detached(interface) + beside,
+                    None => format!(
+                        "`bpftool prog show id {program}` names it. If it is `{PROGRAM}`, a \
+                         knock-user protects {interface} whose pins are not in this \
+                         {MOUNT_POINT}: {}. If it is another one, {}{beside}",
+                        persistence::cure(),
+                        detached(interface)
+                    ),
+                }
+            }
             Self::Hidden { interface, .. } => format!(
                 "{}, where that one was started: it is taken over there, or ended by `knock-user \
                  detach`. Detaching its program in another way opens what it protects on \
@@ -216,11 +220,11 @@ impl Refusal {
                     "protect {above} alone, where frames that reach this host through {interface} \
                      are judged, or attach to {interface} first: if the program of {above} \
                      is knock-user's, `knock-user detach`, which opens its ports, and then start \
-                     with both"
+                     with both{BESIDE}"
                 ),
                 None => format!(
                     "protect the interface above it in place of {interface}: `ip -d link` shows \
-                     which has a program. Detaching that program opens what it filters"
+                     which has a program. Detaching that program opens what it filters{BESIDE}"
                 ),
             },
             Self::Kernel { cure, .. } => cure.clone(),
@@ -241,6 +245,10 @@ impl fmt::Display for Refusal {
 }
 
 impl Error for Refusal {}
+
+/// The cure that leaves another XDP program in its place.
+const BESIDE: &str =
+    "; or take `mode = \"auto\"` or `mode = \"tc\"`, which runs beside it on Linux 6.6 and later";
 
 /// Returns how to detach a program of another owner.
 fn detached(interface: &str) -> String {

@@ -20,6 +20,8 @@ fn of(kind: InfoKind, index: u32, name: &str) -> Interface {
 const NATIVE: &str = "native tc skb";
 const VETH: &str = "tc skb";
 const BARE: &str = "tc skb";
+/// The cure of a mode that is configured and not possible beside another program.
+const BESIDE_IT: &str = "or take `mode = \"auto\"` or `mode = \"tc\"`, which runs beside it";
 /// The one that is left beside an XDP program of another owner.
 const BESIDE: &str = "tc";
 
@@ -544,6 +546,49 @@ fn without_tcx_auto_takes_xdp() {
         let row = (name, interface, others, Mode::Auto, None, expected);
         assert_admitted(row, false);
     }
+}
+
+/// A cure names a mode only where it helps.
+#[test]
+fn the_cure_names_tc_where_it_runs_beside_another_program() {
+    let eth0 = || ethernet(2, "eth0");
+    let with = |native| Interface {
+        program: Some(u32::MAX - 3),
+        native,
+        ..eth0()
+    };
+    let offloaded = Interface {
+        offloaded: Some(u32::MAX - 3),
+        ..eth0()
+    };
+    let above = Interface {
+        carrier: Some(2),
+        program: Some(u32::MAX - 3),
+        ..of(InfoKind::Vlan, 3, "up0")
+    };
+    for (name, interface, others, expected) in [
+        ("in the driver", with(true), vec![], true),
+        ("behind the driver", with(false), vec![], false),
+        ("in the hardware", offloaded, vec![], true),
+        ("above it", eth0(), vec![above], true),
+    ] {
+        let all = [vec![interface.clone()], others].concat();
+        for mode in [Mode::Native, Mode::Skb] {
+            let refusal = admit_on(&interface, &all, mode, None, Some(&[])).unwrap_err();
+            let cure = refusal.cure();
+            assert_eq!(cure.contains(BESIDE_IT), expected, "{name}: {cure}");
+            let at_tc = admit_on(&interface, &all, Mode::Tc, None, Some(&[]));
+            assert_eq!(at_tc.is_ok(), expected, "{name}: {at_tc:?}");
+        }
+    }
+    let tun = Interface {
+        layer: LinkLayerType::None,
+        ..eth0()
+    };
+    let refusal = admit_on(&tun, &[], Mode::Native, None, Some(&[])).unwrap_err();
+    let cure =
+        "take `mode = \"auto\"`, or `mode = \"tc\"` (Linux 6.6 and later), or `mode = \"skb\"`";
+    assert_eq!(refusal.cure(), cure);
 }
 
 #[test]
