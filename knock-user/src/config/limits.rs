@@ -84,7 +84,7 @@ pub(super) fn check(settings: &Settings, lines: &KeyLines, report: &mut ProblemR
             line,
             "memory",
             format!(
-                "{} are too little: the tables of this configuration take {} at least; write \"{}MB\" or more{or}",
+                "{} is too little: the tables of this configuration take {} at least; write \"{}MB\" or more{or}",
                 octets::spell(most),
                 octets::spell(least),
                 least.div_ceil(1_000_000)

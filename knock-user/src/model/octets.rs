@@ -17,7 +17,8 @@ const UNITS: [(&str, u64); 6] = [
 pub fn parse(text: &str) -> Result<u64, String> {
     let wrong = || {
         format!(
-            "{text:?} is not an amount of memory: write a whole number and a unit, as in \"64MB\" or \"512KiB\""
+            "{text:?} is not an amount of memory: write a whole number and a unit (kB, KiB, MB, MiB, GB or GiB), \
+             as in \"64MB\" or \"512KiB\""
         )
     };
     let digits = text
@@ -62,12 +63,23 @@ mod tests {
             ("", None),
             ("-1MB", None),
             ("1.5MB", None),
+            ("64KB", None),
             ("64mb", None),
             ("64M", None),
             ("99999999999999999999MB", None),
             ("18446744073709551615GB", None),
         ] {
             assert_eq!(parse(text).ok(), octets, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn a_wrong_unit_is_refused_with_those_that_there_are() {
+        for text in ["64KB", "64mb", "64M"] {
+            let reason = parse(text).unwrap_err();
+            for (unit, _) in UNITS {
+                assert!(reason.contains(unit), "{text:?}: {unit}: {reason}");
+            }
         }
     }
 
