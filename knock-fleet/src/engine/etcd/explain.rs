@@ -152,25 +152,10 @@ fn status_of(url: &str, status: &Status) -> Trouble {
         | Code::Unimplemented
         | Code::Internal
         | Code::Unavailable
-        | Code::DataLoss
-            if is_about_tls(&all) =>
-        {
-            Trouble::Lost(format!(
-                "{url}: the member ended the connection: {all}; {CHECK_TLS}"
-            ))
-        }
-        Code::Ok
-        | Code::Cancelled
-        | Code::Unknown
-        | Code::DeadlineExceeded
-        | Code::NotFound
-        | Code::AlreadyExists
-        | Code::Aborted
-        | Code::OutOfRange
-        | Code::Unimplemented
-        | Code::Internal
-        | Code::Unavailable
-        | Code::DataLoss => Trouble::Lost(format!("{url}: the connection was lost: {all}")),
+        | Code::DataLoss => Trouble::Lost(match is_about_tls(&all) {
+            true => format!("{url}: the member ended the connection: {all}; {CHECK_TLS}"),
+            false => format!("{url}: the connection was lost: {all}"),
+        }),
     }
 }
 
