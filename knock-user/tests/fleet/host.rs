@@ -141,16 +141,7 @@ impl<R: Rule> Host<R> {
         self.knows.clear();
         self.collected.clear();
         self.is_following = false;
-        for event in mem::take(&mut self.events) {
-            if self.closed_ms.get(&event.source) >= Some(&event.at_ms) {
-                continue;
-            }
-            let now = self.now(at_ms);
-            let actions =
-                self.group
-                    .given(DOOR, event.source, event.at_ms, event.until_ms, None, now);
-            self.act(actions, at_ms);
-        }
+        self.read_events(at_ms);
         let now = self.now(at_ms);
         for (&source, &until_ms) in &self.allow {
             if until_ms > at_ms {
