@@ -8,21 +8,13 @@ use knock_tests::{
 };
 use serde_json::json;
 
-use crate::{DECOYS, KNOCKS, SSH, catch_up, event_names, knocks, test};
+use crate::{CONFIG, DECOYS, KNOCKS, SSH, catch_up, event_names, knocks, test};
 
 const HERE: u8 = 200;
 const ELSEWHERE: u8 = 100;
 
 /// The prefixes of both families that have the source `HERE`, and not `ELSEWHERE`.
 const FROM: &str = r#"from = ["198.51.100.192/26", "2001:db8:a::c0/122"]"#;
-const CONFIG: &str = r#"
-    decoys = { ports = ["tcp/7500", "tcp/8500", "tcp/9500"] }
-    [[door]]
-    name = "ssh"
-    verify = "handshake"
-    knock = ["tcp/7000", "tcp/9000", "tcp/8000"]
-    open = ["tcp/22"]
-"#;
 
 #[test]
 fn only_sources_in_from_get_an_answer() {
