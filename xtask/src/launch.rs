@@ -5,7 +5,7 @@ use std::{os::unix::process::CommandExt as _, path::PathBuf, process::Command};
 use anyhow::{Error, Result, ensure};
 use xshell::{Cmd, Shell};
 
-use crate::shell;
+use crate::{disk_space, shell};
 
 /// The profile with which programs are compiled.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -40,6 +40,7 @@ pub fn run(sh: &Shell, args: &[String]) -> Error {
 
 /// Builds the demo with the programs that it shows, and becomes it; returns only on failure.
 pub fn demo(sh: &Shell) -> Error {
+    disk_space::warn(sh, disk_space::DEMO);
     built_and_become(sh, CargoProfile::Dev, ("knock-tests", "demo"), &[])
 }
 

@@ -14,6 +14,8 @@ pub mod crates;
 #[cfg(feature = "cli")]
 mod debian;
 #[cfg(feature = "cli")]
+mod disk_space;
+#[cfg(feature = "cli")]
 pub mod dist;
 pub mod ebpf;
 #[cfg(feature = "cli")]

@@ -4,7 +4,7 @@ use anyhow::{Result, bail};
 use xshell::Shell;
 
 use crate::{
-    ebpf,
+    disk_space, ebpf,
     lanes::{self, Setting, TestProgram},
     launch::CargoProfile,
     package::Apt,
@@ -60,6 +60,9 @@ pub fn run(sh: &Shell, chosen: ChosenTests<'_>) -> Result<bool> {
              `sudo --preserve-env env \"PATH=$PATH\" cargo xtask test`, \
              or leave them out with `cargo xtask test --no-root`"
         );
+    }
+    if filter.is_none() {
+        disk_space::warn(sh, disk_space::TEST);
     }
     // Packages first: what is unavailable is reported before anything is built.
     let apt = Apt::new(sh);
