@@ -1,6 +1,9 @@
 //! What the rules of a fleet request.
 
-use super::record::{Place, Record};
+use super::{
+    record::{Origin, Place, Record},
+    uses::{Claim, Denial, Use, UsedBy},
+};
 use crate::model::prefix::Prefix;
 
 /// An action of a group.
@@ -14,7 +17,7 @@ pub enum FleetAction {
         source: Prefix,
         /// When it ends, in milliseconds since boot.
         until_ms: u64,
-        /// Where it was given.
+        /// Where it was given. That is this host if it claimed a use whose answer was lost.
         by: Origin,
     },
     /// End the grants of a source for a door; an `Open` follows if one of them continues.
@@ -27,28 +30,54 @@ pub enum FleetAction {
         by: Origin,
         /// Whether the grant was given at this host, which did not know of the revocation.
         is_own: bool,
+        /// Whether its connections end, too.
+        cuts: bool,
     },
-    /// Write a record to the engine, and report the result by the number.
+    /// Give the grant of a claim: nobody used it before, and the other hosts open as well.
+    Claimed {
+        /// The claim.
+        claim: Claim,
+    },
+    /// Report a claim that opens nothing.
+    Denied {
+        /// The claim.
+        claim: Claim,
+        /// The reason.
+        because: Denial,
+    },
+    /// Report that what opened a door here was used elsewhere, too. A `Close` follows while its grant is open.
+    UsedTwice {
+        /// The use at this host.
+        claim: Claim,
+        /// The other one, which counts.
+        by: UsedBy,
+    },
+    /// Record here that something was used, so that it opens nothing even if the engine loses that.
+    Spend {
+        /// What was used. A line voids those before it.
+        used: Use,
+        /// By whom.
+        by: UsedBy,
+    },
+    /// Write records to the engine, all or none, and report the result by the number.
     Put {
         /// The number.
         id: u64,
-        /// Where it belongs.
-        place: Place,
-        /// The record.
-        record: Record,
-        /// The revision of the record that it replaces, 0 for none: if the engine has another one
-        /// there, nothing is written. None: it replaces any.
+        /// The records, at least one.
+        records: Vec<NewRecord>,
+        /// The revision of the record that the first one replaces, 0 for none: if the engine has another
+        /// one there, nothing is written. None: it replaces any.
         replaces: Option<u64>,
-        /// For how many milliseconds the engine keeps it.
-        keep_ms: u64,
     },
 }
 
-/// Who changed something, and where.
+/// A record to be written.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub struct Origin {
-    /// The name of the host.
-    pub host: String,
-    /// The user id, if it was by hand.
-    pub user: Option<u32>,
+pub struct NewRecord {
+    /// Where it belongs.
+    pub place: Place,
+    /// The record.
+    pub record: Record,
+    /// For how many milliseconds the engine keeps it; none: until it is replaced.
+    pub keep_ms: Option<u64>,
 }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::{
-    record::{Grant, Revocation, Rule},
+    record::{Grant, Origin, Rule},
     revocations::Revocations,
 };
 
@@ -31,6 +31,8 @@ pub(super) struct Own {
     pub(super) in_flight: Option<u64>,
     /// Whether it was found after a restart, so that another host may have given it.
     pub(super) is_adopted: bool,
+    /// The id of the claim on which it depends: it is written with that.
+    pub(super) claim: Option<u64>,
 }
 
 /// A grant in the engine.
@@ -54,9 +56,9 @@ pub(super) enum Change {
         host: String,
         user: Option<u32>,
     },
-    /// End it, because of this revocation, then open it again until then, if that is in the future.
+    /// End it, because somebody revoked it, then open it again until then, if that is in the future.
     Close {
-        because: Revocation,
+        by: Origin,
         is_own: bool,
         until_ms: u64,
         host: String,
@@ -64,21 +66,37 @@ pub(super) enum Change {
     },
 }
 
+impl Own {
+    /// Makes a grant that is not written yet.
+    pub(super) const fn new(grant: Grant, until_ms: u64) -> Self {
+        Self {
+            grant,
+            until_ms,
+            revision: None,
+            in_flight: None,
+            is_adopted: false,
+            claim: None,
+        }
+    }
+}
+
 impl Entry {
-    /// Drops grants that were revoked or have ended; returns what has to change here.
+    /// Drops grants that were revoked or have ended; returns what has to change here. `used_by` is who
+    /// used what opened it here, if that has ended the grant.
     pub(super) fn settle<R: Rule>(
         &mut self,
         revocations: &Revocations<R>,
         host: &str,
+        used_by: Option<Origin>,
         now_ms: u64,
     ) -> Change {
-        let mut because = None;
-        let mut is_own = false;
+        let mut is_own = used_by.is_some();
+        let mut because = used_by;
         self.own.take_if(|own| own.until_ms <= now_ms);
         if let Some(own) = &self.own
             && let Some(ending) = revocations.ending(&own.grant, own.revision)
         {
-            because = Some(ending.clone());
+            because = Some(ending.origin());
             is_own = true;
             self.own = None;
         }
@@ -92,7 +110,7 @@ impl Entry {
             }
             if let Some(ending) = revocations.ending(&received.grant, Some(received.revision)) {
                 received.is_revoked = true;
-                because.get_or_insert_with(|| ending.clone());
+                because.get_or_insert_with(|| ending.origin());
             } else if received.until_ms > longest.0 {
                 longest = (received.until_ms, host.clone(), received.grant.by);
             }
@@ -108,10 +126,10 @@ impl Entry {
                     user,
                 }
             }
-            Some(because) if until_ms < before_ms => {
+            Some(by) if until_ms < before_ms => {
                 self.open_ms = until_ms;
                 Change::Close {
-                    because,
+                    by,
                     is_own,
                     until_ms,
                     host,

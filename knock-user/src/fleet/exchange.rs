@@ -5,14 +5,13 @@ use std::collections::BTreeMap;
 use knock_wire::{Cause, Condition, Octets, Point, Put, Report, Request, Watch, Write, printable};
 
 use super::{
-    action::FleetAction,
+    action::{FleetAction, NewRecord},
     group::{Group, Member},
     paths::Paths,
     record::{Place, Record},
     seal::Keyring,
     times::Now,
 };
-use crate::model::prefix::Prefix;
 
 /// The numbers of the writes of a group begin with the number of the group, above this many bits.
 const NUMBER_BITS: u32 = 48;
@@ -109,41 +108,10 @@ impl Exchange {
         })
     }
 
-    /// Does what [`Group::adopt`] does.
-    pub fn adopt(&mut self, door: &str, source: Prefix, until_ms: u64, now: Now) {
-        self.group.adopt(door, source, until_ms, now);
-    }
-
-    /// Does what [`Group::given`] does.
-    pub fn given(
-        &mut self,
-        door: &str,
-        source: Prefix,
-        given_ms: u64,
-        until_ms: u64,
-        by: Option<u32>,
-        now: Now,
-    ) -> Vec<Step> {
-        let actions = self.group.given(door, source, given_ms, until_ms, by, now);
-        self.steps(actions, now)
-    }
-
-    /// Does what [`Group::revoke`] does.
-    pub fn revoke(
-        &mut self,
-        door: Option<&str>,
-        source: Prefix,
-        id: u64,
-        by: Option<u32>,
-        now: Now,
-    ) -> Vec<Step> {
-        let actions = self.group.revoke(door, source, id, by, now);
-        self.steps(actions, now)
-    }
-
-    /// Does what [`Group::expire`] does.
-    pub fn expire(&mut self, now: Now) {
-        self.group.expire(now);
+    /// Lets the group act; returns what the daemon does for it.
+    pub fn act(&mut self, act: impl FnOnce(&mut Group) -> Vec<FleetAction>) -> Vec<Step> {
+        let actions = act(&mut self.group);
+        self.steps(actions)
     }
 
     /// Takes a report; one about another group changes nothing.
@@ -194,8 +162,7 @@ impl Exchange {
                 actions
             }
             Report::Deleted { key, .. } if key.starts_with(self.paths.prefix()) => {
-                self.group.deleted(&key);
-                Vec::new()
+                self.group.deleted(&key, now)
             }
             Report::Current { prefix, at_ms, .. } if is_own(&prefix) => {
                 self.point.clone_from(&self.received);
@@ -204,7 +171,7 @@ impl Exchange {
             Report::Written { id, revision } => match self.own_number(id) {
                 Some(own) => {
                     self.conditions.remove(&id);
-                    self.group.written(own, Some(revision), now)
+                    self.group.written(own, revision, now)
                 }
                 None => Vec::new(),
             },
@@ -222,7 +189,8 @@ impl Exchange {
             Report::Failed { id, .. } => match self.own_number(id) {
                 Some(own) => {
                     self.conditions.remove(&id);
-                    self.group.written(own, None, now)
+                    self.group.failed(own);
+                    Vec::new()
                 }
                 None => Vec::new(),
             },
@@ -232,7 +200,7 @@ impl Exchange {
             | Report::Deleted { .. }
             | Report::Current { .. } => Vec::new(),
         };
-        self.steps(actions, now)
+        self.steps(actions)
     }
 
     /// Opens the value of a key; none if it is no record of the group for that key.
@@ -263,55 +231,54 @@ impl Exchange {
         is_own.then_some(id & ((1 << NUMBER_BITS) - 1))
     }
 
-    fn steps(&mut self, actions: Vec<FleetAction>, now: Now) -> Vec<Step> {
+    fn steps(&mut self, actions: Vec<FleetAction>) -> Vec<Step> {
         let mut steps = Vec::new();
         for action in actions {
             match action {
                 FleetAction::Put {
                     id,
-                    place,
-                    record,
+                    records,
                     replaces,
-                    keep_ms,
-                } => match self.put(id, &place, &record, replaces, keep_ms) {
+                } => match self.put(id, &records, replaces) {
                     Some(put) => steps.push(Step::Send(Request::Put(put))),
                     // Without random numbers it can't be sealed now. It is repeated later.
-                    None => drop(self.group.written(id, None, now)),
+                    None => self.group.failed(id),
                 },
-                action @ (FleetAction::Open { .. } | FleetAction::Close { .. }) => {
-                    steps.push(Step::Act(action));
-                }
+                action @ (FleetAction::Open { .. }
+                | FleetAction::Close { .. }
+                | FleetAction::Claimed { .. }
+                | FleetAction::Denied { .. }
+                | FleetAction::UsedTwice { .. }
+                | FleetAction::Spend { .. }) => steps.push(Step::Act(action)),
             }
         }
         steps
     }
 
-    fn put(
-        &mut self,
-        id: u64,
-        place: &Place,
-        record: &Record,
-        replaces: Option<u64>,
-        keep_ms: u64,
-    ) -> Option<Put> {
-        let key = self.paths.of(place, &self.keyring);
-        let value = self.keyring.seal(&key, record).ok()?;
+    fn put(&mut self, id: u64, records: &[NewRecord], replaces: Option<u64>) -> Option<Put> {
+        let writes = records.iter().map(|new| {
+            let key = self.paths.of(&new.place, &self.keyring);
+            let value = self.keyring.seal(&key, &new.record).ok()?;
+            Some(Write {
+                key,
+                value: Octets(value),
+                keep_s: new.keep_ms.map(|keep_ms| keep_ms.div_ceil(1_000)),
+            })
+        });
+        let writes: Vec<_> = writes.collect::<Option<_>>()?;
+        let key = writes.first()?.key.clone();
         let id = id | u64::from(self.number) << NUMBER_BITS;
         let condition = replaces.map(|revision| Condition {
             key: key.clone(),
             revision,
         });
         if condition.is_some() {
-            self.conditions.insert(id, key.clone());
+            self.conditions.insert(id, key);
         }
         Some(Put {
             id,
             condition,
-            writes: vec![Write {
-                key,
-                value: Octets(value),
-                keep_s: Some(keep_ms.div_ceil(1_000)),
-            }],
+            writes,
         })
     }
 }

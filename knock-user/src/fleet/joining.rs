@@ -27,6 +27,7 @@ impl<R: Rule> Group<R> {
     pub fn restarted(&mut self) {
         self.phase = Phase::default();
         self.outbox.restart();
+        self.claims.restart();
     }
 
     /// Begins to collect a list; `is_other` if the engine is known to have another history.
@@ -48,6 +49,9 @@ impl<R: Rule> Group<R> {
         revision: u64,
         now: Now,
     ) -> Vec<FleetAction> {
+        if let Some((place, Record::Use(_))) = &record {
+            self.claims.note(key, place);
+        }
         if let Phase::Collecting(batch) = &mut self.phase {
             batch.keys.insert(key.to_owned(), revision);
             batch
@@ -59,26 +63,29 @@ impl<R: Rule> Group<R> {
         let Some((place, record)) = record else {
             return Vec::new();
         };
-        let changed = match &place {
-            Place::Grant { door, source, .. } => Some((door.clone(), *source)),
-            Place::Revocation { .. } => None,
-        };
-        self.take(place, record, revision, now);
-        let mut actions = match changed {
-            Some(key) => self.settle(&key, now),
-            None => self.settle_all(now),
-        };
-        actions.extend(self.writes(now));
+        let kind = place.clone();
+        let mut actions = self.take(place, record, revision, now);
+        match kind {
+            Place::Grant { door, source, .. } => actions.extend(self.settle(&(door, source), now)),
+            Place::Revocation { .. } => actions.extend(self.settle_all(now)),
+            Place::Line { .. } | Place::Once { .. } => {}
+        }
+        actions.extend(self.advance(now));
         actions
     }
 
     /// Records that a key was deleted. That changes nothing: what is open ends by its own time, and
-    /// only a revocation ends it earlier.
-    pub fn deleted(&mut self, key: &str) {
+    /// only a revocation ends it earlier. What was used here is written again.
+    pub fn deleted(&mut self, key: &str, now: Now) -> Vec<FleetAction> {
         match &mut self.phase {
             Phase::Collecting(batch) => drop(batch.keys.remove(key)),
             Phase::Following => self.history.forget(key),
         }
+        let Some(place) = self.claims.deleted(key) else {
+            return Vec::new();
+        };
+        self.write_use_if_missing(place, now);
+        self.advance(now)
     }
 
     /// Ends the list.
@@ -101,7 +108,7 @@ impl<R: Rule> Group<R> {
         // The engine was not reached in the future.
         let at_ms = at_ms.min(now.boot_ms);
         self.in_sync_ms = self.in_sync_ms.max(Some(at_ms));
-        actions.extend(self.writes(now));
+        actions.extend(self.advance(now));
         actions
     }
 
@@ -118,6 +125,7 @@ impl<R: Rule> Group<R> {
                 {
                     self.begin_history();
                 }
+                self.claims.list();
             }
             None => {
                 for (key, revision) in &batch.keys {
@@ -125,23 +133,24 @@ impl<R: Rule> Group<R> {
                 }
             }
         }
-        let (revocations, grants): (Vec<_>, Vec<_>) = batch
-            .records
-            .into_iter()
-            .partition(|(place, ..)| matches!(place, Place::Revocation { .. }));
+        let is_revocation = |(place, ..): &(Place, _, _)| matches!(place, Place::Revocation { .. });
+        let (revocations, others): (Vec<_>, Vec<_>) =
+            batch.records.into_iter().partition(is_revocation);
         for (place, record, revision) in revocations {
             self.take(place, record, revision, now);
         }
         // A newer grant of a host replaces an older one, which may have been revoked before that.
         let mut actions = self.settle_known(now);
-        for (place, record, revision) in grants {
-            self.take(place, record, revision, now);
+        for (place, record, revision) in others {
+            actions.extend(self.take(place, record, revision, now));
         }
         self.recognise_adopted();
+        // A claim that was won opens its door as a knock does, not as the grant of a host.
+        actions.extend(self.settle_claims(now));
         actions.extend(self.settle_all(now));
-        self.write_missing();
+        self.write_missing(now);
         self.history.apply(now.boot_ms);
-        actions.extend(self.writes(now));
+        actions.extend(self.advance(now));
         actions
     }
 
@@ -162,7 +171,7 @@ impl<R: Rule> Group<R> {
         self.revocations.other_history();
     }
 
-    fn take(&mut self, place: Place, record: Record, revision: u64, now: Now) {
+    fn take(&mut self, place: Place, record: Record, revision: u64, now: Now) -> Vec<FleetAction> {
         match (place, record) {
             (Place::Grant { host, .. }, Record::Grant(grant)) => {
                 self.take_grant(host, grant, revision, now);
@@ -170,9 +179,12 @@ impl<R: Rule> Group<R> {
             (Place::Revocation { .. }, Record::Revocation(revocation)) => {
                 self.take_revocation(revocation, revision, now);
             }
+            (Place::Line { .. } | Place::Once { .. }, Record::Use(record)) => {
+                return self.take_use(record, revision, now);
+            }
             // A record in a place of another kind is unreadable.
-            (Place::Grant { .. }, Record::Revocation(_))
-            | (Place::Revocation { .. }, Record::Grant(_)) => {}
+            (_, Record::Grant(_) | Record::Revocation(_) | Record::Use(_)) => {}
         }
+        Vec::new()
     }
 }

@@ -4,6 +4,9 @@
 //! and the time; it returns [`FleetAction`]s: doors to open and to close, records to write. It keeps
 //! nothing on a disk: after a restart, the allow map and the engine have what counts.
 //!
+//! What opens a door once is used once in the group: a [`Claim`] is written with a condition, and the first
+//! one counts. The door stays shut until then, or is shut again ([`Group::claim`], [`Group::used`]).
+//!
 //! An [`Exchange`] puts a group on the lines of `knock-fleet`, with keys that are names and records that are
 //! sealed.
 //!
@@ -11,9 +14,13 @@
 //! `knock-wire`. Must not know the ledger, the configuration, and how lines are sent.
 
 mod action;
+mod claiming;
+mod claims;
 mod entry;
 mod exchange;
+mod giving;
 mod group;
+mod group_key;
 mod history;
 mod joining;
 mod outbox;
@@ -23,13 +30,17 @@ mod record;
 mod revocations;
 mod seal;
 mod times;
+mod uses;
+mod writing;
 
 pub use self::{
-    action::{FleetAction, Origin},
+    action::{FleetAction, NewRecord},
     exchange::{Exchange, LinkState, Step},
     group::{Group, Member},
+    group_key::GroupKey,
     paths::is_name,
-    record::{ByKnowledge, Grant, Place, Record, Revocation, Rule},
-    seal::{GroupKey, Keyring},
+    record::{ByKnowledge, Grant, Origin, Place, Record, Revocation, Rule},
+    seal::Keyring,
     times::Now,
+    uses::{Claim, Denial, Mark, Use, UseRecord, UsedBy},
 };

@@ -42,6 +42,11 @@ impl Outbox {
         self.in_flight.remove(&id)
     }
 
+    /// Returns whether the record of a place waits or is being written.
+    pub(super) fn has(&self, place: &Place) -> bool {
+        self.waiting.contains(place) || self.in_flight.values().any(|other| other == place)
+    }
+
     /// Records that no answers to earlier writes will come: they wait again.
     pub(super) fn restart(&mut self) {
         let unanswered = std::mem::take(&mut self.in_flight);

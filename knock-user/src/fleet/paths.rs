@@ -49,6 +49,14 @@ impl Paths {
                 };
                 format!("{prefix}r/{name}")
             }
+            Place::Line { of } => format!("{prefix}o/{}", keyring.name(&["line", of])),
+            Place::Once {
+                of,
+                mark: [high, low],
+            } => {
+                let mark = format!("{high:016x}{low:016x}");
+                format!("{prefix}s/{}", keyring.name(&["once", of, &mark]))
+            }
         }
     }
 
@@ -62,7 +70,8 @@ impl Paths {
                 source: grant.source,
             },
             (["r", _], Record::Revocation(revocation)) => revocation.place(),
-            (_, Record::Grant(_) | Record::Revocation(_)) => return None,
+            (["o" | "s", _], Record::Use(record)) => Place::of_use(&record.used),
+            (_, Record::Grant(_) | Record::Revocation(_) | Record::Use(_)) => return None,
         };
         (self.of(&place, keyring) == path).then_some(place)
     }

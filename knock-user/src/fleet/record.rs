@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::uses::{Mark, Use, UseRecord};
 use crate::model::prefix::Prefix;
 
 /// A record of the engine, as it is before it is sealed. Unknown fields are ignored, so that a newer
@@ -13,6 +14,8 @@ pub enum Record {
     Grant(Grant),
     /// Grants of a source were ended.
     Revocation(Revocation),
+    /// Something that opens a door once was used.
+    Use(UseRecord),
 }
 
 /// A grant of a host.
@@ -74,6 +77,38 @@ pub enum Place {
         /// Whose grants end.
         source: Prefix,
     },
+    /// The highest line of a one-time file that was used.
+    Line {
+        /// What it belongs to, as in a [`Use`](super::Use).
+        of: String,
+    },
+    /// The use of something that has no order.
+    Once {
+        /// What it belongs to, as in a [`Use`](super::Use).
+        of: String,
+        /// Which one it is.
+        mark: [u64; 2],
+    },
+}
+
+/// Who changed something, and where.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Origin {
+    /// The name of the host.
+    pub host: String,
+    /// The user id, if it was by hand.
+    pub user: Option<u32>,
+}
+
+impl Place {
+    /// Returns the place of the record of a use.
+    pub fn of_use(used: &Use) -> Self {
+        let of = used.of.clone();
+        match used.mark {
+            Mark::Line { .. } => Self::Line { of },
+            Mark::Once { mark, .. } => Self::Once { of, mark },
+        }
+    }
 }
 
 impl Revocation {
@@ -101,6 +136,14 @@ impl Revocation {
         self.ids.retain(|id| !self.after.contains(id));
     }
 
+    /// Returns who made it, and where.
+    pub fn origin(&self) -> Origin {
+        Origin {
+            host: self.host.clone(),
+            user: self.by,
+        }
+    }
+
     /// Returns its place.
     pub fn place(&self) -> Place {
         Place::Revocation {
@@ -110,7 +153,7 @@ impl Revocation {
     }
 }
 
-/// Decides which grants a revocation ends.
+/// Decides which grants a revocation ends, and what a claim is.
 pub trait Rule {
     /// Returns whether a revocation ends a grant that it is about. Each revision is `None` until
     /// the engine has written the record.
@@ -120,6 +163,16 @@ pub trait Rule {
         grant: &Grant,
         grant_revision: Option<u64>,
     ) -> bool;
+
+    /// Returns the condition of a claim where the engine is known to have a record of this revision.
+    fn replaces(revision: u64) -> Option<u64> {
+        Some(revision)
+    }
+
+    /// Returns whether a use that the engine has shows that a claim of this host was written.
+    fn is_own(found: &UseRecord, id: u64) -> bool {
+        found.has(id)
+    }
 }
 
 /// The rule of the product: a revocation ends what was given without knowledge of it.

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use knock_user::fleet::{Place, Record};
+use knock_user::fleet::{NewRecord, Place, Record};
 
 /// A change; a deletion has no record.
 #[derive(Clone, Debug)]
@@ -38,22 +38,38 @@ pub(crate) struct Engine {
     compacted: u64,
     backup: Option<Box<Engine>>,
     marks: u64,
+    /// How many lines were written over a later one, or the same.
+    pub(crate) backwards: u32,
 }
 
 impl Engine {
-    pub(crate) fn put(&mut self, place: Place, record: Record) -> u64 {
-        let change = self.change(place.clone(), Some(record));
-        self.store.insert(place, change);
+    /// Writes records in one transaction; returns its revision.
+    pub(crate) fn put(&mut self, records: Vec<NewRecord>) -> u64 {
+        self.revision += 1;
+        for new in records {
+            if let Some(Record::Use(before)) = self.at(&new.place)
+                && let Record::Use(now) = &new.record
+                && matches!(new.place, Place::Line { .. })
+            {
+                self.backwards += u32::from(before.used.voids(&now.used));
+            }
+            let change = self.change(new.place.clone(), Some(new.record));
+            self.store.insert(new.place, change);
+        }
         self.revision
     }
 
+    fn at(&self, place: &Place) -> Option<&Record> {
+        self.store.get(place)?.record.as_ref()
+    }
+
     pub(crate) fn delete(&mut self, place: &Place) {
+        self.revision += 1;
         self.change(place.clone(), None);
         self.store.remove(place);
     }
 
     fn change(&mut self, place: Place, record: Option<Record>) -> Change {
-        self.revision += 1;
         self.marks += 1;
         let change = Change {
             revision: self.revision,
@@ -73,20 +89,25 @@ impl Engine {
         if point.revision <= self.compacted {
             return list(false);
         }
-        let found = self
-            .log
-            .iter()
-            .find(|change| change.revision == point.revision);
-        match found {
-            Some(change) if change.mark == point.mark => Answer::Resumed,
-            Some(_) | None => list(true),
+        let is_point =
+            |change: &Change| (change.revision, change.mark) == (point.revision, point.mark);
+        match self.log.iter().any(is_point) {
+            true => Answer::Resumed,
+            false => list(true),
         }
     }
 
-    /// Returns the changes after a revision; of several of one place only the last, as in a queue.
+    /// Returns the changes after a revision, about `most` of them and all of each revision; of several of
+    /// one place only the last, as in a queue.
     pub(crate) fn changes(&self, after: u64, most: usize) -> Vec<Change> {
         let first = self.log.partition_point(|change| change.revision <= after);
-        let changes = &self.log[first..first.saturating_add(most).min(self.log.len())];
+        let end = first.saturating_add(most).min(self.log.len());
+        let last = self.log[first..end].last();
+        let reached = last.map_or(after, |change| change.revision);
+        let end = self
+            .log
+            .partition_point(|change| change.revision <= reached);
+        let changes = &self.log[first..end];
         let is_last = |(index, change): &(usize, &Change)| {
             let later = &changes[index + 1..];
             later.iter().all(|other| other.place != change.place)

@@ -6,7 +6,7 @@ use std::{
 };
 
 use knock_user::{
-    fleet::{FleetAction, Group, Member, Now, Place, Record, Rule},
+    fleet::{Claim, Denial, FleetAction, Group, Mark, Member, NewRecord, Now, Record, Rule, Use},
     model::prefix::Prefix,
 };
 
@@ -22,6 +22,38 @@ struct Event {
     at_ms: u64,
     until_ms: u64,
     truth: usize,
+    /// What it used, and whether the door stays shut until that is claimed.
+    used: Option<(Use, bool)>,
+}
+
+/// What a daemon reported about a claim.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(crate) enum Outcome {
+    Claimed,
+    Denied(Denial),
+    UsedTwice,
+}
+
+/// What a kernel side has recorded as used.
+#[derive(Clone, Debug, Default)]
+struct Used {
+    lines: BTreeMap<String, u32>,
+    others: BTreeSet<Use>,
+}
+
+impl Used {
+    /// Records a use; returns whether it is the first one here.
+    fn insert(&mut self, used: &Use) -> bool {
+        match used.mark {
+            Mark::Line { line, .. } => {
+                let highest = self.lines.entry(used.of.clone()).or_default();
+                let is_first = line > *highest;
+                *highest = line.max(*highest);
+                is_first
+            }
+            Mark::Once { .. } => self.others.insert(used.clone()),
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -38,12 +70,17 @@ pub(crate) struct Host<R> {
     /// Up to where changes were delivered; none without a connection.
     cursor: Option<u64>,
     point: Option<Point>,
-    puts: Vec<(u64, Place, Record, Option<u64>)>,
+    puts: Vec<(u64, Vec<NewRecord>, Option<u64>)>,
     /// The ids of the revocations that it applied, by the simulator's count.
     pub(crate) knows: BTreeSet<u64>,
     /// Received since it was last up to date.
     collected: Vec<u64>,
     is_following: bool,
+    used: Used,
+    /// The sources that were let in at any time.
+    pub(crate) let_in: BTreeSet<Prefix>,
+    /// What the daemon reported about claims, by their ids.
+    pub(crate) outcomes: Vec<(u64, Outcome)>,
 }
 
 /// The door of all grants.
@@ -66,6 +103,9 @@ impl<R: Rule> Host<R> {
             knows: BTreeSet::new(),
             collected: Vec::new(),
             is_following: false,
+            used: Used::default(),
+            let_in: BTreeSet::new(),
+            outcomes: Vec::new(),
         }
     }
 
@@ -93,7 +133,41 @@ impl<R: Rule> Host<R> {
             at_ms,
             until_ms: *end,
             truth,
+            used: None,
         });
+    }
+
+    /// Uses something that opens the door once: at once, or when it is claimed. `id` is that of the claim.
+    /// Returns whether it is the first use at this host.
+    pub(crate) fn use_once(
+        &mut self,
+        used: &Use,
+        is_shut: bool,
+        source: Prefix,
+        at_ms: u64,
+        until_ms: u64,
+        id: u64,
+    ) -> bool {
+        if !self.used.insert(used) {
+            return false;
+        }
+        if !is_shut {
+            self.let_in(source, until_ms);
+        }
+        self.events.push(Event {
+            source,
+            at_ms,
+            until_ms,
+            truth: id as usize,
+            used: Some((used.clone(), is_shut)),
+        });
+        true
+    }
+
+    fn let_in(&mut self, source: Prefix, until_ms: u64) {
+        self.let_in.insert(source);
+        let end = self.allow.entry(source).or_default();
+        *end = until_ms.max(*end);
     }
 
     /// Lets the daemon read its events; returns the numbers of the grants, which are given now.
@@ -105,9 +179,27 @@ impl<R: Rule> Host<R> {
                 continue;
             }
             let now = self.now(at_ms);
-            let actions =
-                self.group
-                    .given(DOOR, event.source, event.at_ms, event.until_ms, None, now);
+            let Event {
+                source, until_ms, ..
+            } = event;
+            let group = &mut self.group;
+            let actions = match event.used {
+                None => group.given(DOOR, source, event.at_ms, until_ms, None, now),
+                Some((used, is_shut)) => {
+                    let claim = Claim {
+                        id: event.truth as u64,
+                        used,
+                        door: DOOR.to_owned(),
+                        source,
+                        at_ms: event.at_ms,
+                        until_ms,
+                    };
+                    match is_shut {
+                        true => group.claim(claim, now),
+                        false => group.used(claim, now),
+                    }
+                }
+            };
             given.push(event.truth);
             self.act(actions, at_ms);
         }
@@ -122,13 +214,12 @@ impl<R: Rule> Host<R> {
     }
 
     /// Ends the link; writes without an answer may have been done.
-    pub(crate) fn cut(&mut self, at_ms: u64) {
+    pub(crate) fn cut(&mut self) {
         self.cursor = None;
         self.is_following = false;
         self.group.lost();
         for (id, ..) in mem::take(&mut self.puts) {
-            let actions = self.group.written(id, None, self.now(at_ms));
-            self.act(actions, at_ms);
+            self.group.failed(id);
         }
     }
 
@@ -150,6 +241,12 @@ impl<R: Rule> Host<R> {
         }
     }
 
+    /// Lets the daemon look for what has ended.
+    pub(crate) fn expire(&mut self, at_ms: u64) {
+        let actions = self.group.expire(self.now(at_ms));
+        self.act(actions, at_ms);
+    }
+
     /// Returns whether the engine lacks something that this host made.
     pub(crate) fn has_unwritten(&self) -> bool {
         self.group.unwritten() > 0
@@ -161,7 +258,7 @@ impl<R: Rule> Host<R> {
             return;
         }
         if self.cursor.is_some_and(|cursor| !engine.has_after(cursor)) {
-            self.cut(at_ms);
+            self.cut();
         }
         if self.cursor.is_none() {
             match engine.connect(self.point.as_ref()) {
@@ -194,8 +291,8 @@ impl<R: Rule> Host<R> {
         self.caught_up();
         let actions = self.group.current(at_ms, self.now(at_ms));
         self.act(actions, at_ms);
-        for (id, place, record, replaces) in mem::take(&mut self.puts) {
-            let found = engine.store.get(&place).cloned();
+        for (id, records, replaces) in mem::take(&mut self.puts) {
+            let found = engine.store.get(&records[0].place).cloned();
             let found_at = found.as_ref().map_or(0, |change| change.revision);
             if replaces.is_some_and(|replaces| replaces != found_at) {
                 let found = found.and_then(|change| change.record);
@@ -206,9 +303,12 @@ impl<R: Rule> Host<R> {
                 self.act(actions, at_ms);
                 continue;
             }
-            let revision = engine.put(place, record);
-            let answer = (!loses).then_some(revision);
-            let actions = self.group.written(id, answer, self.now(at_ms));
+            let revision = engine.put(records);
+            if loses {
+                self.group.failed(id);
+                continue;
+            }
+            let actions = self.group.written(id, revision, self.now(at_ms));
             self.act(actions, at_ms);
         }
     }
@@ -221,7 +321,8 @@ impl<R: Rule> Host<R> {
     fn deliver(&mut self, change: Change, at_ms: u64) {
         let key = format!("{:?}", change.place);
         let Some(record) = change.record else {
-            self.group.deleted(&key);
+            let actions = self.group.deleted(&key, self.now(at_ms));
+            self.act(actions, at_ms);
             return;
         };
         if self
@@ -251,21 +352,27 @@ impl<R: Rule> Host<R> {
             match action {
                 FleetAction::Open {
                     source, until_ms, ..
-                } => {
-                    let end = self.allow.entry(source).or_default();
-                    *end = until_ms.max(*end);
-                }
+                } => self.let_in(source, until_ms),
                 FleetAction::Close { source, .. } => {
                     self.allow.remove(&source);
                     self.closed_ms.insert(source, at_ms);
                 }
                 FleetAction::Put {
                     id,
-                    place,
-                    record,
+                    records,
                     replaces,
-                    ..
-                } => self.puts.push((id, place, record, replaces)),
+                } => self.puts.push((id, records, replaces)),
+                FleetAction::Claimed { claim } => {
+                    self.let_in(claim.source, claim.until_ms);
+                    self.outcomes.push((claim.id, Outcome::Claimed));
+                }
+                FleetAction::Denied { claim, because } => {
+                    self.outcomes.push((claim.id, Outcome::Denied(because)));
+                }
+                FleetAction::UsedTwice { claim, .. } => {
+                    self.outcomes.push((claim.id, Outcome::UsedTwice));
+                }
+                FleetAction::Spend { used, .. } => drop(self.used.insert(&used)),
             }
         }
     }

@@ -1,143 +1,9 @@
 //! Hosts of a group follow each other through lines and sealed records, whatever the engine does to them.
 
-use std::collections::BTreeMap;
+use knock_user::fleet::{Exchange, FleetAction, GroupKey, LinkState, Now, Step};
+use knock_wire::{Cause, Octets, Put, Report, Request};
 
-use knock_user::fleet::{Exchange, FleetAction, GroupKey, Keyring, LinkState, Member, Now, Step};
-use knock_wire::{Cause, Found, Octets, Put, Report, Request};
-
-const PREFIX: &str = "/knock/1/web/";
-const NOW: Now = Now {
-    boot_ms: 50_000,
-    wall_ms: 1_700_000_000_000,
-};
-
-/// What an engine has: values with their revisions, by their keys.
-#[derive(Default)]
-struct Store {
-    revision: u64,
-    records: BTreeMap<String, (Octets, u64)>,
-}
-
-impl Store {
-    fn write(&mut self, key: &str, value: Octets) {
-        self.revision += 1;
-        self.records.insert(key.to_owned(), (value, self.revision));
-    }
-
-    /// Does what a host requested; returns the answer.
-    fn put(&mut self, put: &Put) -> Report {
-        let id = put.id;
-        if let Some(condition) = &put.condition {
-            let found = self.records.get(&condition.key);
-            if found.map_or(0, |(_, revision)| *revision) != condition.revision {
-                return Report::Refused {
-                    id,
-                    found: found.map(|(value, revision)| Found {
-                        value: value.clone(),
-                        revision: *revision,
-                    }),
-                    revision: self.revision,
-                };
-            }
-        }
-        for write in &put.writes {
-            self.write(&write.key, write.value.clone());
-        }
-        Report::Written {
-            id,
-            revision: self.revision,
-        }
-    }
-
-    fn record(&self, key: &str) -> Report {
-        let (value, revision) = self.records[key].clone();
-        Report::Record {
-            key: key.to_owned(),
-            value,
-            revision,
-        }
-    }
-
-    fn list(&self) -> Vec<Report> {
-        let begin = Report::List {
-            prefix: PREFIX.to_owned(),
-            cause: Cause::Asked,
-            cluster: "c".to_owned(),
-        };
-        let end = Report::Listed {
-            prefix: PREFIX.to_owned(),
-            revision: self.revision,
-        };
-        let records = self.records.keys().map(|key| self.record(key));
-        [begin]
-            .into_iter()
-            .chain(records)
-            .chain([end, self.current()])
-            .collect()
-    }
-
-    fn current(&self) -> Report {
-        Report::Current {
-            prefix: PREFIX.to_owned(),
-            revision: self.revision,
-            at_ms: NOW.boot_ms,
-        }
-    }
-}
-
-fn host(name: &str, key: &GroupKey) -> Exchange {
-    let member = Member {
-        host: name.to_owned(),
-        longest_ms: 86_400_000,
-        grace_ms: 15_000,
-    };
-    let keyring = Keyring::new(vec![key.clone()]).unwrap();
-    Exchange::new("web", 3, member, keyring)
-}
-
-/// Passes reports on; returns the doors that open (`true`) and close, and carries writes out.
-fn pass(host: &mut Exchange, store: &mut Store, reports: Vec<Report>) -> Vec<(String, bool)> {
-    let mut steps = Vec::new();
-    for report in reports {
-        steps.extend(host.take(report, NOW));
-    }
-    let mut acts = Vec::new();
-    carry_out(host, store, steps, &mut acts);
-    acts
-}
-
-fn carry_out(
-    host: &mut Exchange,
-    store: &mut Store,
-    steps: Vec<Step>,
-    acts: &mut Vec<(String, bool)>,
-) {
-    for step in steps {
-        match &step {
-            Step::Act(FleetAction::Open { source, .. }) => acts.push((source.to_string(), true)),
-            Step::Act(FleetAction::Close { source, .. }) => acts.push((source.to_string(), false)),
-            Step::Send(Request::Put(put)) => {
-                let more = host.take(store.put(put), NOW);
-                carry_out(host, store, more, acts);
-            }
-            Step::Act(FleetAction::Put { .. }) | Step::Send(_) => panic!("{step:?}"),
-        }
-    }
-}
-
-/// Returns an engine that has the grant of a host, the key of that record, and the key of the group.
-fn granted() -> (Store, String, GroupKey) {
-    let key = GroupKey::generate().unwrap();
-    let mut store = Store::default();
-    let mut giver = host("web-1", &key);
-    let list = store.list();
-    pass(&mut giver, &mut store, list);
-    let source = "203.0.113.7".parse().unwrap();
-    let steps = giver.given("ssh", source, 50_000, 80_000, None, NOW);
-    carry_out(&mut giver, &mut store, steps, &mut Vec::new());
-    let path = store.records.keys().next().unwrap().clone();
-    (store, path, key)
-}
+use super::store::{NOW, Store, carry_out, granted, host, pass};
 
 #[test]
 fn a_grant_opens_the_door_at_another_host() {
@@ -201,7 +67,8 @@ fn what_the_engine_makes_of_a_record_opens_nothing_and_closes_nothing() {
                 list.into_iter()
                     .for_each(|report| drop(other.take(report, NOW)));
                 let source = "203.0.113.7".parse().unwrap();
-                let steps = other.given("ssh", source, 50_000, 80_000, None, NOW);
+                let steps =
+                    other.act(|group| group.given("ssh", source, 50_000, 80_000, None, NOW));
                 let [Step::Send(Request::Put(put))] = steps.as_slice() else {
                     panic!("{steps:?}");
                 };
@@ -228,7 +95,7 @@ fn a_revocation_closes_the_door_and_an_old_record_opens_it_for_nobody() {
     let list = store.list();
     pass(&mut other, &mut store, list);
     let source = "203.0.113.7".parse().unwrap();
-    let steps = other.revoke(Some("ssh"), source, 77, Some(0), NOW);
+    let steps = other.act(|group| group.revoke(Some("ssh"), source, 77, Some(0), NOW));
     let mut acts = Vec::new();
     carry_out(&mut other, &mut store, steps, &mut acts);
     assert_eq!(acts, [("203.0.113.7".to_owned(), false)]);
@@ -252,10 +119,10 @@ fn a_revocation_replaces_none_that_is_unknown() {
         let list = store.list();
         pass(host, &mut store, list);
     }
-    let steps = first.revoke(Some("ssh"), source, 1, None, NOW);
+    let steps = first.act(|group| group.revoke(Some("ssh"), source, 1, None, NOW));
     carry_out(&mut first, &mut store, steps, &mut Vec::new());
     // The second host does not receive it in time, so its write is refused.
-    let steps = second.revoke(Some("ssh"), source, 2, None, NOW);
+    let steps = second.act(|group| group.revoke(Some("ssh"), source, 2, None, NOW));
     let refused = store.put(&only_put(&steps));
     assert!(matches!(refused, Report::Refused { .. }), "{refused:?}");
     let steps = second.take(refused, NOW);
@@ -268,7 +135,7 @@ fn a_revocation_replaces_none_that_is_unknown() {
         boot_ms: NOW.boot_ms + 10,
         wall_ms: NOW.wall_ms + 10,
     };
-    first.given("ssh", source, later.boot_ms, 90_000, None, later);
+    first.act(|group| group.given("ssh", source, later.boot_ms, 90_000, None, later));
     let steps = first.take(written, later);
     let closes = |step: &Step| matches!(step, Step::Act(FleetAction::Close { is_own: true, .. }));
     assert!(steps.iter().any(closes), "{steps:?}");
@@ -292,12 +159,12 @@ fn a_garbled_revocation_is_replaced() {
     let mut first = host("web-2", &key);
     let list = store.list();
     pass(&mut first, &mut store, list);
-    let steps = first.revoke(None, source, 1, None, NOW);
+    let steps = first.act(|group| group.revoke(None, source, 1, None, NOW));
     carry_out(&mut first, &mut store, steps, &mut Vec::new());
     let path = store.records.keys().find(|key| key.contains("/r/"));
     let path = path.unwrap().clone();
     store.write(&path, Octets(b"garbage".to_vec()));
-    let steps = first.revoke(None, source, 2, None, NOW);
+    let steps = first.act(|group| group.revoke(None, source, 2, None, NOW));
     carry_out(&mut first, &mut store, steps, &mut Vec::new());
     let mut third = host("web-4", &key);
     let list = store.list();

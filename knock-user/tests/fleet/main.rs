@@ -3,9 +3,12 @@
 
 #![expect(clippy::unwrap_used, reason = "a helper of a test fails with the test")]
 
+mod claims;
 mod engine;
 mod host;
 mod lines;
+mod once;
+mod store;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -121,7 +124,7 @@ impl<R: Rule> World<R> {
             52..68 => {
                 let host = &mut self.hosts[index];
                 host.is_up = !host.is_up;
-                host.cut(now_ms);
+                host.cut();
             }
             68..76 if !self.has_enemy => self.restart(index),
             76..80 => self.engine.compact(),
@@ -129,7 +132,7 @@ impl<R: Rule> World<R> {
             84..88 => self.engine.back_up(),
             88..90 if self.engine.restore() => {
                 for host in &mut self.hosts {
-                    host.cut(now_ms);
+                    host.cut();
                 }
                 self.look_for_revocations();
             }
@@ -196,7 +199,7 @@ impl<R: Rule> World<R> {
                 Some(Record::Grant(written)) => {
                     written.until_ms + 2 * SKEW_MS >= WALL_MS + grant.until_ms
                 }
-                Some(Record::Revocation(_)) | None => false,
+                Some(Record::Revocation(_) | Record::Use(_)) | None => false,
             });
             if self.hosts[index].has_unwritten() || !is_written {
                 grant.is_read = false;
@@ -232,7 +235,7 @@ impl<R: Rule> World<R> {
             .values()
             .filter_map(|change| match &change.record {
                 Some(Record::Revocation(revocation)) => Some(revocation.ids.clone()),
-                Some(Record::Grant(_)) | None => None,
+                Some(Record::Grant(_) | Record::Use(_)) | None => None,
             })
             .flatten()
             .collect();
@@ -323,15 +326,21 @@ fn first_seed() -> u64 {
 
 #[test]
 fn hosts_agree_and_nothing_is_lost_or_brought_back() {
-    let next = AtomicU64::new(first_seed());
-    let last = first_seed() + histories();
+    in_parallel(first_seed(), histories(), |seed| {
+        assert_eq!(run::<ByKnowledge>(seed), Faults::default(), "seed {seed}");
+    });
+}
+
+/// Runs histories on all processors.
+fn in_parallel(first: u64, count: u64, history: impl Fn(u64) + Sync) {
+    let next = AtomicU64::new(first);
     let one_after_the_other = || {
         loop {
             let seed = next.fetch_add(1, Ordering::Relaxed);
-            if seed >= last {
+            if seed >= first + count {
                 break;
             }
-            assert_eq!(run::<ByKnowledge>(seed), Faults::default(), "seed {seed}");
+            history(seed);
         }
     };
     thread::scope(|scope| {

@@ -1,0 +1,162 @@
+//! What a host gives, uses and revokes.
+
+use super::{
+    action::FleetAction,
+    claims::{Pending, Way},
+    entry::Own,
+    group::Group,
+    record::{Grant, Place, Revocation, Rule},
+    times::Now,
+    uses::{Claim, Denial, Use, UseRecord, UsedBy},
+};
+use crate::model::prefix::Prefix;
+
+impl<R: Rule> Group<R> {
+    /// Takes over a grant that the allow map had when the daemon started: call it before the engine
+    /// is reached. What is known of it comes from the engine.
+    pub fn adopt(&mut self, door: &str, source: Prefix, until_ms: u64, now: Now) {
+        let grant = Grant {
+            door: door.to_owned(),
+            source,
+            given_ms: now.wall_ms,
+            until_ms: now.wall_of(until_ms),
+            length_ms: until_ms.saturating_sub(now.boot_ms),
+            seen: 0,
+            knows: Vec::new(),
+            by: None,
+        };
+        let entry = self.entry(door, source);
+        entry.open_ms = entry.open_ms.max(until_ms);
+        // One whose claim is known may turn out to be another host's.
+        if let Some(own) = entry.own.as_mut().filter(|own| own.claim.is_some()) {
+            own.until_ms = own.until_ms.max(until_ms);
+            return;
+        }
+        entry.own = Some(Own {
+            is_adopted: true,
+            ..Own::new(grant, until_ms)
+        });
+    }
+
+    /// Records a grant that was given here at `given_ms`, both times in milliseconds since boot; `by`
+    /// is the user id that gave it by hand.
+    pub fn given(
+        &mut self,
+        door: &str,
+        source: Prefix,
+        given_ms: u64,
+        until_ms: u64,
+        by: Option<u32>,
+        now: Now,
+    ) -> Vec<FleetAction> {
+        let entry = self.entry(door, source);
+        // What is still open was not revoked by anything that this grant has seen.
+        let longer_ms = entry.own.as_ref().map_or(0, |own| own.until_ms);
+        let until_ms = until_ms.max(longer_ms);
+        entry.open_ms = entry.open_ms.max(until_ms);
+        let grant = self.grant_at(door, source, given_ms, until_ms, by, now);
+        self.entry(door, source).own = Some(Own::new(grant, until_ms));
+        self.outbox.add(self.place_of(door, source));
+        let mut actions = self.settle(&(door.to_owned(), source), now);
+        actions.extend(self.advance(now));
+        actions
+    }
+
+    /// Ends grants of a source in the whole group, for a door or for all; `id` is random. Those that
+    /// are given from now on know of it.
+    pub fn revoke(
+        &mut self,
+        door: Option<&str>,
+        source: Prefix,
+        id: u64,
+        by: Option<u32>,
+        now: Now,
+    ) -> Vec<FleetAction> {
+        let revocation = Revocation {
+            door: door.map(str::to_owned),
+            source,
+            ids: vec![id],
+            after: Vec::new(),
+            at_ms: now.wall_ms,
+            host: self.member.host.clone(),
+            by,
+        };
+        let place = revocation.place();
+        let until_ms = now.boot_ms.saturating_add(self.revocations_last_ms());
+        self.revocations.make(revocation, now.boot_ms, until_ms);
+        self.outbox.add(place);
+        let mut actions = self.settle_all(now);
+        actions.extend(self.advance(now));
+        actions
+    }
+
+    /// Claims a use for a door that stays shut until the claim is decided. The answer is an action:
+    /// `Claimed` or `Denied`.
+    pub fn claim(&mut self, claim: Claim, now: Now) -> Vec<FleetAction> {
+        if self.good_until_ms() <= now.boot_ms {
+            return vec![FleetAction::Denied {
+                claim,
+                because: Denial::CutOff,
+            }];
+        }
+        let grant = self.grant_of(&claim, now);
+        self.begin(claim, Way::Shut, grant, now)
+    }
+
+    /// Records a use of a door that is open already, instead of [`Group::given`]. If others used it
+    /// before, `UsedTwice` follows, as soon as the engine is reached.
+    pub fn used(&mut self, claim: Claim, now: Now) -> Vec<FleetAction> {
+        let grant = self.grant_of(&claim, now);
+        let entry = self.entry(&claim.door, claim.source);
+        let longer_ms = entry.own.as_ref().map_or(0, |own| own.until_ms);
+        let until_ms = claim.until_ms.max(longer_ms);
+        entry.open_ms = entry.open_ms.max(until_ms);
+        entry.own = Some(Own {
+            claim: Some(claim.id),
+            ..Own::new(grant.clone(), until_ms)
+        });
+        let key = (claim.door.clone(), claim.source);
+        let mut actions = self.begin(claim, Way::Open, grant, now);
+        actions.extend(self.settle(&key, now));
+        actions
+    }
+
+    /// Takes over what a file of this host had as used when the daemon started: its highest line. `id` is
+    /// random.
+    pub fn spent(&mut self, used: Use, id: u64, now: Now) -> Vec<FleetAction> {
+        let place = Place::of_use(&used);
+        self.claims.spent(UseRecord {
+            used,
+            id,
+            by: UsedBy {
+                host: self.member.host.clone(),
+                source: None,
+            },
+            at_ms: now.wall_ms,
+            before: Vec::new(),
+        });
+        self.outbox.add(place);
+        self.advance(now)
+    }
+
+    /// Forgets what has ended, and gives up claims to which no answer came. The kernel side ends grants
+    /// by itself.
+    pub fn expire(&mut self, now: Now) -> Vec<FleetAction> {
+        self.revocations.expire(now.boot_ms);
+        self.entries.retain(|_, entry| entry.expire(now.boot_ms));
+        self.claims.expire(now.boot_ms);
+        self.settle_claims(now)
+    }
+
+    fn begin(&mut self, claim: Claim, way: Way, grant: Grant, now: Now) -> Vec<FleetAction> {
+        self.outbox.add(Place::of_use(&claim.used));
+        self.claims.add(Pending {
+            gives_up_ms: claim.at_ms.saturating_add(self.member.grace_ms),
+            claim,
+            way,
+            grant,
+            in_flight: None,
+        });
+        self.advance(now)
+    }
+}
