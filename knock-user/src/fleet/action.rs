@@ -1,6 +1,7 @@
 //! What the rules of a fleet request.
 
 use super::{
+    presence::Presence,
     record::{Origin, Place, Record},
     uses::{Claim, Denial, Use, UsedBy},
 };
@@ -58,6 +59,32 @@ pub enum FleetAction {
         used: Use,
         /// By whom.
         by: UsedBy,
+    },
+    /// Report a grant of another host that opens nothing here: it does not cover what grants of this door
+    /// cover, because `grant_prefix` differs.
+    Mismatch {
+        /// The name of the door.
+        door: String,
+        /// The addresses.
+        source: Prefix,
+        /// The name of the host that gave it.
+        host: String,
+    },
+    /// Lock a source out, unless it is locked out for longer.
+    LockOut {
+        /// The addresses.
+        source: Prefix,
+        /// When it ends, in milliseconds since boot.
+        until_ms: u64,
+        /// The name of the host at which attempts failed.
+        host: String,
+    },
+    /// Write the presence of this host, and keep it while the host is connected.
+    Beat {
+        /// The presence.
+        presence: Presence,
+        /// For how many milliseconds it outlives the connection.
+        keep_ms: u64,
     },
     /// Write records to the engine, all or none, and report the result by the number.
     Put {

@@ -83,6 +83,7 @@ impl<R: Rule> Group<R> {
     }
 
     fn won(&mut self, id: u64, revision: u64, now: Now) -> Vec<FleetAction> {
+        self.is_unsaved = true;
         let Some(Pending {
             claim, way, grant, ..
         }) = self.claims.remove(id)
@@ -153,6 +154,7 @@ impl<R: Rule> Group<R> {
 
     /// Ends a claim that was not won.
     pub(super) fn lose(&mut self, id: u64, because: Denial, now: Now) -> Vec<FleetAction> {
+        self.is_unsaved = true;
         let Some(Pending { claim, way, .. }) = self.claims.remove(id) else {
             return Vec::new();
         };

@@ -82,6 +82,12 @@ impl Claims {
         self.pending.remove(&id)
     }
 
+    /// Returns the claims of doors that are open already, to be kept over a restart.
+    pub(super) fn open(&self) -> impl Iterator<Item = &Pending> {
+        let pending = self.pending.values();
+        pending.filter(|pending| pending.way == Way::Open)
+    }
+
     /// Returns how far a claim has got.
     pub(super) fn standing<R: Rule>(&self, claim: &Claim) -> Standing {
         match self.known.get(&Place::of_use(&claim.used)) {

@@ -16,6 +16,9 @@ pub(super) struct Entry {
     pub(super) received: BTreeMap<String, Received>,
     /// Until when it is open here, in milliseconds since boot, as far as this room knows.
     pub(super) open_ms: u64,
+    /// The end that the allow map had when the daemon started, beside a grant that was known; in milliseconds
+    /// since boot.
+    pub(super) adopted_ms: Option<u64>,
 }
 
 /// A grant that was given here.

@@ -2,12 +2,15 @@
 
 use std::collections::BTreeMap;
 
-use knock_wire::{Cause, Condition, Octets, Point, Put, Report, Request, Watch, Write, printable};
+use knock_wire::{
+    Beat, Cause, Condition, Octets, Point, Put, Report, Request, Watch, Write, printable,
+};
 
 use super::{
     action::{FleetAction, NewRecord},
     group::{Group, Member},
     paths::Paths,
+    presence::Presence,
     record::{Place, Record},
     seal::Keyring,
     times::Now,
@@ -44,11 +47,21 @@ pub enum LinkState {
     },
 }
 
+/// Why a host is cut off from the engine.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct CutOff {
+    /// When the engine was reached last, in milliseconds since boot; none if it never was.
+    pub since_ms: Option<u64>,
+    /// Why, and what to do.
+    pub reason: String,
+}
+
 /// A group, with its keys and its place in the engine.
 #[derive(Clone, Debug)]
 pub struct Exchange {
     group: Group,
     keyring: Keyring,
+    name: String,
     paths: Paths,
     /// The number of the group at this host.
     number: u16,
@@ -69,6 +82,7 @@ impl Exchange {
         Self {
             group: Group::new(member),
             keyring,
+            name: name.to_owned(),
             paths: Paths::new(name),
             number,
             cluster: String::new(),
@@ -90,6 +104,27 @@ impl Exchange {
         &self.state
     }
 
+    /// Returns since when this host is cut off and why; none while it is not.
+    pub fn cut_off(&self, now: Now) -> Option<CutOff> {
+        if now.boot_ms < self.group.good_until_ms() {
+            return None;
+        }
+        let reason = match &self.state {
+            LinkState::Starting => {
+                "knock-fleet has not reached a member of the engine yet".to_owned()
+            }
+            LinkState::Linked { member, .. } => format!(
+                "{member} answers, but no majority of the members confirms it: look at the other \
+                 members, and at the disk and clock of this one"
+            ),
+            LinkState::Lost { reason } => reason.clone(),
+        };
+        Some(CutOff {
+            since_ms: self.group.in_sync_ms,
+            reason,
+        })
+    }
+
     /// Returns how many records could not be read: no key of the group sealed them for their place.
     pub const fn unreadable(&self) -> u64 {
         self.unreadable
@@ -106,6 +141,19 @@ impl Exchange {
             prefix: self.paths.prefix().to_owned(),
             after: self.point.clone(),
         })
+    }
+
+    /// Takes over what a daemon of this boot kept, before anything else.
+    ///
+    /// # Errors
+    /// The text is damaged: returns how. Nothing was taken over.
+    pub fn restore(&mut self, text: &str, boot: &str) -> Result<(), &'static str> {
+        self.group.restore(text, boot, &self.name)
+    }
+
+    /// Returns what has to be kept over a restart, if it has changed since the last call.
+    pub fn unsaved(&mut self, boot: &str) -> Option<String> {
+        self.group.unsaved(boot, &self.name)
     }
 
     /// Lets the group act; returns what the daemon does for it.
@@ -249,10 +297,27 @@ impl Exchange {
                 | FleetAction::Claimed { .. }
                 | FleetAction::Denied { .. }
                 | FleetAction::UsedTwice { .. }
-                | FleetAction::Spend { .. }) => steps.push(Step::Act(action)),
+                | FleetAction::Spend { .. }
+                | FleetAction::Mismatch { .. }
+                | FleetAction::LockOut { .. }) => steps.push(Step::Act(action)),
+                FleetAction::Beat { presence, keep_ms } => {
+                    // Without random numbers it is written when it changes.
+                    steps.extend(self.beat(presence, keep_ms).map(Step::Send));
+                }
             }
         }
         steps
+    }
+
+    fn beat(&self, presence: Presence, keep_ms: u64) -> Option<Request> {
+        let host = self.group.member.host.clone();
+        let key = self.paths.of(&Place::Presence { host }, &self.keyring);
+        let value = self.keyring.seal(&key, &Record::Presence(presence)).ok()?;
+        Some(Request::Beat(Beat {
+            key,
+            value: Octets(value),
+            keep_s: keep_ms.div_ceil(1_000),
+        }))
     }
 
     fn put(&mut self, id: u64, records: &[NewRecord], replaces: Option<u64>) -> Option<Put> {

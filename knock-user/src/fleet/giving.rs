@@ -1,10 +1,15 @@
 //! What a host gives, uses and revokes.
 
+use std::collections::BTreeMap;
+
+use knock_common::GrantPrefix;
+
 use super::{
     action::FleetAction,
     claims::{Pending, Way},
     entry::Own,
     group::Group,
+    presence::Facts,
     record::{Grant, Place, Revocation, Rule},
     times::Now,
     uses::{Claim, Denial, Use, UseRecord, UsedBy},
@@ -27,9 +32,9 @@ impl<R: Rule> Group<R> {
         };
         let entry = self.entry(door, source);
         entry.open_ms = entry.open_ms.max(until_ms);
-        // One whose claim is known may turn out to be another host's.
-        if let Some(own) = entry.own.as_mut().filter(|own| own.claim.is_some()) {
-            own.until_ms = own.until_ms.max(until_ms);
+        // This host knows more of it than of one that it finds.
+        if entry.own.as_ref().is_some_and(|own| !own.is_adopted) {
+            entry.adopted_ms = Some(until_ms);
             return;
         }
         entry.own = Some(Own {
@@ -55,6 +60,7 @@ impl<R: Rule> Group<R> {
         let until_ms = until_ms.max(longer_ms);
         entry.open_ms = entry.open_ms.max(until_ms);
         let grant = self.grant_at(door, source, given_ms, until_ms, by, now);
+        self.is_unsaved |= !grant.knows.is_empty();
         self.entry(door, source).own = Some(Own::new(grant, until_ms));
         self.outbox.add(self.place_of(door, source));
         let mut actions = self.settle(&(door.to_owned(), source), now);
@@ -83,9 +89,11 @@ impl<R: Rule> Group<R> {
         };
         let place = revocation.place();
         let until_ms = now.boot_ms.saturating_add(self.revocations_last_ms());
+        self.hosts.confirm(&[id]);
+        self.is_unsaved = true;
         self.revocations.make(revocation, now.boot_ms, until_ms);
-        self.outbox.add(place);
-        let mut actions = self.settle_all(now);
+        self.outbox.add(place.clone());
+        let mut actions = self.settle_revoked(&place, now);
         actions.extend(self.advance(now));
         actions
     }
@@ -107,6 +115,7 @@ impl<R: Rule> Group<R> {
     /// before, `UsedTwice` follows, as soon as the engine is reached.
     pub fn used(&mut self, claim: Claim, now: Now) -> Vec<FleetAction> {
         let grant = self.grant_of(&claim, now);
+        self.is_unsaved = true;
         let entry = self.entry(&claim.door, claim.source);
         let longer_ms = entry.own.as_ref().map_or(0, |own| own.until_ms);
         let until_ms = claim.until_ms.max(longer_ms);
@@ -139,12 +148,34 @@ impl<R: Rule> Group<R> {
         self.advance(now)
     }
 
+    /// Records that a source was locked out here until then, in milliseconds since boot: it is locked out in
+    /// the whole group.
+    pub fn locked_out(&mut self, source: Prefix, until_ms: u64, now: Now) -> Vec<FleetAction> {
+        if self.lockouts.begin(source, until_ms) {
+            self.outbox.add(Place::Lockout { source });
+        }
+        self.advance(now)
+    }
+
+    /// Records what this host reports about itself to the others.
+    pub fn describe(&mut self, facts: Facts, now: Now) -> Vec<FleetAction> {
+        self.hosts.describe(facts);
+        self.advance(now)
+    }
+
+    /// Records what grants of the doors of the group cover here.
+    pub fn set_doors(&mut self, doors: BTreeMap<String, GrantPrefix>) {
+        self.doors = Some(doors);
+    }
+
     /// Forgets what has ended, and gives up claims to which no answer came. The kernel side ends grants
     /// by itself.
     pub fn expire(&mut self, now: Now) -> Vec<FleetAction> {
         self.revocations.expire(now.boot_ms);
         self.entries.retain(|_, entry| entry.expire(now.boot_ms));
         self.claims.expire(now.boot_ms);
+        self.lockouts.expire(now.boot_ms);
+        self.hosts.expire(self.member.longest_ms, now.boot_ms);
         self.settle_claims(now)
     }
 

@@ -2,13 +2,17 @@
 
 use std::collections::BTreeMap;
 
+use knock_common::GrantPrefix;
+
 use super::{
     action::FleetAction,
     claims::Claims,
     entry::{Change, Entry, Received},
     history::History,
+    lockouts::Lockouts,
     outbox::Outbox,
     phase::Phase,
+    presence::{Confirmed, HostState, Hosts},
     record::{ByKnowledge, Grant, Origin, Place, Revocation, Rule},
     revocations::Revocations,
     times::Now,
@@ -41,6 +45,12 @@ pub struct Group<R = ByKnowledge> {
     pub(super) phase: Phase,
     pub(super) outbox: Outbox,
     pub(super) claims: Claims,
+    pub(super) hosts: Hosts,
+    pub(super) lockouts: Lockouts,
+    /// What grants of doors cover here; none if that is unknown.
+    pub(super) doors: Option<BTreeMap<String, GrantPrefix>>,
+    /// Whether something changed that has to be kept over a restart.
+    pub(super) is_unsaved: bool,
     /// When the engine last answered, in milliseconds since boot; none before the first time.
     pub(super) in_sync_ms: Option<u64>,
 }
@@ -56,6 +66,10 @@ impl<R: Rule> Group<R> {
             phase: Phase::default(),
             outbox: Outbox::default(),
             claims: Claims::default(),
+            hosts: Hosts::default(),
+            lockouts: Lockouts::default(),
+            doors: None,
+            is_unsaved: false,
             in_sync_ms: None,
         }
     }
@@ -68,6 +82,9 @@ impl<R: Rule> Group<R> {
             let counting = others
                 .filter(|(_, received)| !received.is_revoked && received.until_ms > now.boot_ms);
             let (host, received) = counting.max_by_key(|(_, received)| received.until_ms)?;
+            if !self.covers(door, *source) {
+                return None;
+            }
             Some(FleetAction::Open {
                 door: door.clone(),
                 source: *source,
@@ -85,6 +102,16 @@ impl<R: Rule> Group<R> {
     pub fn good_until_ms(&self) -> u64 {
         let in_sync_ms = self.in_sync_ms;
         in_sync_ms.map_or(0, |at_ms| at_ms.saturating_add(self.member.grace_ms))
+    }
+
+    /// Returns the hosts of the group, this one included once the engine has it.
+    pub fn hosts(&self) -> Vec<HostState> {
+        self.hosts.all()
+    }
+
+    /// Returns which hosts have applied a revocation by hand.
+    pub fn confirmations(&self, id: u64) -> Confirmed {
+        self.hosts.confirmations(id, &self.member.host)
     }
 
     /// Returns how many records wait to be written.
@@ -140,6 +167,10 @@ impl<R: Rule> Group<R> {
     pub(super) fn take_revocation(&mut self, revocation: Revocation, revision: u64, now: Now) {
         let place = revocation.place();
         let until_ms = now.boot_ms.saturating_add(self.revocations_last_ms());
+        if revocation.by.is_some() {
+            self.hosts.confirm(&revocation.ids);
+        }
+        self.is_unsaved = true;
         self.revocations
             .receive(revocation, revision, now.boot_ms, until_ms);
         if self.revocations.unwritten(&place).is_some() {
@@ -173,6 +204,34 @@ impl<R: Rule> Group<R> {
         entry.received.insert(host, received);
     }
 
+    /// Settles what a revocation is about.
+    pub(super) fn settle_revoked(&mut self, place: &Place, now: Now) -> Vec<FleetAction> {
+        let Place::Revocation {
+            door: of,
+            source: revoked,
+        } = place
+        else {
+            return Vec::new();
+        };
+        let is_about = |(door, source): &&(String, Prefix)| {
+            let is_door = of.as_ref().is_none_or(|of| of == door);
+            is_door && (revoked.contains(*source) || source.contains(*revoked))
+        };
+        let keys: Vec<_> = self.entries.keys().filter(is_about).cloned().collect();
+        keys.iter().flat_map(|key| self.settle(key, now)).collect()
+    }
+
+    /// Returns whether grants of a door cover such a source here.
+    pub(super) fn covers(&self, door: &str, source: Prefix) -> bool {
+        let Some(doors) = &self.doors else {
+            return true;
+        };
+        // A door that this host lacks opens nothing.
+        doors.get(door).is_none_or(|grant_prefix| {
+            Prefix::covered(source.address.into(), *grant_prefix) == source
+        })
+    }
+
     pub(super) fn settle_all(&mut self, now: Now) -> Vec<FleetAction> {
         let keys: Vec<_> = self.entries.keys().cloned().collect();
         keys.iter().flat_map(|key| self.settle(key, now)).collect()
@@ -200,6 +259,7 @@ impl<R: Rule> Group<R> {
         now: Now,
     ) -> Vec<FleetAction> {
         let cuts = used_by.is_some();
+        let covers = self.covers(&key.0, key.1);
         let Some(entry) = self.entries.get_mut(key) else {
             return Vec::new();
         };
@@ -212,6 +272,12 @@ impl<R: Rule> Group<R> {
             by: Origin { host, user },
         };
         match change {
+            Change::Open { host, .. } if !covers => vec![FleetAction::Mismatch {
+                door: door.clone(),
+                source: *source,
+                host,
+            }],
+            Change::Close { .. } if !covers => Vec::new(),
             Change::None => Vec::new(),
             Change::Open {
                 until_ms,

@@ -9,6 +9,7 @@ use std::mem;
 use super::{
     action::FleetAction,
     group::Group,
+    lockouts::Lockout,
     phase::{Batch, List, Phase},
     record::{Place, Record, Rule},
     times::Now,
@@ -28,6 +29,7 @@ impl<R: Rule> Group<R> {
         self.phase = Phase::default();
         self.outbox.restart();
         self.claims.restart();
+        self.hosts.restart();
     }
 
     /// Begins to collect a list; `is_other` if the engine is known to have another history.
@@ -49,8 +51,12 @@ impl<R: Rule> Group<R> {
         revision: u64,
         now: Now,
     ) -> Vec<FleetAction> {
-        if let Some((place, Record::Use(_))) = &record {
-            self.claims.note(key, place);
+        match &record {
+            Some((place, Record::Use(_))) => self.claims.note(key, place),
+            Some((Place::Presence { host }, _)) => self.hosts.note(key, host),
+            Some((_, Record::Grant(_) | Record::Revocation(_)))
+            | Some((_, Record::Presence(_) | Record::Lockout(_)))
+            | None => {}
         }
         if let Phase::Collecting(batch) = &mut self.phase {
             batch.keys.insert(key.to_owned(), revision);
@@ -64,11 +70,16 @@ impl<R: Rule> Group<R> {
             return Vec::new();
         };
         let kind = place.clone();
-        let mut actions = self.take(place, record, revision, now);
-        match kind {
-            Place::Grant { door, source, .. } => actions.extend(self.settle(&(door, source), now)),
-            Place::Revocation { .. } => actions.extend(self.settle_all(now)),
-            Place::Line { .. } | Place::Once { .. } => {}
+        let mut actions = self.take(place, record, revision, true, now);
+        match &kind {
+            Place::Grant { door, source, .. } => {
+                actions.extend(self.settle(&(door.clone(), *source), now));
+            }
+            Place::Revocation { .. } => actions.extend(self.settle_revoked(&kind, now)),
+            Place::Line { .. }
+            | Place::Once { .. }
+            | Place::Presence { .. }
+            | Place::Lockout { .. } => {}
         }
         actions.extend(self.advance(now));
         actions
@@ -81,6 +92,7 @@ impl<R: Rule> Group<R> {
             Phase::Collecting(batch) => drop(batch.keys.remove(key)),
             Phase::Following => self.history.forget(key),
         }
+        self.hosts.deleted(key, now.boot_ms);
         let Some(place) = self.claims.deleted(key) else {
             return Vec::new();
         };
@@ -126,6 +138,7 @@ impl<R: Rule> Group<R> {
                     self.begin_history();
                 }
                 self.claims.list();
+                self.hosts.list(now.boot_ms);
             }
             None => {
                 for (key, revision) in &batch.keys {
@@ -137,12 +150,12 @@ impl<R: Rule> Group<R> {
         let (revocations, others): (Vec<_>, Vec<_>) =
             batch.records.into_iter().partition(is_revocation);
         for (place, record, revision) in revocations {
-            self.take(place, record, revision, now);
+            self.take(place, record, revision, false, now);
         }
         // A newer grant of a host replaces an older one, which may have been revoked before that.
         let mut actions = self.settle_known(now);
         for (place, record, revision) in others {
-            actions.extend(self.take(place, record, revision, now));
+            actions.extend(self.take(place, record, revision, false, now));
         }
         self.recognise_adopted();
         // A claim that was won opens its door as a knock does, not as the grant of a host.
@@ -171,7 +184,15 @@ impl<R: Rule> Group<R> {
         self.revocations.other_history();
     }
 
-    fn take(&mut self, place: Place, record: Record, revision: u64, now: Now) -> Vec<FleetAction> {
+    /// Takes a record; `is_live` if it was written just now.
+    fn take(
+        &mut self,
+        place: Place,
+        record: Record,
+        revision: u64,
+        is_live: bool,
+        now: Now,
+    ) -> Vec<FleetAction> {
         match (place, record) {
             (Place::Grant { host, .. }, Record::Grant(grant)) => {
                 self.take_grant(host, grant, revision, now);
@@ -182,9 +203,36 @@ impl<R: Rule> Group<R> {
             (Place::Line { .. } | Place::Once { .. }, Record::Use(record)) => {
                 return self.take_use(record, revision, now);
             }
+            (Place::Presence { host }, Record::Presence(presence)) => {
+                self.hosts.take(&host, presence, is_live, now);
+            }
+            (Place::Lockout { .. }, Record::Lockout(lockout)) => {
+                return self.take_lockout(lockout, now);
+            }
             // A record in a place of another kind is unreadable.
-            (_, Record::Grant(_) | Record::Revocation(_) | Record::Use(_)) => {}
+            (
+                _,
+                Record::Grant(_)
+                | Record::Revocation(_)
+                | Record::Use(_)
+                | Record::Presence(_)
+                | Record::Lockout(_),
+            ) => {}
         }
         Vec::new()
+    }
+
+    fn take_lockout(&mut self, lockout: Lockout, now: Now) -> Vec<FleetAction> {
+        let longest_ms = self.member.longest_ms;
+        if lockout.host == self.member.host {
+            return Vec::new();
+        }
+        let until_ms = self.lockouts.take(&lockout, longest_ms, now);
+        let lock_out = until_ms.map(|until_ms| FleetAction::LockOut {
+            source: lockout.source,
+            until_ms,
+            host: lockout.host,
+        });
+        lock_out.into_iter().collect()
     }
 }

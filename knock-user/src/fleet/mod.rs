@@ -1,8 +1,8 @@
 //! The rules of a fleet: what a host of a group does when one of them opens or closes a door.
 //!
 //! A [`Group`] gets what happens here (grants, revocations), what the engine reports (records, lists)
-//! and the time; it returns [`FleetAction`]s: doors to open and to close, records to write. It keeps
-//! nothing on a disk: after a restart, the allow map and the engine have what counts.
+//! and the time; it returns [`FleetAction`]s: doors to open and to close, records to write. After
+//! a restart of the daemon, the allow map, the engine and a small file ([`state_file`]) have what counts.
 //!
 //! What opens a door once is used once in the group: a [`Claim`] is written with a condition, and the first
 //! one counts. The door stays shut until then, or is shut again ([`Group::claim`], [`Group::used`]).
@@ -10,8 +10,8 @@
 //! An [`Exchange`] puts a group on the lines of `knock-fleet`, with keys that are names and records that are
 //! sealed.
 //!
-//! Does no I/O, so that thousands of hosts can be simulated. May use `model` and the lines of
-//! `knock-wire`. Must not know the ledger, the configuration, and how lines are sent.
+//! Does no I/O except in `state_file`, so that thousands of hosts can be simulated. May use `model`, `host`
+//! for its file, and the lines of `knock-wire`. Must not know the ledger, the configuration, and how lines are sent.
 
 mod action;
 mod claiming;
@@ -23,22 +23,29 @@ mod group;
 mod group_key;
 mod history;
 mod joining;
+mod lockouts;
 mod outbox;
 mod paths;
 mod phase;
+mod presence;
 mod record;
 mod revocations;
+mod saved;
+mod saving;
 mod seal;
+pub mod state_file;
 mod times;
 mod uses;
 mod writing;
 
 pub use self::{
     action::{FleetAction, NewRecord},
-    exchange::{Exchange, LinkState, Step},
+    exchange::{CutOff, Exchange, LinkState, Step},
     group::{Group, Member},
     group_key::GroupKey,
+    lockouts::Lockout,
     paths::is_name,
+    presence::{Confirmed, Facts, HostState, Presence},
     record::{ByKnowledge, Grant, Origin, Place, Record, Revocation, Rule},
     seal::Keyring,
     times::Now,

@@ -49,6 +49,13 @@ impl Paths {
                 };
                 format!("{prefix}r/{name}")
             }
+            Place::Presence { host } => format!("{prefix}p/{host}"),
+            Place::Lockout { source } => {
+                format!(
+                    "{prefix}l/{}",
+                    keyring.name(&["lockout", &source.to_string()])
+                )
+            }
             Place::Line { of } => format!("{prefix}o/{}", keyring.name(&["line", of])),
             Place::Once {
                 of,
@@ -71,7 +78,20 @@ impl Paths {
             },
             (["r", _], Record::Revocation(revocation)) => revocation.place(),
             (["o" | "s", _], Record::Use(record)) => Place::of_use(&record.used),
-            (_, Record::Grant(_) | Record::Revocation(_) | Record::Use(_)) => return None,
+            (["p", host], Record::Presence(_)) if is_name(host) => Place::Presence {
+                host: (*host).to_owned(),
+            },
+            (["l", _], Record::Lockout(lockout)) => Place::Lockout {
+                source: lockout.source,
+            },
+            (
+                _,
+                Record::Grant(_)
+                | Record::Revocation(_)
+                | Record::Use(_)
+                | Record::Presence(_)
+                | Record::Lockout(_),
+            ) => return None,
         };
         (self.of(&place, keyring) == path).then_some(place)
     }

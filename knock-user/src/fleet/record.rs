@@ -2,7 +2,11 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::uses::{Mark, Use, UseRecord};
+use super::{
+    lockouts::Lockout,
+    presence::Presence,
+    uses::{Mark, Use, UseRecord},
+};
 use crate::model::prefix::Prefix;
 
 /// A record of the engine, as it is before it is sealed. Unknown fields are ignored, so that a newer
@@ -16,6 +20,10 @@ pub enum Record {
     Revocation(Revocation),
     /// Something that opens a door once was used.
     Use(UseRecord),
+    /// A host is connected.
+    Presence(Presence),
+    /// A source is locked out.
+    Lockout(Lockout),
 }
 
 /// A grant of a host.
@@ -88,6 +96,16 @@ pub enum Place {
         of: String,
         /// Which one it is.
         mark: [u64; 2],
+    },
+    /// The presence of a host.
+    Presence {
+        /// Its name.
+        host: String,
+    },
+    /// The lockout of a source.
+    Lockout {
+        /// Who is locked out.
+        source: Prefix,
     },
 }
 

@@ -2,7 +2,9 @@
 
 use super::{
     action::{FleetAction, NewRecord},
+    entry::Entry,
     group::{Group, SLACK_MS},
+    presence::BEAT_MS,
     record::{Grant, Place, Record, Rule},
     times::Now,
     uses::Denial,
@@ -27,7 +29,7 @@ impl<R: Rule> Group<R> {
                 }
             }
             // The engine reports it.
-            Place::Revocation { .. } => {}
+            Place::Revocation { .. } | Place::Presence { .. } | Place::Lockout { .. } => {}
             Place::Line { .. } | Place::Once { .. } => {
                 if let Some(claim) = self.claims.ended(id) {
                     actions.extend(self.claim_written(claim, revision, now));
@@ -70,7 +72,7 @@ impl<R: Rule> Group<R> {
                 if revocation.place() == place =>
             {
                 self.take_revocation(revocation, revision, now);
-                actions.extend(self.settle_all(now));
+                actions.extend(self.settle_revoked(&place, now));
                 self.outbox.add(place);
             }
             (Place::Line { .. } | Place::Once { .. }, Some(Record::Use(record)))
@@ -87,7 +89,13 @@ impl<R: Rule> Group<R> {
                 }
                 self.outbox.add(place);
             }
-            (Place::Revocation { .. } | Place::Grant { .. }, _) => {
+            (
+                Place::Revocation { .. }
+                | Place::Grant { .. }
+                | Place::Presence { .. }
+                | Place::Lockout { .. },
+                _,
+            ) => {
                 self.revocations.found(&place, revision);
                 self.outbox.add(place);
             }
@@ -99,6 +107,14 @@ impl<R: Rule> Group<R> {
     /// Decides claims, then returns what can be written.
     pub(super) fn advance(&mut self, now: Now) -> Vec<FleetAction> {
         let mut actions = self.settle_claims(now);
+        if self.phase.is_following()
+            && let Some(presence) = self.hosts.beat(now)
+        {
+            actions.push(FleetAction::Beat {
+                presence,
+                keep_ms: BEAT_MS,
+            });
+        }
         actions.extend(self.writes(now));
         actions
     }
@@ -154,6 +170,13 @@ impl<R: Rule> Group<R> {
                 let record = Record::Revocation(unwritten.latest.clone());
                 (record, Some(unwritten.found), keep_ms)
             }
+            Place::Lockout { source } => {
+                let lockout = self.lockouts.record(*source, &self.member.host, now)?;
+                let keep_ms = lockout.length_ms;
+                (Record::Lockout(lockout), None, keep_ms)
+            }
+            // It is kept, not written.
+            Place::Presence { .. } => return None,
             Place::Line { .. } | Place::Once { .. } => {
                 return self.records_of_use(place, id, now);
             }
@@ -169,6 +192,7 @@ impl<R: Rule> Group<R> {
     /// Compares grants that a restarted daemon found with those of the engine.
     pub(super) fn recognise_adopted(&mut self) {
         for entry in self.entries.values_mut() {
+            recognise_known(entry, &self.member.host);
             let Some(own) = entry.own.as_mut().filter(|own| own.is_adopted) else {
                 continue;
             };
@@ -217,5 +241,36 @@ impl<R: Rule> Group<R> {
                 });
             }
         }
+    }
+}
+
+/// Compares a grant that is known since before a restart with what was found and with those of the engine.
+fn recognise_known(entry: &mut Entry, host: &str) {
+    let adopted_ms = entry.adopted_ms.take();
+    let Some(own) = entry.own.as_mut().filter(|own| !own.is_adopted) else {
+        return;
+    };
+    // Revision 0 is of another history.
+    let written = entry.received.get(host);
+    let written = written.filter(|written| written.revision > 0 && own.revision.is_none());
+    if let Some(written) = written {
+        if written.grant.given_ms > own.grant.given_ms {
+            own.until_ms = own.until_ms.max(written.until_ms);
+            own.grant.clone_from(&written.grant);
+        }
+        if written.grant.given_ms == own.grant.given_ms && own.claim.is_none() {
+            own.revision = Some(written.revision);
+        }
+    }
+    let covers = |until_ms: u64, end_ms: u64| until_ms.saturating_add(TOLERANCE_MS) >= end_ms;
+    if let Some(end_ms) = adopted_ms
+        && !covers(own.until_ms, end_ms)
+        && !entry
+            .received
+            .values()
+            .any(|received| covers(received.until_ms, end_ms))
+    {
+        own.until_ms = end_ms;
+        own.revision = None;
     }
 }

@@ -72,7 +72,7 @@ fn split(steps: Vec<Step>, puts: &mut Vec<Put>) -> Vec<String> {
                 format!("open {source} by {}", by.host)
             }
             Step::Act(FleetAction::Spend { by, .. }) => format!("spend by {}", by.host),
-            Step::Act(FleetAction::Put { .. }) | Step::Send(_) => panic!("{step:?}"),
+            Step::Act(_) | Step::Send(_) => panic!("{step:?}"),
         });
     }
     names

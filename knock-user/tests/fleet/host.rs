@@ -6,11 +6,14 @@ use std::{
 };
 
 use knock_user::{
-    fleet::{Claim, Denial, FleetAction, Group, Mark, Member, NewRecord, Now, Record, Rule, Use},
+    fleet::{Claim, Denial, FleetAction, Group, Member, NewRecord, Now, Record, Rule, Use},
     model::prefix::Prefix,
 };
 
-use super::engine::{Answer, Change, Engine, Point};
+use super::{
+    engine::{Answer, Change, Engine, Point},
+    used::Used,
+};
 
 /// No grant lasts longer, in milliseconds.
 pub(crate) const LONGEST_MS: u64 = 1_000_000;
@@ -34,28 +37,6 @@ pub(crate) enum Outcome {
     UsedTwice,
 }
 
-/// What a kernel side has recorded as used.
-#[derive(Clone, Debug, Default)]
-struct Used {
-    lines: BTreeMap<String, u32>,
-    others: BTreeSet<Use>,
-}
-
-impl Used {
-    /// Records a use; returns whether it is the first one here.
-    fn insert(&mut self, used: &Use) -> bool {
-        match used.mark {
-            Mark::Line { line, .. } => {
-                let highest = self.lines.entry(used.of.clone()).or_default();
-                let is_first = line > *highest;
-                *highest = line.max(*highest);
-                is_first
-            }
-            Mark::Once { .. } => self.others.insert(used.clone()),
-        }
-    }
-}
-
 #[derive(Debug)]
 pub(crate) struct Host<R> {
     group: Group<R>,
@@ -77,6 +58,8 @@ pub(crate) struct Host<R> {
     collected: Vec<u64>,
     is_following: bool,
     used: Used,
+    /// What the daemon keeps over a restart.
+    file: String,
     /// The sources that were let in at any time.
     pub(crate) let_in: BTreeSet<Prefix>,
     /// What the daemon reported about claims, by their ids.
@@ -104,6 +87,7 @@ impl<R: Rule> Host<R> {
             collected: Vec::new(),
             is_following: false,
             used: Used::default(),
+            file: String::new(),
             let_in: BTreeSet::new(),
             outcomes: Vec::new(),
         }
@@ -223,22 +207,31 @@ impl<R: Rule> Host<R> {
         }
     }
 
-    /// Starts the daemon again: it has what the kernel and the engine have.
-    pub(crate) fn restart(&mut self, at_ms: u64) {
+    /// Starts the daemon again: it has what the kernel and the engine have, and its file unless that is
+    /// damaged. Returns the numbers of the grants whose events it read.
+    pub(crate) fn restart(&mut self, is_damaged: bool, at_ms: u64) -> Vec<usize> {
         self.group = Self::group(&self.name);
+        if is_damaged {
+            self.file.truncate(self.file.len() / 2);
+            assert!(self.group.restore(&self.file, "boot", "web").is_err());
+            self.file.clear();
+            self.knows.clear();
+        } else if !self.file.is_empty() {
+            self.group.restore(&self.file, "boot", "web").unwrap();
+        }
         self.cursor = None;
         self.point = None;
         self.puts.clear();
-        self.knows.clear();
         self.collected.clear();
         self.is_following = false;
-        self.read_events(at_ms);
+        let given = self.read_events(at_ms);
         let now = self.now(at_ms);
         for (&source, &until_ms) in &self.allow {
             if until_ms > at_ms {
                 self.group.adopt(DOOR, source, until_ms, now);
             }
         }
+        given
     }
 
     /// Lets the daemon look for what has ended.
@@ -373,7 +366,15 @@ impl<R: Rule> Host<R> {
                     self.outcomes.push((claim.id, Outcome::UsedTwice));
                 }
                 FleetAction::Spend { used, .. } => drop(self.used.insert(&used)),
+                FleetAction::Beat { .. } => {}
+                FleetAction::Mismatch { .. } | FleetAction::LockOut { .. } => {
+                    panic!("{action:?}")
+                }
             }
+        }
+        // A daemon writes its file before it does anything else.
+        if let Some(text) = self.group.unsaved("boot", "web") {
+            self.file = text;
         }
     }
 

@@ -7,8 +7,10 @@ mod claims;
 mod engine;
 mod host;
 mod lines;
+mod members;
 mod once;
 mod store;
+mod used;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -185,8 +187,15 @@ impl<R: Rule> World<R> {
         host.revoke(source, id, self.now_ms);
     }
 
-    /// Starts a daemon again, which forgets what only it knew.
+    /// Starts a daemon again. If its file is damaged, it forgets what only it knew.
     fn restart(&mut self, index: usize) {
+        let is_damaged = self.random.random_bool(0.3);
+        if !is_damaged {
+            for grant in self.hosts[index].restart(false, self.now_ms) {
+                self.grants[grant].is_read = true;
+            }
+            return;
+        }
         // What the engine lacks is not remembered.
         for grant in self.grants.iter_mut().filter(|grant| grant.host == index) {
             let place = Place::Grant {
@@ -199,14 +208,14 @@ impl<R: Rule> World<R> {
                 Some(Record::Grant(written)) => {
                     written.until_ms + 2 * SKEW_MS >= WALL_MS + grant.until_ms
                 }
-                Some(Record::Revocation(_) | Record::Use(_)) | None => false,
+                Some(_) | None => false,
             });
             if self.hosts[index].has_unwritten() || !is_written {
                 grant.is_read = false;
                 self.uncertain.insert(grant.source);
             }
         }
-        self.hosts[index].restart(self.now_ms);
+        self.hosts[index].restart(true, self.now_ms);
         self.look_for_revocations();
     }
 
@@ -235,7 +244,7 @@ impl<R: Rule> World<R> {
             .values()
             .filter_map(|change| match &change.record {
                 Some(Record::Revocation(revocation)) => Some(revocation.ids.clone()),
-                Some(Record::Grant(_) | Record::Use(_)) | None => None,
+                Some(_) | None => None,
             })
             .flatten()
             .collect();

@@ -152,11 +152,13 @@ impl<R: Rule> World<R> {
     }
 
     fn restart(&mut self, index: usize) {
-        self.hosts[index].restart(self.now_ms);
+        let is_damaged = self.random.random_bool(0.3);
+        self.hosts[index].restart(is_damaged, self.now_ms);
         for (id, attempt) in &mut self.attempts {
             let outcomes = &self.hosts[index].outcomes;
             let has_outcome = outcomes.iter().any(|(other, _)| other == id);
-            attempt.is_forgotten |= attempt.host == index && !has_outcome;
+            attempt.is_forgotten |=
+                attempt.host == index && !has_outcome && (is_damaged || attempt.is_shut);
         }
     }
 

@@ -85,14 +85,17 @@ impl Store {
     }
 }
 
-pub(crate) fn host(name: &str, key: &GroupKey) -> Exchange {
-    let member = Member {
+pub(crate) fn member(name: &str) -> Member {
+    Member {
         host: name.to_owned(),
         longest_ms: 86_400_000,
         grace_ms: 15_000,
-    };
+    }
+}
+
+pub(crate) fn host(name: &str, key: &GroupKey) -> Exchange {
     let keyring = Keyring::new(vec![key.clone()]).unwrap();
-    Exchange::new("web", 3, member, keyring)
+    Exchange::new("web", 3, member(name), keyring)
 }
 
 /// Passes reports on; returns the doors that open (`true`) and close, and carries writes out.
