@@ -2,7 +2,7 @@
 //! continue like those of its own sockets.
 
 use std::{
-    collections::{BTreeSet, HashSet},
+    collections::{BTreeMap, BTreeSet, HashSet},
     net::{IpAddr, SocketAddr},
     time::Duration,
 };
@@ -17,7 +17,7 @@ use knock_sequence::{PortSet, Ports};
 use crate::{
     compile::Tables,
     host::{
-        Host, Link, os_error,
+        Host, Link, interface, os_error,
         sockets::{self, TcpConnection},
         tracked::{self, Packets, TrackedConnection},
     },
@@ -32,8 +32,9 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// interfaces, are recorded.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Judged {
-    /// The interfaces that its program is attached to.
-    pub(super) interfaces: Vec<String>,
+    /// The interfaces that its program is attached to: their numbers, and the names for which they were attached to,
+    /// which other interfaces may have now.
+    pub(super) interfaces: BTreeMap<u32, String>,
     /// The ports that it protects.
     pub(super) ports: Vec<Ports>,
 }
@@ -74,11 +75,15 @@ impl Judged {
     pub(super) fn by(before: Option<&Registry>, instance: &Instance) -> Self {
         let dropping = before.filter(|before| !before.dry_run);
         let ports = dropping.map_or(&[][..], |before| &before.protected);
-        let links = pins::links(instance).unwrap_or_default().into_iter();
-        // The pin of a link outlives its interface.
-        let attached = links.filter(|link| link.index != 0);
+        let links = pins::links(instance).unwrap_or_default();
+        // The pin of a link outlives its interface, and its number may be another interface's in this namespace.
+        let all = interface::list().unwrap_or_default();
+        let attached = links.into_iter().filter_map(|link| {
+            let interface = all.iter().find(|interface| link.holds(interface))?;
+            Some((interface.index, link.name))
+        });
         Self {
-            interfaces: attached.map(|link| link.name.clone()).collect(),
+            interfaces: attached.collect(),
             ports: ports
                 .iter()
                 .filter_map(|ports| ports.parse().ok())
@@ -90,8 +95,17 @@ impl Judged {
 impl Search {
     /// Searches for connections through these interfaces of a host. The table of flows has room for `flows`.
     pub(super) fn new(host: &Host, interfaces: &[String], before: &Judged, flows: u32) -> Self {
-        let judged = carried(&host.links, interfaces);
-        let judged_before = carried(&host.links, &before.interfaces);
+        let is_named = |link: &&Link| interfaces.iter().any(|name| link.is_called(name));
+        let named = host.links.iter().filter(is_named).map(|link| link.index);
+        // A renamed interface stays protected under its old name.
+        let renamed = before
+            .interfaces
+            .iter()
+            .filter(|(_, name)| interfaces.contains(name))
+            .filter(|(_, name)| !host.links.iter().any(|link| link.is_called(name)))
+            .map(|(index, _)| *index);
+        let judged = carried(&host.links, named.chain(renamed).collect());
+        let judged_before = carried(&host.links, before.interfaces.keys().copied().collect());
         let networks = host.links.iter().filter(|link| link.up).flat_map(|link| {
             let networks = link.networks.iter();
             networks.map(move |network| (*network, link.index))
@@ -252,13 +266,11 @@ impl TrackedFlows {
     }
 }
 
-/// Returns the numbers of the interfaces whose packets a program on these ones judges: also those of
+/// Returns the numbers of the interfaces whose packets a program on those with these numbers judges: also those of
 /// a VLAN or macvlan on them, and those of the bridge or bond that they belong to.
-fn carried(links: &[Link], names: &[String]) -> BTreeSet<u32> {
+fn carried(links: &[Link], mut carried: BTreeSet<u32>) -> BTreeSet<u32> {
     /// The kinds of interfaces whose frames arrive at their carrier as they are, but for a tag.
     const CARRIED: [&str; 5] = ["vlan", "macvlan", "macvtap", "ipvlan", "ipvtap"];
-    let is_named = |link: &&Link| names.iter().any(|name| link.is_called(name));
-    let mut carried: BTreeSet<_> = links.iter().filter(is_named).map(|one| one.index).collect();
     loop {
         let above = links.iter().flat_map(|link| {
             let kind = link.kind.as_deref().unwrap_or_default();

@@ -319,7 +319,10 @@ fn connections_whose_packets_would_be_dropped_are_found() {
 fn only_newly_judged_connections_are_found() {
     let ports = |ports: &[&str]| ports.iter().map(|ports| ports.parse().unwrap()).collect();
     let judged = |interfaces: &[&str], protected: &[&str]| Judged {
-        interfaces: interfaces.iter().map(|name| (*name).to_owned()).collect(),
+        interfaces: interfaces
+            .iter()
+            .map(|name| (if *name == "eth1" { 6 } else { 2 }, (*name).to_owned()))
+            .collect(),
         ports: ports(protected),
     };
     let from = |source: &str| {
@@ -365,6 +368,30 @@ fn only_newly_judged_connections_are_found() {
             judged(&["eth0"], &["tcp/8080"]),
             near,
             false,
+        ),
+        (
+            "the interface was renamed",
+            &["eth0"],
+            judged(&["lan0"], &["tcp/8080"]),
+            near,
+            false,
+        ),
+        (
+            "another interface has taken its name",
+            &["eth0", "eth1"],
+            Judged {
+                interfaces: [(2, "eth1".to_owned())].into(),
+                ports: ports(&["tcp/8080"]),
+            },
+            far,
+            true,
+        ),
+        (
+            "a port is new on an interface that was renamed",
+            &["lan0"],
+            judged(&["lan0"], &["tcp/8081"]),
+            near,
+            true,
         ),
         (
             "the program was lost",
