@@ -64,6 +64,7 @@ use tracing_subscriber::{
 const BAD_CONFIGURATION: u8 = 2;
 
 fn main() -> ExitCode {
+    Signals::hold_back();
     completions::answer(Cli::command);
     let Cli {
         command,
@@ -72,6 +73,9 @@ fn main() -> ExitCode {
         Ok(cli) => cli,
         Err(error) => return misused(&error),
     };
+    if command.is_some() {
+        Signals::release();
+    }
     let stderr = Stderr::find();
     log_to(stderr, options.verbose);
     let done = match command {

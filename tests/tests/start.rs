@@ -1,11 +1,27 @@
 //! Starting knock-user while the host is in use.
 
+use std::{
+    fs,
+    io::Write as _,
+    os::unix::{fs::OpenOptionsExt as _, process::ExitStatusExt as _},
+    process::Command,
+};
+
 use knock_tests::{
+    binary::binaries,
     daemon::Daemon,
-    net::{self, Family},
+    net::{self, Family, SERVER_LINK},
+    pins,
+    process::Process,
     server::Server,
     source::{echoes, is_cut},
     ssh::{DOOR, SSH},
+    wait,
+};
+use nix::{
+    fcntl::OFlag,
+    sys::{signal::Signal, stat::Mode},
+    unistd::mkfifo,
 };
 use serde_json::json;
 
@@ -43,4 +59,56 @@ fn with_keep_false_a_start_cuts_connections_and_warns() {
         let warning = daemon.process().stderr();
         assert!(warning.contains("keep = false"), "{warning}");
     });
+}
+
+/// A service manager, or a rotation of log files, may signal a process in its first moments: here while it waits for
+/// its configuration, before it has an event loop.
+#[test]
+fn signals_in_the_first_moments_are_handled() {
+    for (signal, continues) in [
+        (Signal::SIGHUP, true),
+        (Signal::SIGTERM, false),
+        (Signal::SIGINT, false),
+    ] {
+        net::test(|net| {
+            let directory = tempfile::tempdir().unwrap();
+            let pipe = directory.path().join("seq.toml");
+            mkfifo(&pipe, Mode::S_IRUSR | Mode::S_IWUSR).unwrap();
+            let mut command = Command::new(&binaries().user);
+            command
+                .args(["--iface", SERVER_LINK, "--config"])
+                .arg(&pipe);
+            let mut daemon = Process::start(&net.server, &mut command);
+            let mut writer = None;
+            wait::until("it reads the pipe", || {
+                let mut open = fs::OpenOptions::new();
+                let open = open.write(true).custom_flags(OFlag::O_NONBLOCK.bits());
+                writer = open.open(&pipe).ok();
+                writer.is_some()
+            });
+            daemon.signal(signal);
+            if !continues {
+                let ended = daemon.wait();
+                assert_eq!(ended.status.signal(), Some(signal as i32), "{ended:?}");
+                assert!(pins::attached_programs(&net.server).is_empty(), "{signal}");
+                assert!(pins::instances(&net.server).is_empty(), "{signal}");
+                return;
+            }
+            writer.unwrap().write_all(DOOR.as_bytes()).unwrap();
+            wait::until("it protects", || {
+                daemon
+                    .stdout()
+                    .iter()
+                    .any(|line| line.contains("protecting tcp/22"))
+            });
+            // A pipe can't be read again.
+            wait::until("the reload follows the start", || {
+                daemon
+                    .stderr()
+                    .contains("the configuration is not reloaded")
+            });
+            net.new_source(Family::V4).finds_closed(SSH, "protected");
+            assert!(daemon.stop(Signal::SIGINT).status.success());
+        });
+    }
 }
