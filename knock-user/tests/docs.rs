@@ -25,6 +25,7 @@ use knock_user::{
     cli::Cli,
     config,
     explain::Explanation,
+    interfaces::preceding::Preceding,
     model::settings::Settings,
 };
 use pages::rows;
@@ -206,6 +207,7 @@ fn every_field_of_an_answer_is_on_the_page() {
     let mut verdicts = verdicts();
     let mut state = fields::<status::Answer>();
     state.extend(fields::<InterfaceAnswer>());
+    state.extend(fields::<Preceding>());
     state.extend(fields::<Shortfall>());
     state.extend([
         "protected",

@@ -57,14 +57,6 @@ pub fn version() -> (u32, u32) {
     }
 }
 
-/// Returns whether this kernel has the links by which an entry is attached: TCX needs Linux 6.6.
-pub fn is_attachable(entry: Entry) -> bool {
-    match entry {
-        Entry::Xdp | Entry::Bare => true,
-        Entry::Tc | Entry::Ip => version() >= (6, 6),
-    }
-}
-
 /// Compiles the text of a configuration; nothing in the tables is random.
 ///
 /// # Errors

@@ -10,6 +10,7 @@ pub mod namespace;
 pub mod net;
 pub mod nics;
 pub mod other_end;
+pub mod other_program;
 pub mod otp;
 pub mod path;
 pub mod pins;

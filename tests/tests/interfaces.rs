@@ -318,7 +318,9 @@ fn an_interface_that_returns_from_another_namespace_is_protected_again() {
         let away = Namespace::new("away");
         net.server
             .ip(&format!("link set {SERVER_LINK_2} netns {}", away.name()));
-        daemon.wait_for_event(&json!({"event": "absent", "interface": SERVER_LINK_2}));
+        let absent = json!({"event": "absent", "interface": SERVER_LINK_2, "reason": "moved"});
+        let event = daemon.wait_for_event(&absent);
+        assert_eq!(event["ports"], json!(["tcp/22"]));
         stream.continues("the other one");
         away.ip(&format!(
             "link set {SERVER_LINK_2} netns {}",

@@ -6,14 +6,11 @@
     reason = "what a test can't do, it says by a panic"
 )]
 
-use std::{path::PathBuf, process::Command};
-
-use aya::programs::XdpMode;
 use knock_tests::{
     daemon::{self, Daemon, config_file},
-    kernel,
     namespace::Namespace,
     net::{self, CLIENT_LINK, Family, Net, SERVER_LINK},
+    other_program,
     pins::{self, attached_programs},
     process::Process,
     server::Server,
@@ -24,10 +21,7 @@ use knock_tests::{
 };
 use knock_user::{
     host::interface,
-    kernel::{
-        program::{LoadOptions, XdpProgram},
-        tcx,
-    },
+    kernel::tcx::{self, Placed},
 };
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
@@ -121,67 +115,101 @@ fn kills_and_takeovers_let_nobody_in() {
     });
 }
 
-/// Another XDP program comes later, and goes. Before the start, it would be taken for another knock-user by its name.
+/// It may be there before the start, and come and go later.
 #[test]
 fn an_xdp_program_of_another_owner_does_not_matter() {
-    net::test(|net| {
-        let mode = XdpMode::Driver;
-        let _server = Server::tcp(&net.server, &[SSH]);
-        let daemon = Daemon::start_with(&net.server, &with_mode("tc"), &[]);
-        let other = passing(&net.server, mode);
-        let check = |row: &str| {
-            for family in Family::ALL {
-                let source = net.new_source(family);
-                source.finds_closed(SSH, row);
-                source.knock(KNOCKS);
-                source.finds(true, SSH, row);
-            }
-            assert_eq!(status(&net.server)["mode"], "tc", "{row}");
-        };
-        check("behind another XDP program");
-        drop(other);
-        check("without it");
-        let other = passing(&net.server, mode);
-        check("with it again");
-        daemon.stop();
-        drop(other);
-    });
+    for (mode, is_first) in [("tc", true), ("auto", true), ("tc", false)] {
+        let row = format!("mode {mode}, it is first: {is_first}");
+        net::test(|net| {
+            let _server = Server::tcp(&net.server, &[SSH]);
+            let first = is_first.then(|| passing(&net.server, "native"));
+            let daemon = Daemon::start_with(&net.server, &with_mode(mode), &[]);
+            let other = first.unwrap_or_else(|| passing(&net.server, "native"));
+            let check = |moment: &str| {
+                let row = format!("{row}, {moment}");
+                for family in Family::ALL {
+                    let source = net.new_source(family);
+                    source.finds_closed(SSH, &row);
+                    source.knock(KNOCKS);
+                    source.finds(true, SSH, &row);
+                }
+                let status = status(&net.server);
+                assert_eq!(status["mode"], "tc", "{row}");
+                // The reason is that of the choice.
+                let because = status["mode_because"].as_str().unwrap_or_default();
+                let is_reason = because.starts_with("it has another XDP program: `another`, id ");
+                assert_eq!(is_reason, mode == "auto", "{row}: {because}");
+            };
+            check("behind another XDP program");
+            other.stop(Signal::SIGTERM);
+            check("without it");
+            let other = passing(&net.server, "native");
+            check("with it again");
+            daemon.kill();
+            let daemon = Daemon::start_with(&net.server, &with_mode(mode), &[]);
+            check("after a restart");
+            let fallback = daemon.events_like(&json!({"event": "fallback", "mode": "tc"}));
+            assert_eq!(fallback.len(), usize::from(mode == "auto"), "{row}");
+            other.stop(Signal::SIGTERM);
+            daemon.stop();
+        });
+    }
 }
 
 /// Behind an XDP program in generic mode, it is unknown where the packet begins. Such an
-/// interface is refused; where that program comes later, nothing gets in.
+/// interface is refused; where that program comes later, nothing gets in, and everything that reports the state
+/// reports that.
 #[test]
 fn a_generic_xdp_program_of_another_owner_opens_nothing() {
     net::test(|net| {
         let _server = Server::tcp(&net.server, &[SSH]);
-        let other = passing(&net.server, XdpMode::Skb);
+        let other = passing(&net.server, "skb");
         let config = config_file(with_mode("tc").as_bytes());
         let ended = Process::start(&net.server, &mut daemon::command(&config)).wait();
         assert_eq!(ended.status.code(), Some(1), "{ended:?}");
         assert!(ended.stderr.contains("(skb)"), "{ended:?}");
-        drop(other);
-        let daemon = Daemon::start_with(&net.server, &with_mode("tc"), &[]);
-        let other = passing(&net.server, XdpMode::Skb);
+        other.stop(Signal::SIGTERM);
+        let refused = json!({"event": "refused", "interface": SERVER_LINK, "reason": "occupied"});
+        let protecting = json!({"event": "protecting", "interface": SERVER_LINK});
+        let arguments = ["--on-exit", "keep"];
+        let daemon = Daemon::start_with(&net.server, &with_mode("tc"), &arguments);
+        let other = passing(&net.server, "skb");
+        daemon.wait_for_event(&refused);
         for family in Family::ALL {
             let source = net.new_source(family);
             source.finds_closed(SSH, "behind it");
             source.knock(KNOCKS);
             source.finds_closed(SSH, "knocks are not read either");
         }
-        wait::until("that is shown", || {
-            status(&net.server)["state"] == "refused"
-        });
-        drop(other);
-        wait::until("it is judged again", || {
-            status(&net.server)["attached"] == true
-        });
+        assert_eq!(status(&net.server)["state"], "refused");
+        daemon.rewrite(&format!("{}[limits]\nflows = 65536\n", with_mode("tc")));
+        let (code, output) = daemon::ask(&net.server, &["reload"]);
+        assert_eq!(code, Some(0), "{output}");
+        assert!(
+            output.contains("b0 is NOT protected: it has another XDP"),
+            "{output}"
+        );
+        assert_eq!(daemon.events_like(&protecting).len(), 1, "at the start");
+        daemon.leave(Signal::SIGTERM);
+
+        let daemon = Process::start(&net.server, daemon::command(&config).arg("--json"));
+        daemon::wait_for_event(&daemon, &refused);
+        assert!(!daemon.printed().contains("\"protecting\""), "{daemon:?}");
+        net.new_source(Family::V4)
+            .finds_closed(SSH, "behind it, after a restart");
+        assert_eq!(status(&net.server)["state"], "refused");
+        other.stop(Signal::SIGTERM);
+        daemon::wait_for_event(&daemon, &protecting);
+        assert_eq!(status(&net.server)["attached"], true);
         for family in Family::ALL {
             let source = net.new_source(family);
             source.finds_closed(SSH, "without it");
             source.knock(KNOCKS);
             source.finds(true, SSH, "without it");
         }
-        daemon.stop();
+        let printed = daemon.printed();
+        assert_eq!(printed.matches("\"refused\"").count(), 1, "{printed}");
+        assert!(daemon.stop(Signal::SIGTERM).status.success());
     });
 }
 
@@ -194,26 +222,30 @@ fn a_program_before_ours_is_reported() {
             let _server = Server::tcp(&net.server, &[SSH]);
             let daemon = Daemon::start_with(&net.server, &with_mode("tc"), &[]);
             assert!(status(&net.server).get("behind").is_none());
-            let mut other = Command::new("python3");
-            other
-                .arg(PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("oracle/tcx.py"))
-                .args([SERVER_LINK, verdict]);
-            let other = Process::start(&net.server, &mut other);
-            wait::until("it is attached", || other.stdout() == ["ready"]);
+            let other = other_program::attach(&net.server, "tcx", SERVER_LINK, verdict);
             let first = net.server.enter(|| {
                 let all = interface::list().unwrap();
                 let index = interface::named(SERVER_LINK, &all).unwrap().index;
-                tcx::ingress(index).unwrap()[0].program
+                tcx::ingress(index).unwrap()[0]
             });
+            let Placed { program, link } = first;
             let preceded = json!({"event": "preceded", "interface": SERVER_LINK});
             let event = daemon.wait_for_event(&preceded);
             let because = event["because"].as_str().unwrap();
-            assert!(because.contains(&format!("program {first} ")), "{because}");
+            assert!(
+                because.contains(&format!("program {program} ")),
+                "{because}"
+            );
+            let cure = format!("`bpftool link detach id {link}`");
+            assert!(because.contains(&cure), "{because}");
             let shown = status(&net.server);
-            assert_eq!(shown["behind"], json!([first]), "{name}");
+            assert_eq!(shown["behind"], json!([program]), "{name}");
+            assert_eq!(shown["preceding"][0]["name"], "another", "{name}");
             let (code, output) = daemon::ask(&net.server, &["status"]);
             assert_eq!(code, Some(1), "{output}");
-            assert!(output.contains("runs before it"), "{output}");
+            for words in [&cure, "(`another`) of another owner runs before it"] {
+                assert!(output.contains(words), "no {words:?} in {output}");
+            }
             net.new_source(Family::V4).finds(is_open, SSH, name);
             other.stop(Signal::SIGTERM);
             wait::until("ours is the first again", || {
@@ -383,14 +415,10 @@ fn restore_neighbours(net: &Net) {
     );
 }
 
-/// Attaches an XDP program that passes everything, until it is dropped.
-fn passing(namespace: &Namespace, mode: XdpMode) -> XdpProgram {
-    let tables = kernel::compile("strict = false\nprotect = [\"udp/1\"]").unwrap();
-    namespace.enter(|| {
-        let mut loaded = XdpProgram::load(&tables, LoadOptions::default()).unwrap();
-        loaded.xdp().unwrap().attach(SERVER_LINK, mode).unwrap();
-        loaded
-    })
+/// Attaches an XDP program of another owner that passes everything.
+#[track_caller]
+fn passing(namespace: &Namespace, place: &str) -> Process {
+    other_program::attach(namespace, place, SERVER_LINK, "2")
 }
 
 /// Returns where the program is, by the kernel.

@@ -13,6 +13,7 @@ use crate::{
         attach::{self, Attached},
     },
     kernel::{entry::Entry, instance::Instance, pins, program::XdpProgram},
+    model::settings::Mode,
 };
 
 impl Change<'_> {
@@ -65,8 +66,13 @@ impl Change<'_> {
                 // this mode.
                 let is_read = Entry::of(current, interface.first_header()).is_some();
                 if is_read {
-                    let replaced =
+                    let mut replaced =
                         program.replace(&link.name, interface, current, self.instance)?;
+                    if self.chooses_anew() {
+                        let is_it = |one: &&Admitted| one.interface.index == interface.index;
+                        let admitted = found.admitted.iter().find(is_it);
+                        replaced.because = admitted.and_then(|one| one.ways.reason(current));
+                    }
                     if !self.interfaces.contains(&link.name) {
                         continue;
                     }
@@ -89,6 +95,15 @@ impl Change<'_> {
             }
         }
         Ok(())
+    }
+
+    /// Returns whether `auto` decides about interfaces that have a program, since the previous configuration named a
+    /// mode.
+    fn chooses_anew(&self) -> bool {
+        self.attach_options.mode == Mode::Auto
+            && self
+                .mode_before()
+                .is_some_and(|before| before != Mode::Auto)
     }
 
     /// Returns the numbers of the interfaces that a program of this instance is attached to.

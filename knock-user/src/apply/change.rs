@@ -1,6 +1,6 @@
 //! A change from one configuration to another: what it starts from, and whether it may happen.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::{Result, bail};
 
@@ -87,7 +87,12 @@ impl Change<'_> {
     }
 
     /// Returns the registry until the change is committed: it covers both configurations.
-    pub(super) fn registry(&self, known: &StableIds, tables: &Tables) -> Registry {
+    pub(super) fn registry(
+        &self,
+        known: &StableIds,
+        tables: &Tables,
+        limited: Vec<String>,
+    ) -> Registry {
         let before = self.before.iter().flat_map(|before| &before.interfaces);
         let interfaces: BTreeSet<_> = self.interfaces.iter().chain(before).cloned().collect();
         let protected = self.plan.settings().protected().ranges();
@@ -119,6 +124,8 @@ impl Change<'_> {
                 .attach_options
                 .rejected
                 .filter(|rejected| *rejected != text),
+            limited,
+            chosen: BTreeMap::new(),
         }
     }
 

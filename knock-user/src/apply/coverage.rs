@@ -24,19 +24,18 @@ impl Protection {
             {
                 let link = LinkState::of(&held.link)?;
                 if link.holds(on) {
-                    one.state = CoverageState::Protected {
-                        mode: link.mode(on),
-                        chosen: None,
-                        program: link.program,
-                        is_pinned: false,
-                        behind: link.before().to_vec(),
+                    let mode = link.mode(on);
+                    one.state = match coverage::unreadable(on, Some(mode), &links) {
+                        Some(refusal) => CoverageState::Refused(refusal),
+                        None => CoverageState::Protected {
+                            mode,
+                            chosen: None,
+                            program: link.program,
+                            is_pinned: false,
+                            behind: link.before().to_vec(),
+                        },
                     };
                 }
-            }
-            if let CoverageState::Protected { chosen, .. } = &mut one.state
-                && chosen.is_none()
-            {
-                *chosen = self.chosen.get(&one.name).cloned();
             }
             if let CoverageState::Protected { mode, .. } = one.state
                 && let Some(shortfall) = one.index.and_then(|index| self.watchdog.shortfall(index))
@@ -50,6 +49,7 @@ impl Protection {
                 one.state = CoverageState::Refused(refusal.clone());
             }
         }
+        coverage::note_reasons(&self.registry.chosen, &mut all);
         coverage::note_barriers(&self.instance, &mut all, &interfaces);
         Ok(all)
     }

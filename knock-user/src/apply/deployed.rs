@@ -27,6 +27,8 @@ pub struct Deployed {
     /// Existing connections to protected ports that were not recorded as flows before. They
     /// continue if connections are kept at all.
     pub found: Vec<FlowKey>,
+    /// A warning about tables that keep the sizes from before.
+    pub kept_sizes: Option<String>,
 }
 
 /// The state that is needed to commit a change, or to roll it back.

@@ -20,6 +20,7 @@ use crate::{
         entry::Entry,
         link_state::LinkState,
         pins::{self, Pinned},
+        tcx::Placed,
     },
     model::attach_mode::AttachMode,
 };
@@ -36,6 +37,8 @@ pub struct Followed {
     pub lost: Vec<String>,
     /// Interfaces that no longer exist.
     pub gone: Vec<String>,
+    /// Interfaces that were released because they are in another network namespace now.
+    pub moved: Vec<String>,
     /// Renamed interfaces, with the old and the new name; they stay protected.
     pub renamed: Vec<(String, String)>,
     /// Interfaces that are no longer protected because another interface has taken their old name.
@@ -45,8 +48,8 @@ pub struct Followed {
     pub unpinned: Option<String>,
     /// Whether everything is pinned again.
     pub is_pinned_again: bool,
-    /// Interfaces on which other programs run before ours, with their ids, if that is new.
-    pub behind: Vec<(String, Vec<u32>)>,
+    /// Interfaces on which other programs run before ours, with these, if that is new.
+    pub behind: Vec<(String, Vec<Placed>)>,
     /// Interfaces on which no other program runs before ours any more.
     pub first_again: Vec<String>,
     /// Other failures, one line each.
@@ -91,12 +94,17 @@ impl Protection {
                     followed.renamed.push((name.clone(), now));
                 }
             } else {
+                let is_elsewhere = self.is_elsewhere(name, &links)?;
                 let was_there = self.attached.remove(name).is_some();
                 self.held.remove(name);
                 self.refused.remove(name);
                 self.renamed.remove(name);
                 if pins::unlink(&self.instance.link(name))? || was_there {
-                    followed.gone.push(name.clone());
+                    let released = match is_elsewhere {
+                        true => &mut followed.moved,
+                        false => &mut followed.gone,
+                    };
+                    released.push(name.clone());
                 }
             }
         }
@@ -139,8 +147,33 @@ impl Protection {
             known.map_or(&[][..], Vec::as_slice) == link.before()
         };
         let is_ordered = links.iter().all(is_same);
+        // Neither does the kernel report a link of an XDP program.
+        let at_tc = links.iter().filter(|link| link.is_at_tc());
+        let mut at_tc = at_tc.filter(|link| !self.refused.contains_key(&link.name));
+        let is_readable = at_tc.all(|link| {
+            interface::numbered(link.index).is_ok_and(|found| {
+                let ours = Some(AttachMode::Tc);
+                found.is_none_or(|found| coverage::unreadable(&found, ours, &links).is_none())
+            })
+        });
         let mut maps = pins::places(&self.instance, self.program.uses());
-        is_final && is_whole && is_pinned && is_ordered && maps.all(|(_, path)| path.exists())
+        is_final
+            && is_whole
+            && is_pinned
+            && is_ordered
+            && is_readable
+            && maps.all(|(_, path)| path.exists())
+    }
+
+    /// Returns whether an interface that is not here still has the program, in another network namespace. Call it after
+    /// the interfaces were listed: the link of a removed one may take until then to end.
+    fn is_elsewhere(&self, name: &str, links: &[Pinned]) -> Result<bool> {
+        let pinned = links
+            .iter()
+            .any(|link| link.name == name && link.index != 0);
+        let held = self.held.get(name).map(|held| LinkState::of(&held.link));
+        let held = held.transpose()?.is_some_and(|held| held.index != 0);
+        Ok(pinned || held)
     }
 
     /// Notes which programs run before ours: the kernel does not report such changes.
@@ -194,7 +227,16 @@ impl Protection {
                 }
                 barrier::open(interface, &self.instance)?;
                 self.attached.insert(name.to_owned(), interface.index);
-                self.refused.remove(name);
+                match coverage::unreadable(interface, ours, links) {
+                    // It drops everything, and stays.
+                    Some(refusal) => self.note_refused(name, refusal, followed),
+                    None => {
+                        let was_refused = self.refused.remove(name).is_some();
+                        let kept = ours.filter(|_| was_refused);
+                        let kept = kept.map(|mode| self.kept(name, interface, mode));
+                        followed.attached.extend(kept);
+                    }
+                }
                 return Ok(());
             }
             Ok(ways) => {
@@ -213,7 +255,7 @@ impl Protection {
                             followed.lost.push(name.to_owned());
                         }
                         self.refused.remove(name);
-                        self.note_chosen(std::slice::from_ref(&attached));
+                        self.note_chosen(&attached)?;
                         followed.attached.push(attached);
                         followed.released.extend(old);
                         return Ok(());
@@ -232,10 +274,30 @@ impl Protection {
         if self.attached.remove(name) == Some(interface.index) {
             followed.lost.push(name.to_owned());
         }
-        if self.refused.insert(name.to_owned(), refusal.clone()) != Some(refusal.clone()) {
+        self.note_refused(name, refusal, followed);
+        Ok(())
+    }
+
+    /// Notes that an interface can't be protected, and reports it if that or its reason is new.
+    fn note_refused(&mut self, name: &str, refusal: Refusal, followed: &mut Followed) {
+        let before = self.refused.insert(name.to_owned(), refusal.clone());
+        if before.as_ref() != Some(&refusal) {
             followed.refused.push((name.to_owned(), refusal));
         }
-        Ok(())
+    }
+
+    /// Describes an interface on which the program has stayed attached.
+    fn kept(&self, name: &str, interface: &Interface, mode: AttachMode) -> Attached {
+        let recorded = self.registry.chosen.get(name);
+        let recorded = recorded.filter(|recorded| recorded.is_for(mode));
+        Attached {
+            interface: name.to_owned(),
+            now: (interface.name != name).then(|| interface.name.clone()),
+            mode,
+            because: recorded.map(|recorded| recorded.because.clone()),
+            replaced: true,
+            before: None,
+        }
     }
 
     /// Returns whether a link that only this process keeps is on the interface. Drops the link if

@@ -22,6 +22,7 @@ mod follow;
 mod frames;
 mod interim;
 mod key_stamps;
+mod mode_reasons;
 pub mod options;
 pub mod own_session;
 pub mod plan;

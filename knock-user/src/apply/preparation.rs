@@ -49,6 +49,8 @@ pub struct Preparation {
     is_first: bool,
     /// What the previous configuration judges.
     judged: Judged,
+    /// The keys of the tables whose sizes the previous configuration set.
+    limited: Vec<String>,
 }
 
 /// A configuration that is compiled and loaded, but not in force yet.
@@ -65,6 +67,10 @@ pub struct PreparedConfiguration {
     /// Whether there is no program to roll back to. This one then lets all packets pass by itself
     /// if its confirmation does not arrive.
     pub(super) is_first: bool,
+    /// The keys of the tables whose sizes this configuration sets, or whose sizes an earlier one has set.
+    pub(super) limited: Vec<String>,
+    /// A warning about tables that keep their sizes.
+    pub(super) kept_sizes: Option<String>,
 }
 
 impl Preparation {
@@ -86,6 +92,7 @@ impl Preparation {
             // A configuration that was never committed is not a fallback.
             is_first: instance.linked().is_empty() || !instance.has_program(),
             judged: Judged::by(before, instance),
+            limited: before.map_or_else(Vec::new, |before| before.limited.clone()),
         }
     }
 
@@ -128,12 +135,10 @@ impl Preparation {
         let limits = &plan.settings().limits;
         let chosen = TableSizes::choose(limits, uses, plan.host.memory);
         let sizes = pins::sizes(&self.instance, uses, chosen)?;
-        if let Some(kept) = sizes.unlike(&chosen, limits) {
-            tracing::warn!(
-                "the size of {kept} is not changed while the program protects: `knock-user detach` and a start \
-                 right after it change it"
-            );
-        }
+        let kept = sizes.unlike(&chosen, limits, &self.limited);
+        let limited = SizedTable::ALL
+            .into_iter()
+            .filter(|table| limits.configures(*table) || kept.contains(table));
         let options = LoadOptions {
             dry_run: self.attach_options.dry_run,
             log_level: self.attach_options.log_level,
@@ -195,6 +200,8 @@ impl Preparation {
             tracked,
             search,
             is_first: self.is_first,
+            limited: limited.map(|table| table.key().to_owned()).collect(),
+            kept_sizes: sizes.kept_text(&chosen, &kept),
         })
     }
 }

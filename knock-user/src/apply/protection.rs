@@ -17,6 +17,7 @@ use super::{
     dynamic::LiveTables,
     interim,
     key_stamps::KeyStamps,
+    mode_reasons::note_reason,
     options::AttachOptions,
     plan::Plan,
     preparation::{Preparation, PreparedConfiguration},
@@ -27,6 +28,7 @@ use crate::{
     interfaces::{admission::Refusal, attach::Attached, watchdog::Watchdog},
     kernel::{
         instance::Instance, lock::Locked, maps, pins, program::XdpProgram, registry::Registry,
+        tcx::Placed,
     },
     model::settings::Mode,
     sequences::{one_time::FileState, replay_cache::Replay, stamps::StampStore},
@@ -48,11 +50,8 @@ pub struct Protection {
     pub(super) renamed: BTreeMap<String, String>,
     /// The numbers of the attached interfaces, by configured name.
     pub(super) attached: BTreeMap<String, u32>,
-    /// The reasons why the driver does not run the program where `auto` chose that, by configured
-    /// name.
-    pub(super) chosen: BTreeMap<String, String>,
     /// The reported programs of others that run before ours, by configured name.
-    pub(super) behind: BTreeMap<String, Vec<u32>>,
+    pub(super) behind: BTreeMap<String, Vec<Placed>>,
     /// The reported reasons why interfaces can't be attached to, by configured name.
     pub(super) refused: BTreeMap<String, Refusal>,
     /// Links that can't be pinned because bpffs is gone, by configured name.
@@ -125,27 +124,27 @@ impl Protection {
             interim::prepare(&preparation, plan, interfaces, &instance, before.as_ref())
         })?;
         let refused = deployed.refused.iter().cloned().collect();
-        let mut protection = Self {
-            instance,
-            program,
-            live_tables,
-            replay,
-            stamps,
-            key_stamps,
-            registry,
-            mode: attach_options.mode,
-            rollback: Some(rollback),
-            renamed: BTreeMap::new(),
-            attached: BTreeMap::new(),
-            chosen: BTreeMap::new(),
-            behind: BTreeMap::new(),
-            refused,
-            held: BTreeMap::new(),
-            unpinned: None,
-            watchdog: Watchdog::default(),
-        };
-        protection.note_chosen(&deployed.attached);
-        Ok((protection, deployed))
+        Ok((
+            Self {
+                instance,
+                program,
+                live_tables,
+                replay,
+                stamps,
+                key_stamps,
+                registry,
+                mode: attach_options.mode,
+                rollback: Some(rollback),
+                renamed: BTreeMap::new(),
+                attached: BTreeMap::new(),
+                behind: BTreeMap::new(),
+                refused,
+                held: BTreeMap::new(),
+                unpinned: None,
+                watchdog: Watchdog::default(),
+            },
+            deployed,
+        ))
     }
 
     /// Returns the input for preparing the next configuration, which goes to
@@ -196,7 +195,6 @@ impl Protection {
             rollback,
         } = change.execute(|| Ok(prepared))?;
         self.refused = deployed.refused.iter().cloned().collect();
-        self.note_chosen(&deployed.attached);
         let mut before = mem::replace(&mut self.program, program);
         let stamps = mem::replace(&mut self.key_stamps, key_stamps);
         if !self.program.has_users()
@@ -211,21 +209,17 @@ impl Protection {
         Ok(deployed)
     }
 
-    /// Records why the driver does not run the program, for interfaces that it was attached to.
-    pub(super) fn note_chosen(&mut self, attached: &[Attached]) {
-        for one in attached {
-            let is_kept = one.replaced && one.before.is_none();
-            match &one.because {
-                Some(because) => {
-                    self.chosen.insert(one.interface.clone(), because.clone());
-                }
-                // A program that replaces another one keeps its place, and the reason for it.
-                None if is_kept => {}
-                None => {
-                    self.chosen.remove(&one.interface);
-                }
-            }
+    /// Records why `auto` chose the mode of an interface that the program was attached to.
+    ///
+    /// # Errors
+    /// The registry can't be written.
+    pub(super) fn note_chosen(&mut self, attached: &Attached) -> Result<()> {
+        let before = self.registry.chosen.clone();
+        note_reason(&mut self.registry.chosen, attached);
+        if self.registry.chosen == before {
+            return Ok(());
         }
+        self.registry.write(&self.instance.registry())
     }
 
     /// Retires used sequences and writes the current ones to the maps.

@@ -1,5 +1,7 @@
 //! Replaces one configuration with another, or restores the previous state.
 
+use std::collections::BTreeMap;
+
 use anyhow::Result;
 
 use super::{
@@ -8,13 +10,16 @@ use super::{
     deployed::{Deployed, Rollback},
     dynamic::LiveTables,
     key_stamps::KeyStamps,
+    mode_reasons::note_reason,
     preparation::{PreparedConfiguration, numbers},
     texts,
 };
 use crate::{
     config,
     host::{interface, os_error},
+    interfaces::{admission::Refusal, attach::Attached, coverage},
     kernel::{barrier, pins, program::XdpProgram, registry::Registry},
+    model::{attach_mode::AttachMode, settings::Mode},
 };
 
 /// The result of a change.
@@ -84,6 +89,8 @@ impl Change<'_> {
             tracked,
             search,
             is_first,
+            limited,
+            kept_sizes,
         } = prepared;
         // Nothing attached below concerns an interface that already has a link, so one list is
         // enough.
@@ -91,7 +98,7 @@ impl Change<'_> {
         let mut found = self.find(&all)?;
         self.require_interface(&found, &all)?;
         let indices = self.indices(&all)?;
-        let mut registry = self.registry(&known, &tables);
+        let mut registry = self.registry(&known, &tables, limited);
         registry.programs = program.program_ids()?;
         registry.fallback = match is_first {
             true => None,
@@ -117,16 +124,8 @@ impl Change<'_> {
         program.follow_blocks()?;
         let mut attached = Vec::new();
         let done = self.attach(&mut program, &mut found, &all, &mut attached);
-        // An interface may have taken another way than the first one, and its program was loaded for it.
-        let done = done.and_then(|()| {
-            let programs = program.program_ids()?;
-            if programs == registry.programs {
-                return Ok(());
-            }
-            registry.programs = programs;
-            program.pin_next(self.instance)?;
-            registry.write(&self.instance.registry())
-        });
+        let done =
+            done.and_then(|()| self.note_attached(&mut program, &mut registry, &mut attached));
         // Repeats both for grants and connections since the first pass.
         let done = done.and_then(|()| {
             write_grants(&mut program, &known, &registry.numbers, &tables)?;
@@ -145,6 +144,7 @@ impl Change<'_> {
             .filter(|attached| attached.before.is_some())
             .cloned()
             .collect();
+        found.refused.extend(self.unreadable(&mut attached)?);
         barrier::open_all(self.instance)?;
         let deployed = Deployed {
             doors: tables.doors.clone(),
@@ -155,6 +155,7 @@ impl Change<'_> {
             refused: found.refused,
             opened: self.opened(),
             found: connections,
+            kept_sizes,
         };
         let rollback = Rollback {
             tables,
@@ -171,5 +172,56 @@ impl Change<'_> {
             deployed,
             rollback,
         })
+    }
+
+    /// Records the programs that were attached, and the reasons for their modes: an interface may have taken another
+    /// way than the first one, and its program was loaded for it.
+    fn note_attached(
+        &self,
+        program: &mut XdpProgram,
+        registry: &mut Registry,
+        attached: &mut [Attached],
+    ) -> Result<()> {
+        let programs = program.program_ids()?;
+        let before = registry.clone();
+        if self.attach_options.mode == Mode::Auto {
+            registry.chosen = self
+                .before
+                .map_or_else(BTreeMap::new, |it| it.chosen.clone());
+        }
+        for one in attached {
+            note_reason(&mut registry.chosen, one);
+            let reason = registry.chosen.get(&one.interface);
+            let reason = reason.filter(|reason| reason.is_for(one.mode));
+            one.because = reason.map(|reason| reason.because.clone());
+        }
+        registry.programs = programs;
+        if *registry == before {
+            return Ok(());
+        }
+        if registry.programs != before.programs {
+            program.pin_next(self.instance)?;
+        }
+        registry.write(&self.instance.registry())
+    }
+
+    /// Takes out of `attached` the interfaces whose packets the program can't read there, with the reasons: it drops
+    /// them.
+    fn unreadable(&self, attached: &mut Vec<Attached>) -> Result<Vec<(String, Refusal)>> {
+        if !attached.iter().any(|one| one.mode == AttachMode::Tc) {
+            return Ok(Vec::new());
+        }
+        let links = pins::links(self.instance)?;
+        let all = interface::list()?;
+        let mut unreadable = Vec::new();
+        attached.retain(|one| {
+            let link = links.iter().find(|link| link.name == one.interface);
+            let on = link.and_then(|link| all.iter().find(|on| link.holds(on)));
+            let refusal = on.and_then(|on| coverage::unreadable(on, Some(one.mode), &links));
+            let is_readable = refusal.is_none();
+            unreadable.extend(refusal.map(|refusal| (one.interface.clone(), refusal)));
+            is_readable
+        });
+        Ok(unreadable)
     }
 }

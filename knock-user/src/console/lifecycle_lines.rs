@@ -11,7 +11,8 @@ use super::{
     record::{EventKind, Record},
 };
 use crate::{
-    interfaces::{admission::Refusal, watchdog},
+    interfaces::{admission::Refusal, preceding},
+    kernel::tcx::Placed,
     ledger::Adopted,
     model::{
         settings::Prefix,
@@ -184,6 +185,22 @@ impl<W: Write> Console<W> {
         );
     }
 
+    /// Reports that an interface was moved to another network namespace, where these ports are open now.
+    pub fn moved(&mut self, ports: &[String], interface: &str, at_ns: u64) {
+        let text = format!(
+            "{0} was moved to another network namespace and released: {1} {2} open through it there, unless a \
+             knock-user there protects it; here it is protected again as soon as it is back",
+            harmless(interface),
+            list(ports),
+            verb(ports, "is", "are")
+        );
+        let record = Record {
+            reason: Some("moved"),
+            ..Record::of_ports(ports, interface)
+        };
+        self.write_sentence(at_ns, EventKind::Absent, &text, record);
+    }
+
     /// Reports that an interface can't be protected, with the cure.
     pub fn refused(&mut self, interface: &str, refusal: &Refusal, at_ns: u64) {
         let text = format!(
@@ -217,9 +234,9 @@ impl<W: Write> Console<W> {
         );
     }
 
-    /// Reports that programs of other owners, with these ids, run before ours on an interface.
-    pub fn preceded(&mut self, interface: &str, programs: &[u32], at_ns: u64) {
-        let Some(because) = watchdog::behind_text(programs) else {
+    /// Reports that these programs of other owners run before ours on an interface.
+    pub fn preceded(&mut self, interface: &str, programs: &[Placed], at_ns: u64) {
+        let Some(because) = preceding::text(&preceding::named(programs)) else {
             return;
         };
         let text = format!("{}: {because}", harmless(interface));

@@ -17,6 +17,7 @@ use crate::{
     apply::{Deployed, EndedGrants, discard, plan::Plan},
     host::{clock, os_error},
     interfaces::attach::Attached,
+    model::text::about,
     sequences::clock_skew::SkewDetector,
 };
 
@@ -29,9 +30,10 @@ impl<W: Write> Daemon<W> {
         let (old, deployed) = self.put_in_place(ready)?;
         let mut changes = Changes {
             config: self.plan.path.display().to_string(),
-            words: difference(old.settings(), self.plan.settings()),
+            words: difference(old.settings(), self.plan.settings(), &self.run),
             warnings: self.plan.warnings.clone(),
         };
+        changes.warnings.extend(deployed.kept_sizes.clone());
         for Attached { interface, .. } in deployed.attached.iter().filter(|new| !new.replaced) {
             changes.words.push(format!("{interface} is protected"));
         }
@@ -59,10 +61,19 @@ impl<W: Write> Daemon<W> {
                     .extend(released.map(|name| format!("{name} is no longer protected")));
             }
         }
-        self.report_new(deployed);
         for warning in &changes.warnings {
             tracing::warn!("{warning}");
         }
+        // These are events of their own.
+        let refused = deployed.refused.iter();
+        let refused: Vec<_> = refused
+            .map(|(name, refusal)| {
+                let because = about(refusal.interface(), &refusal.to_string());
+                format!("{name} is NOT protected: {because}")
+            })
+            .collect();
+        changes.warnings.extend(refused);
+        self.report_new(deployed);
         self.console.reloaded(&changes.words, clock::boot_ns());
         self.report_trial();
         Ok(changes)

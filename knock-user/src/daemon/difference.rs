@@ -4,10 +4,11 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use knock_sequence::Ports;
 
-use crate::model::settings::Settings;
+use crate::{apply::options::Run, model::settings::Settings};
 
-/// Describes the differences between two configurations, each as a phrase.
-pub(super) fn difference(was: &Settings, is: &Settings) -> Vec<String> {
+/// Describes the differences between two configurations, each as a phrase. A key that the command line `run` overrides
+/// has no effect, so it does not differ.
+pub(super) fn difference(was: &Settings, is: &Settings, run: &Run) -> Vec<String> {
     let mut words = Vec::new();
     let doors = |settings: &'_ Settings| -> Vec<_> {
         let doors = settings.doors.iter();
@@ -29,7 +30,7 @@ pub(super) fn difference(was: &Settings, is: &Settings) -> Vec<String> {
     let open = texts(before.without(&after));
     words.extend(named("no longer protected", open.iter()));
     words.extend(of_host_keys(was, is));
-    words.extend(named("changed", other_keys(was, is).iter()));
+    words.extend(named("changed", other_keys(was, is, run).iter()));
     words
 }
 
@@ -76,7 +77,7 @@ fn of_host_keys(was: &Settings, is: &Settings) -> Vec<String> {
 }
 
 /// Returns the top-level keys whose values differ, except those that are described otherwise.
-fn other_keys(was: &Settings, is: &Settings) -> Vec<String> {
+fn other_keys(was: &Settings, is: &Settings, run: &Run) -> Vec<String> {
     // Without `..`, so that no new key is forgotten.
     let Settings {
         interfaces,
@@ -104,8 +105,11 @@ fn other_keys(was: &Settings, is: &Settings) -> Vec<String> {
         spa
     };
     [
-        ("interfaces", *interfaces != is.interfaces),
-        ("mode", *mode != is.mode),
+        (
+            "interfaces",
+            run.interfaces.is_empty() && *interfaces != is.interfaces,
+        ),
+        ("mode", run.mode.is_none() && *mode != is.mode),
         ("trust", *trust != is.trust),
         ("[block]", *block != is.block),
         ("strict", *strict != is.strict),
@@ -140,6 +144,7 @@ fn named<'a>(what: &str, names: impl Iterator<Item = &'a String>) -> Option<Stri
 
 #[cfg(test)]
 mod tests {
+    use clap::{Args as _, Command, FromArgMatches as _};
     use knock_sequence::spa::PrivateKey;
 
     use super::*;
@@ -160,6 +165,33 @@ mod tests {
         let checked = config::parse(text, "seq.toml").unwrap();
         let key = PrivateKey::from_octets([host_key; 32]);
         checked.with_keys(vec![key]).unwrap().settings
+    }
+
+    fn run(options: &[&str]) -> Run {
+        let command = Run::augment_args(Command::new("knock-user").no_binary_name(true));
+        Run::from_arg_matches(&command.get_matches_from(options)).unwrap()
+    }
+
+    #[test]
+    fn a_key_that_the_command_line_overrides_is_not_named() {
+        let text = format!("interfaces = [\"eth0\"]\nmode = \"tc\"\n{DOOR}");
+        for (name, options, expected) in [
+            ("no option", vec![], vec!["changed: interfaces, mode"]),
+            (
+                "another mode",
+                vec!["--mode", "skb"],
+                vec!["changed: interfaces"],
+            ),
+            (
+                "another interface",
+                vec!["--iface", "eth1"],
+                vec!["changed: mode"],
+            ),
+            ("both", vec!["--mode", "skb", "--iface", "eth1"], vec![]),
+        ] {
+            let words = difference(&settings(DOOR, 9), &settings(&text, 9), &run(&options));
+            assert_eq!(words, expected, "{name}");
+        }
     }
 
     #[test]
@@ -206,7 +238,7 @@ mod tests {
                 vec!["changed door: ssh"],
             ),
         ] {
-            let words = difference(&settings(&base, 9), &settings(&text, host_key));
+            let words = difference(&settings(&base, 9), &settings(&text, host_key), &run(&[]));
             let is_as_expected = words.len() == expected.len()
                 && words
                     .iter()

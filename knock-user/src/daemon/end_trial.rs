@@ -46,7 +46,7 @@ impl<W: Write> Daemon<W> {
     pub(super) fn finish_roll_back(&mut self, trial: Trial, ready: Result<Ready>) {
         let back = ready.and_then(|ready| self.put_in_place(ready));
         let back = back.and_then(|(unconfirmed, _)| {
-            let words = difference(unconfirmed.settings(), self.plan.settings());
+            let words = difference(unconfirmed.settings(), self.plan.settings(), &self.run);
             self.console.reloaded(&words, clock::boot_ns());
             self.commit().map(drop)
         });

@@ -19,6 +19,7 @@ impl<W: Write> Daemon<W> {
         self.console.set_interfaces(followed.names);
         let is_changed = !followed.attached.is_empty()
             || !followed.gone.is_empty()
+            || !followed.moved.is_empty()
             || !followed.refused.is_empty();
         if is_changed {
             self.notify_state();
@@ -34,6 +35,9 @@ impl<W: Write> Daemon<W> {
         let at_ns = clock::boot_ns();
         for interface in followed.gone {
             self.console.gone(&interface, at_ns);
+        }
+        for interface in followed.moved {
+            self.console.moved(&self.ports, &interface, at_ns);
         }
         for (old, now) in followed.renamed {
             let lasts = match self.protection.registry().interfaces.contains(&now) {

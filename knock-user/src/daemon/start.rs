@@ -92,6 +92,9 @@ impl<W: Write> Daemon<W> {
                 deployed.opened.join(", ")
             );
         }
+        if let Some(kept) = &deployed.kept_sizes {
+            tracing::warn!("{kept}");
+        }
         daemon.name_users();
         daemon.report_found(&deployed.found);
         daemon.report_protecting(deployed.attached);

@@ -171,33 +171,50 @@ pub fn list() -> Result<Vec<Interface>> {
     Ok(interfaces)
 }
 
+/// Returns the interface with this number; none if it does not exist.
+///
+/// # Errors
+/// As for [`received`].
+pub fn numbered(index: u32) -> Result<Option<Interface>> {
+    let mut found = None;
+    ask(index, |link| found = described(&link))?;
+    Ok(found)
+}
+
 /// Returns how many frames the kernel has counted as received on the interface with this number;
 /// none if it does not exist.
 ///
 /// # Errors
 /// The kernel refuses, or its answer can't be read.
 pub fn received(index: u32) -> Result<Option<u64>> {
+    let mut received = None;
+    ask(index, |link| {
+        received = link.attributes.iter().find_map(|attribute| {
+            if let LinkAttribute::Stats64(stats) = attribute {
+                Some(stats.rx_packets)
+            } else {
+                None
+            }
+        });
+    })?;
+    Ok(received)
+}
+
+/// Asks for the interface with this number, and passes the answer on.
+fn ask(index: u32, mut take: impl FnMut(LinkMessage)) -> Result<()> {
     let mut link = LinkMessage::default();
     link.header.index = index;
     let request = NetlinkMessage::new(
         NetlinkHeader::default(),
         NetlinkPayload::from(RouteNetlinkMessage::GetLink(link)),
     );
-    let mut received = None;
     // The acknowledgement ends the answer.
     let flags = NLM_F_REQUEST | NLM_F_ACK;
     netlink::dump(NETLINK_ROUTE, request, flags, |answer| {
         if let RouteNetlinkMessage::NewLink(link) = answer {
-            received = link.attributes.iter().find_map(|attribute| {
-                if let LinkAttribute::Stats64(stats) = attribute {
-                    Some(stats.rx_packets)
-                } else {
-                    None
-                }
-            });
+            take(link);
         }
-    })?;
-    Ok(received)
+    })
 }
 
 pub(crate) fn described(link: &LinkMessage) -> Option<Interface> {

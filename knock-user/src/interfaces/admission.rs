@@ -315,7 +315,7 @@ fn occupied(interface: &Interface, program: u32, place: &'static str) -> Refusal
 }
 
 /// Returns the name of a program; none if this process may not ask and did not see it at its start.
-fn name_of(program: u32) -> Option<String> {
+pub fn name_of(program: u32) -> Option<String> {
     let seen = || SEEN.get().and_then(|seen| seen.get(&program)).cloned();
     names().remove(&program).or_else(seen)
 }

@@ -3,6 +3,7 @@
 
 mod loaded;
 mod place;
+mod through_tc;
 
 use std::{fs, iter, path::Path, thread, time::Duration};
 
@@ -21,6 +22,7 @@ use crate::{
         instance::Instance,
         pins::{self, Pinned},
         program::{self, PinnedPrograms, Programs},
+        tcx,
     },
     model::{attach_mode::AttachMode, settings::Mode},
 };
@@ -194,7 +196,7 @@ pub fn move_over(
     }
 }
 
-/// Pins a link in place of another one, which ends by that.
+/// Pins a link in place of another one, and ends that.
 fn take_place(link: FdLink, asked_for: &str, instance: &Instance) -> Result<()> {
     // No interface has this name, so a process that is killed here leaves both links, and the next one
     // keeps the new one.
@@ -205,6 +207,11 @@ fn take_place(link: FdLink, asked_for: &str, instance: &Instance) -> Result<()> 
         "the link can't be pinned: bpffs is gone"
     );
     let path = instance.link(asked_for);
+    // Without its pin it would end milliseconds later, and behind a generic program the one at traffic control can't
+    // see where frames begin.
+    if let Some(old) = pins::open(&path)? {
+        let _ends_without_its_pin = tcx::detach(&old);
+    }
     fs::rename(&next, &path).with_context(|| format!("pinning the link {}", path.display()))
 }
 
@@ -314,7 +321,12 @@ pub fn entries(names: &[String], mode: Mode, links: &[Pinned], all: &[Interface]
             (Some(_), Mode::Auto) => None,
             (Some(_) | None, _) => ways.best(),
         };
-        let modes = current.into_iter().chain(first);
+        // See move_through_tc.
+        let is_switched = current
+            .zip(first)
+            .is_some_and(|(current, first)| current != first && current.is_xdp() && first.is_xdp());
+        let between = (is_switched && tcx::is_available() == Some(true)).then_some(AttachMode::Tc);
+        let modes = current.into_iter().chain(first).chain(between);
         entries.extend(modes.filter_map(|mode| Entry::of(mode, header)));
     }
     entries.sort_unstable();

@@ -2,6 +2,8 @@
 //!
 //! It only reads from the kernel and bpffs, so any process can ask.
 
+use std::collections::BTreeMap;
+
 use anyhow::Result;
 
 use crate::{
@@ -14,7 +16,8 @@ use crate::{
         barrier,
         instance::Instance,
         pins::{self, Pinned},
-        registry::Registry,
+        registry::{ModeReason, Registry},
+        tcx::Placed,
     },
     model::{attach_mode::AttachMode, settings::Mode},
 };
@@ -45,9 +48,9 @@ pub enum CoverageState {
         program: u32,
         /// Whether a pinned link keeps it, and not only the process that attached it.
         is_pinned: bool,
-        /// The ids of programs of others that run before it at traffic control: what they drop, pass
-        /// or redirect is not judged.
-        behind: Vec<u32>,
+        /// The programs of others that run before it at traffic control: what they drop, pass or
+        /// redirect is not judged.
+        behind: Vec<Placed>,
     },
     /// Our program is attached, but received frames do not reach it, or not in a form that it can
     /// judge.
@@ -119,10 +122,12 @@ impl CoverageState {
 /// The interfaces can't be listed, or the pins can't be read.
 pub fn of(instance: &Instance, names: &[String]) -> Result<Vec<Coverage>> {
     let registry = Registry::read(&instance.registry()).ok().flatten();
-    let mode = registry.and_then(|registry| registry.mode);
+    let registry = registry.unwrap_or_default();
+    let mode = registry.mode.unwrap_or_default();
     let links = pins::links(instance)?;
     let all = interface::list()?;
-    let mut found = among(names, mode.unwrap_or_default(), &links, &all);
+    let mut found = among(names, mode, &links, &all);
+    note_reasons(&registry.chosen, &mut found);
     note_barriers(instance, &mut found, &all);
     Ok(found)
 }
@@ -133,6 +138,23 @@ pub fn note_barriers(instance: &Instance, found: &mut [Coverage], all: &[Interfa
         let on = all.iter().find(|on| Some(on.index) == one.index);
         if on.is_some_and(|on| barrier::is_shut(on, instance)) {
             one.state = CoverageState::Blocked;
+        }
+    }
+}
+
+/// Notes why `auto` chose the mode of interfaces, as recorded at the choice. What would be chosen now may differ.
+pub fn note_reasons(chosen: &BTreeMap<String, ModeReason>, found: &mut [Coverage]) {
+    for one in found {
+        if let CoverageState::Protected {
+            mode,
+            chosen: reason,
+            ..
+        } = &mut one.state
+        {
+            let recorded = chosen
+                .get(&one.name)
+                .filter(|recorded| recorded.is_for(*mode));
+            *reason = recorded.map(|recorded| recorded.because.clone());
         }
     }
 }
@@ -170,22 +192,32 @@ pub fn renamed<'i>(
     (!is_asked_for).then_some(found)
 }
 
+/// Returns the reason why our program, which is attached to an interface at this place, can't read its packets and
+/// drops them; none if it can. `links` are those of the instance.
+pub fn unreadable(
+    interface: &Interface,
+    ours: Option<AttachMode>,
+    links: &[Pinned],
+) -> Option<Refusal> {
+    let is_ours = |id: u32| links.iter().any(|link| link.program == id);
+    let is_foreign = interface.program.is_some_and(|id| !is_ours(id));
+    match ours {
+        Some(AttachMode::Tc) if is_foreign => admission::hides_headers(interface),
+        Some(AttachMode::Tc | AttachMode::Native | AttachMode::Generic) | None => None,
+    }
+}
+
 fn state(interface: &Interface, mode: Mode, links: &[Pinned], all: &[Interface]) -> CoverageState {
     let link = links.iter().find(|link| link.holds(interface));
     let ours = link.map(|link| link.mode(interface));
-    let is_known = |id: u32| links.iter().any(|link| link.program == id);
-    let foreign = interface.program.is_some_and(|id| !is_known(id));
-    if ours == Some(AttachMode::Tc)
-        && foreign
-        && let Some(refusal) = admission::hides_headers(interface)
-    {
+    if let Some(refusal) = unreadable(interface, ours, links) {
         return CoverageState::Refused(refusal);
     }
     match (admission::admit(interface, all, mode, ours), link) {
         (Err(refusal), _) => CoverageState::Refused(refusal),
-        (Ok(ways), Some(link)) => CoverageState::Protected {
+        (Ok(_), Some(link)) => CoverageState::Protected {
             mode: link.mode(interface),
-            chosen: ways.reason(link.mode(interface)),
+            chosen: None,
             program: link.program,
             is_pinned: true,
             behind: link.before().to_vec(),

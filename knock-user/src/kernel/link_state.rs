@@ -3,10 +3,14 @@
 use std::fs;
 
 use anyhow::{Context as _, Result};
-use aya::programs::links::{FdLink, Link as _, LinkType};
+use aya::programs::links::{FdLink, LinkType};
 use nix::errno::Errno;
 
-use crate::{host::interface::Interface, kernel::tcx, model::attach_mode::AttachMode};
+use crate::{
+    host::interface::Interface,
+    kernel::tcx::{self, Placed},
+    model::attach_mode::AttachMode,
+};
 
 /// What a link does at the moment in which it was read.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -24,8 +28,8 @@ pub struct LinkState {
 struct TcPlace {
     /// Whether it is on the interface with its number in this network namespace.
     is_here: bool,
-    /// The ids of the programs that run before it.
-    before: Vec<u32>,
+    /// The programs that run before it.
+    before: Vec<Placed>,
 }
 
 impl LinkState {
@@ -71,9 +75,14 @@ impl LinkState {
         }
     }
 
-    /// Returns the ids of the programs that run before it at traffic control: what they drop, pass
-    /// or redirect never gets to it.
-    pub fn before(&self) -> &[u32] {
+    /// Returns whether it runs its program at traffic control.
+    pub const fn is_at_tc(&self) -> bool {
+        self.tc.is_some()
+    }
+
+    /// Returns the programs that run before it at traffic control: what they drop, pass or redirect never
+    /// gets to it.
+    pub fn before(&self) -> &[Placed] {
         self.tc.as_ref().map_or(&[], |place| &place.before)
     }
 }
@@ -96,9 +105,7 @@ impl TcPlace {
         let at = all.iter().position(|placed| placed.link == link);
         Ok(Self {
             is_here: at.is_some(),
-            before: (all.iter().take(at.unwrap_or_default()))
-                .map(|placed| placed.program)
-                .collect(),
+            before: (all.iter().take(at.unwrap_or_default())).copied().collect(),
         })
     }
 }
@@ -111,9 +118,7 @@ impl TcPlace {
 /// # Errors
 /// It can't be read.
 pub fn index(link: &FdLink) -> Result<u32> {
-    let number = format!("{:?}", link.id());
-    let number: String = number.chars().filter(char::is_ascii_digit).collect();
-    let path = format!("/proc/self/fdinfo/{number}");
+    let path = format!("/proc/self/fdinfo/{}", tcx::descriptor(link)?);
     let text = fs::read_to_string(&path).with_context(|| format!("reading {path}"))?;
     let index = text.lines().find_map(|line| line.strip_prefix("ifindex:"));
     let index = index.and_then(|index| index.trim().parse().ok());

@@ -10,7 +10,11 @@ use std::{
 use anyhow::{Context as _, Result};
 use serde::{Deserialize, Serialize};
 
-use crate::{compile::stable_ids::StableIds, host::private_files, model::settings::Mode};
+use crate::{
+    compile::stable_ids::StableIds,
+    host::private_files,
+    model::{attach_mode::AttachMode, settings::Mode},
+};
 
 /// The facts that a process needs to take over an instance.
 ///
@@ -69,6 +73,29 @@ pub struct Registry {
     /// force.
     #[serde(default)]
     pub rejected: Option<u64>,
+    /// The keys of tables whose sizes do not follow the memory of the machine: they are configured, or were when the
+    /// tables were made.
+    #[serde(default)]
+    pub limited: Vec<String>,
+    /// Why `auto` chose the modes of interfaces, by configured name, where the driver does not run the program.
+    #[serde(default)]
+    pub chosen: BTreeMap<String, ModeReason>,
+}
+
+/// The reason for which `auto` chose the mode of an interface.
+#[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+pub struct ModeReason {
+    /// The word for the mode.
+    pub mode: String,
+    /// The reason, in words that follow `because`.
+    pub because: String,
+}
+
+impl ModeReason {
+    /// Returns whether it is the reason for this mode.
+    pub fn is_for(&self, mode: AttachMode) -> bool {
+        self.mode == mode.name()
+    }
 }
 
 /// The configuration before a change.

@@ -5,10 +5,14 @@
 
 use std::{io, sync::OnceLock};
 
+use anyhow::{Context as _, Result};
+use aya::programs::links::{FdLink, Link as _};
 use nix::{errno::Errno, libc};
 
 /// `BPF_PROG_QUERY` of `enum bpf_cmd`.
 const BPF_PROG_QUERY: libc::c_long = 16;
+/// `BPF_LINK_DETACH` of it.
+const BPF_LINK_DETACH: libc::c_long = 34;
 /// `BPF_TCX_INGRESS` of `enum bpf_attach_type`.
 const BPF_TCX_INGRESS: u32 = 46;
 /// The most programs at one place (`BPF_MPROG_MAX`).
@@ -77,17 +81,39 @@ pub fn ingress(index: u32) -> io::Result<Vec<Placed>> {
         link_ids: links.as_mut_ptr().expose_provenance() as u64,
         ..Query::default()
     };
-    // SAFETY: the attribute has the length that is passed, and the arrays have room for `count` numbers.
-    let done = unsafe {
-        libc::syscall(
-            libc::SYS_bpf,
-            BPF_PROG_QUERY,
-            &raw mut query,
-            size_of::<Query>(),
-        )
-    };
-    Errno::result(done)?;
+    // The arrays have room for `count` numbers.
+    bpf(BPF_PROG_QUERY, &mut query)?;
     let all = programs.into_iter().zip(links);
     let all = all.map(|(program, link)| Placed { program, link });
     Ok(all.take(query.count as usize).collect())
+}
+
+/// Takes the program of a link off its interface at once, and not when its last descriptor and its pin are gone.
+///
+/// # Errors
+/// The kernel refuses.
+pub fn detach(link: &FdLink) -> Result<()> {
+    bpf(BPF_LINK_DETACH, &mut descriptor(link)?)?;
+    Ok(())
+}
+
+/// Makes the system call `bpf` with the part of its attribute that belongs to a command.
+fn bpf<T>(command: libc::c_long, attribute: &mut T) -> io::Result<()> {
+    // SAFETY: the attribute has the length that is passed, and addresses in it are those of arrays of its caller.
+    let done =
+        unsafe { libc::syscall(libc::SYS_bpf, command, &raw mut *attribute, size_of::<T>()) };
+    Errno::result(done)?;
+    Ok(())
+}
+
+/// Returns the number of the descriptor of a link, which aya shows in the text of its id alone.
+///
+/// # Errors
+/// The text has no number.
+pub(super) fn descriptor(link: &FdLink) -> Result<u32> {
+    let text = format!("{:?}", link.id());
+    let number: String = text.chars().filter(char::is_ascii_digit).collect();
+    number
+        .parse()
+        .with_context(|| format!("{text} names no descriptor"))
 }

@@ -161,6 +161,11 @@ impl Limits {
         }
     }
 
+    /// Returns whether the size of a table does not follow the memory of the machine alone.
+    pub fn configures(&self, table: SizedTable) -> bool {
+        self.memory.is_some() || self.get(table).is_some()
+    }
+
     /// Returns the size that is set by hand.
     pub fn get(&self, table: SizedTable) -> Option<u32> {
         self.tables.get(table.index()).copied().flatten()
@@ -243,16 +248,30 @@ impl TableSizes {
         tables + FIXED + if uses.users { USERS } else { 0 }
     }
 
-    /// Returns the keys of the tables that have other sizes than those chosen by `limits`, as a list, if anything is
-    /// configured.
-    pub fn unlike(&self, chosen: &Self, limits: &Limits) -> Option<String> {
+    /// Returns the tables that have other sizes than those `chosen`, of those whose sizes are configured or, with these
+    /// keys, were `before`. The memory of a machine may change without a wish to change a table.
+    pub fn unlike(&self, chosen: &Self, limits: &Limits, before: &[String]) -> Vec<SizedTable> {
         let differ = |table: &SizedTable| {
-            let is_configured = limits.memory.is_some() || limits.get(*table).is_some();
-            is_configured && self.get(*table) != chosen.get(*table)
+            let is_meant = limits.configures(*table) || before.iter().any(|key| key == table.key());
+            is_meant && self.get(*table) != chosen.get(*table)
         };
-        let keys = SizedTable::ALL.into_iter().filter(differ);
-        let keys: Vec<_> = keys.map(SizedTable::key).collect();
-        (!keys.is_empty()).then(|| keys.join(", "))
+        SizedTable::ALL.into_iter().filter(differ).collect()
+    }
+
+    /// Returns a warning about tables that keep other sizes than those `chosen`.
+    pub fn kept_text(&self, chosen: &Self, kept: &[SizedTable]) -> Option<String> {
+        let kept = kept.iter().map(|table| {
+            let (is, wanted) = (self.get(*table), chosen.get(*table));
+            format!("{} ({is}, not {wanted})", table.key())
+        });
+        let kept: Vec<_> = kept.collect();
+        (!kept.is_empty()).then(|| {
+            format!(
+                "the size of {} is not changed while the program protects: `knock-user detach` and a start \
+                 right after it change it",
+                kept.join(", ")
+            )
+        })
     }
 
     /// Describes for how much there is room.

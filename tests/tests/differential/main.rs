@@ -41,7 +41,7 @@ use knock_common::{
 use knock_tests::{
     entry::Entry,
     frame::{ACK, FIN, Frame, PSH, RST, SYN, SYN_ACK, eth},
-    kernel::{FRAME_LEAST, Kernel, compile, is_attachable, now},
+    kernel::{FRAME_LEAST, Kernel, compile, now},
     random::{Random, number},
     shapes, spa,
 };
@@ -193,13 +193,6 @@ fn without(all: &[Reason], some: &[Reason]) -> Vec<Reason> {
 
 /// Judges frames by an entry of the object and natively; these reasons must occur.
 fn agree(entry: Entry, main: &[Reason]) {
-    if !is_attachable(entry) {
-        println!(
-            "this kernel has no links at TC, so {} is not used",
-            entry.name()
-        );
-        return;
-    }
     let seed = number("KNOCK_SEED").unwrap_or_else(|| now().unwrap().nanos());
     let frames = number("KNOCK_FRAMES").unwrap_or(FRAMES);
     println!("KNOCK_SEED={seed} KNOCK_FRAMES={frames}");

@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::interfaces::preceding::Preceding;
+
 /// The status of an instance.
 #[derive(Clone, Debug, Default, Deserialize, PartialEq, Serialize)]
 pub struct Answer {
@@ -128,6 +130,9 @@ pub struct InterfaceAnswer {
     /// redirect is not judged.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub behind: Vec<u32>,
+    /// The same, with their links and names.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub preceding: Vec<Preceding>,
     /// Whether only the process keeps the program attached, because nothing can be pinned.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub ends_with_process: bool,

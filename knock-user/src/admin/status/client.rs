@@ -5,7 +5,7 @@ use std::{io::Write, time::Duration};
 use anyhow::Result;
 
 use super::{
-    answer::{Answer, Statuses},
+    answer::{Answer, Shortfall, Statuses},
     facts, health, offline,
 };
 use crate::{
@@ -16,7 +16,7 @@ use crate::{
     },
     control::connection,
     host::os_error,
-    interfaces::coverage,
+    interfaces::{admission, coverage},
     kernel::instance::Instance,
 };
 
@@ -55,6 +55,25 @@ pub(super) fn run<C: Command<Answer = Answer>>(
     };
     written(&text, out)?;
     Ok(in_force)
+}
+
+/// Names programs that run before ours: a process may have dropped the capability that this takes.
+fn name_preceding(status: &mut Answer) {
+    for interface in &mut status.interfaces {
+        for one in &mut interface.preceding {
+            one.name = one.name.take().or_else(|| admission::name_of(one.program));
+        }
+        let text = health::preceded_text(interface);
+        let name = Some(&interface.name);
+        let is_it = |short: &&mut Shortfall| {
+            short.kind == health::PRECEDED && short.interface.as_ref() == name
+        };
+        if let Some(shortfall) = status.shortfalls.iter_mut().find(is_it)
+            && let Some(text) = text
+        {
+            shortfall.text = text;
+        }
+    }
 }
 
 fn nothing(at: &At, out: &mut impl Write) -> Result<bool> {
@@ -119,7 +138,10 @@ pub(super) fn status<C: Command<Answer = Answer>>(
     };
     stream.set_read_timeout(Some(PATIENCE))?;
     match exchange::<C>(&command.request(), stream) {
-        Ok((status, _)) => Ok(status),
+        Ok((mut status, _)) => {
+            name_preceding(&mut status);
+            Ok(status)
+        }
         Err(error) if error.is::<connection::NoAnswer>() => {
             let owner = instance.owner();
             let mut status = offline::status(instance, owner)?;

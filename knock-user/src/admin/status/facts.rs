@@ -5,7 +5,10 @@ use knock_common::{Reason, Stat};
 use super::answer::{Answer, Counter, InterfaceAnswer, TablesAnswer};
 use crate::{
     host::clock::Clock,
-    interfaces::coverage::{Coverage, CoverageState},
+    interfaces::{
+        coverage::{Coverage, CoverageState},
+        preceding,
+    },
     kernel::registry::Registry,
 };
 
@@ -120,7 +123,8 @@ pub fn interfaces(all: Vec<Coverage>) -> Vec<InterfaceAnswer> {
             answer.mode = Some(mode.name().to_owned());
             answer.mode_because = chosen;
             answer.ends_with_process = !is_pinned;
-            answer.behind = behind;
+            answer.behind = behind.iter().map(|placed| placed.program).collect();
+            answer.preceding = preceding::named(&behind);
         }
         answer
     });

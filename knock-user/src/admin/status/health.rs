@@ -11,14 +11,23 @@ use std::{
 
 use knock_sequence::duration::spell_short;
 
-use super::answer::{Answer, Shortfall};
+use super::answer::{Answer, InterfaceAnswer, Shortfall};
 use crate::{
     commands, config,
     host::os_error,
-    interfaces::{coverage::CoverageState, watchdog},
+    interfaces::{coverage::CoverageState, preceding},
     kernel::registry::Registry,
     model::text::about,
 };
+
+/// The kind of the shortfall that programs of other owners run before ours.
+pub const PRECEDED: &str = "preceded";
+
+/// Describes the programs of other owners that run before ours on an interface, with the cure; none if there are none.
+pub fn preceded_text(interface: &InterfaceAnswer) -> Option<String> {
+    let text = preceding::text(&interface.preceding)?;
+    Some(format!("{}: {text}", interface.name))
+}
 
 /// The content of the maps, and what only a running process knows.
 #[derive(Clone, Debug, Default)]
@@ -144,9 +153,8 @@ impl Findings {
     /// Reports programs of other owners that decide before ours.
     fn order(&mut self, status: &Answer) {
         for interface in &status.interfaces {
-            if let Some(behind) = watchdog::behind_text(&interface.behind) {
-                let text = format!("{}: {behind}", interface.name);
-                self.short("preceded", Some(&interface.name), text);
+            if let Some(text) = preceded_text(interface) {
+                self.short(PRECEDED, Some(&interface.name), text);
             }
         }
     }

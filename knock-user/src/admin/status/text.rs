@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use super::answer::{Answer, InterfaceAnswer, OneTimeStatus, TablesAnswer};
 use crate::{
     admin::text::{LocalTime, Side, short, table},
-    interfaces::{coverage::CoverageState, watchdog},
+    interfaces::{coverage::CoverageState, preceding},
     model::{
         octets,
         text::{about, count, list},
@@ -112,7 +112,7 @@ pub(super) fn render(status: &Answer, time: &LocalTime) -> Vec<String> {
 fn attached(mode: &str, interface: &InterfaceAnswer) -> String {
     let because = interface.mode_because.as_ref();
     let because = because.map(|because| format!(" because {because}"));
-    let behind = watchdog::behind_text(&interface.behind).map(|behind| format!("; {behind}"));
+    let behind = preceding::effect(&interface.preceding).map(|behind| format!("; {behind}"));
     format!(
         "{mode}{}{}",
         because.unwrap_or_default(),

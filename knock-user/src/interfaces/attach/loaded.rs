@@ -3,7 +3,7 @@
 use anyhow::{Context as _, Result};
 use aya::programs::{SchedClassifier, links::FdLink};
 
-use super::{Attached, Moved, attach, move_over, replace, switch};
+use super::{Attached, Moved, attach, move_over, replace, switch, through_tc};
 use crate::{
     host::interface::{FirstHeader, Interface},
     interfaces::admission::Ways,
@@ -65,6 +65,9 @@ impl XdpProgram {
         let attached = match moved {
             Moved::Stays => return Ok(None),
             Moved::Done(attached) => attached,
+            Moved::NeedsBarrier if through_tc::is_possible(&*self, interface) => {
+                through_tc::move_through_tc(self, asked_for, interface, current, ways, instance)?
+            }
             Moved::NeedsBarrier => {
                 self.shut_barrier(interface, instance)?;
                 switch(self, asked_for, interface, current, ways, instance)?
@@ -89,6 +92,16 @@ impl XdpProgram {
         let mut pinned = PinnedPrograms::committed(instance);
         match move_over(&mut pinned, asked_for, interface, current, ways, instance)? {
             Moved::Stays | Moved::Done(_) => {}
+            Moved::NeedsBarrier if through_tc::is_possible(&pinned, interface) => {
+                through_tc::move_through_tc(
+                    &mut pinned,
+                    asked_for,
+                    interface,
+                    current,
+                    ways,
+                    instance,
+                )?;
+            }
             Moved::NeedsBarrier => {
                 self.shut_barrier(interface, instance)?;
                 switch(&mut pinned, asked_for, interface, current, ways, instance)?;

@@ -87,24 +87,6 @@ pub fn shortfall_text(finding: Finding) -> String {
     }
 }
 
-/// Describes programs that run before ours at traffic control, in words that follow the name of the
-/// interface; none if there are none.
-pub fn behind_text(programs: &[u32]) -> Option<String> {
-    let ids: Vec<_> = programs.iter().map(u32::to_string).collect();
-    let ids = ids.join(", ");
-    match programs {
-        [] => None,
-        [_] => Some(format!(
-            "program {ids} of another owner runs before it: what that drops, passes or redirects is \
-             not judged"
-        )),
-        _ => Some(format!(
-            "programs {ids} of other owners run before it: what these drop, pass or redirect is not \
-             judged"
-        )),
-    }
-}
-
 /// Formats an EtherType, with its name if it carries IP to another interface.
 fn ethertype_text(ethertype: u16) -> String {
     let name = match ethertype {

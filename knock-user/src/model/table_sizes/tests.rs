@@ -104,6 +104,57 @@ fn the_least_memory_is_enough() {
     assert!(sizes.octets(PLAIN) <= least);
 }
 
+#[test]
+fn tables_that_keep_their_sizes_are_named() {
+    let mut flows = Limits::default();
+    flows.set(SizedTable::Flows, 4096);
+    let small = with_memory(64 * MIB);
+    let key = |table: SizedTable| table.key().to_owned();
+    let all = SizedTable::ALL.map(key).to_vec();
+    for (name, limits, kept_by, before, expected) in [
+        (
+            "nothing was ever configured",
+            Limits::default(),
+            flows,
+            vec![],
+            None,
+        ),
+        ("as configured", flows, flows, vec![], None),
+        (
+            "a size by hand",
+            flows,
+            Limits::default(),
+            vec![],
+            Some("the size of flows (262144, not 4096) is not changed"),
+        ),
+        (
+            "a size by hand that was removed",
+            Limits::default(),
+            flows,
+            vec!["flows".to_owned()],
+            Some("the size of flows (4096, not 262144) is not changed"),
+        ),
+        (
+            "a limit of the memory that was removed",
+            Limits::default(),
+            small,
+            all,
+            Some("flows (131072, not 262144)"),
+        ),
+    ] {
+        let choose = |limits: &Limits| TableSizes::choose(limits, PLAIN, Some(64 * GIB));
+        let (kept, chosen) = (choose(&kept_by), choose(&limits));
+        let text = kept.kept_text(&chosen, &kept.unlike(&chosen, &limits, &before));
+        match expected {
+            None => assert_eq!(text, None, "{name}"),
+            Some(words) => {
+                let text = text.unwrap_or_default();
+                assert!(text.contains(words), "{name}: no {words:?} in {text:?}");
+            }
+        }
+    }
+}
+
 fn with_memory(octets: u64) -> Limits {
     Limits {
         memory: Some(octets),
