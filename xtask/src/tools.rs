@@ -96,7 +96,7 @@ const fn tool(program: &'static str, package: &'static str, verbs: &'static [Ver
 
 /// The table. QEMU is not in it, because `vm/qemu.rs` finds it. Programs that every Debian system has (dpkg, coreutils,
 /// a shell) are listed if a system without dpkg may lack them.
-const TOOLS: [Tool; 69] = {
+const TOOLS: [Tool; 70] = {
     use Verb::{
         Bench, Containers, Demo, Dist, Elsewhere, Fleet, Flood, Fresh, Fuzz, Machine, Packages,
         Pictures, Test, Vm,
@@ -142,6 +142,11 @@ const TOOLS: [Tool; 69] = {
         tool("xdp-filter", "xdp-tools", &[Bench]),
         tool("prometheus", "prometheus", &[Test]),
         tool("promtool", "prometheus", &[Test]),
+        tool(
+            "prometheus-node-exporter",
+            "prometheus-node-exporter",
+            &[Test],
+        ),
         tool("tmux", "tmux", &[Test, Pictures]),
         tool("fail2ban-client", "fail2ban", &[Test]),
         // Processes with other rights, priorities, mounts, buffers.
@@ -246,12 +251,13 @@ const FILES: [(&str, &str, &str); 2] = [
 /// Peers that `bench` measures; it leaves out those that are unavailable.
 const PEERS: [&str; 4] = ["knockd", "fwknopd", "fwknop", "xdp-filter"];
 
-/// Daemons that a package's installation could start.
-const DAEMONS: [&str; 8] = [
+/// Daemons that a package's installation could start; the kernel keeps 15 characters of a name.
+const DAEMONS: [&str; 9] = [
     "knockd",
     "fwknopd",
     "sshd",
     "prometheus",
+    "prometheus-node",
     "fail2ban-server",
     "dockerd",
     "containerd",

@@ -1,39 +1,34 @@
-//! Metrics: served over HTTP, printed, written to a file, and scraped by a stock Prometheus.
+//! Metrics: served over HTTP, printed, written to a file, and read by a stock Prometheus and node_exporter.
 
 #![expect(clippy::unwrap_used, reason = "a helper of a test fails with the test")]
+
+mod stock;
 
 use std::{
     fs,
     io::{Read as _, Write as _},
     net::{SocketAddr, TcpStream},
-    path::Path,
-    process::{Command, Stdio},
-    time::Duration,
 };
 
 use knock_tests::{
     daemon::{self, Daemon},
     namespace::Namespace,
     net::{self, Family, Net},
-    process::Process,
     ssh::{DOOR, KNOCKS},
     wait,
 };
-use nix::sys::signal::Signal::SIGTERM;
-use serde_json::{Value, json};
+use serde_json::json;
 use tempfile::TempDir;
+
+use self::stock::promtool_accepts;
 
 /// The daemon's page, on the loopback interface of the server's namespace.
 const AT: &str = "127.0.0.1:9482";
 const METRICS: &str = "[metrics]\nlisten = \"127.0.0.1:9482\"\n";
-/// Where Prometheus listens.
-const PROMETHEUS: &str = "127.0.0.1:9090";
 /// What Prometheus sends.
 const ACCEPT: &str = "application/openmetrics-text;version=1.0.0,\
                       application/openmetrics-text;version=0.0.1;q=0.75,\
                       text/plain;version=0.0.4;q=0.5,*/*;q=0.1";
-/// Prometheus is ready after ten seconds on an idle machine.
-const STARTS: Duration = Duration::from_secs(180);
 
 #[test]
 fn both_formats_pass_the_checks_of_prometheus() {
@@ -239,71 +234,6 @@ fn ten_thousand_grants_and_doors_are_counted() {
     });
 }
 
-#[test]
-fn a_stock_prometheus_scrapes_the_page() {
-    net::test(|net| {
-        let daemon = start(net);
-        let client = net.new_source(Family::V4);
-        client.knock(KNOCKS);
-        daemon.wait_for_event(&json!({"event": "opened", "source": client.name()}));
-        let directory = TempDir::new().unwrap();
-        let config = directory.path().join("prometheus.yml");
-        let rules = dist("prometheus/knock.rules.yml");
-        fs::write(
-            &config,
-            format!(
-                "global: {{scrape_interval: 2s, evaluation_interval: 2s}}\nrule_files: [\"{}\"]\n\
-                 scrape_configs:\n- job_name: knock\n  static_configs: [{{targets: [\"{AT}\"]}}]\n",
-                rules.display()
-            ),
-        )
-        .unwrap();
-        let mut command = Command::new("prometheus");
-        command
-            .arg(format!("--config.file={}", config.display()))
-            .arg(format!(
-                "--storage.tsdb.path={}",
-                directory.path().join("data").display()
-            ))
-            .arg(format!("--web.listen-address={PROMETHEUS}"));
-        let prometheus = Process::start(&net.server, &mut command);
-        for (query, expected) in [
-            ("up{job=\"knock\"}", 1.0),
-            ("knock_in_force", 1.0),
-            ("knock_door_openings_total{door=\"ssh\"}", 1.0),
-            ("sum(knock_interface_state{state=\"protected\"})", 1.0),
-            ("knock_packets_total{reason=\"opened\"}", 1.0),
-        ] {
-            let found = wait::poll(STARTS, || {
-                query_value(net, query).filter(|found| *found == expected)
-            });
-            assert_eq!(found, Some(expected), "{query}: {}", prometheus.printed());
-        }
-        let alerts = ask_prometheus(net, "/api/v1/rules").unwrap();
-        let count = alerts["data"]["groups"][0]["rules"]
-            .as_array()
-            .map(Vec::len);
-        assert_eq!(count, Some(9), "{alerts}");
-        prometheus.stop(SIGTERM);
-        daemon.stop();
-    });
-}
-
-#[test]
-fn alert_rules_pass_their_tests() {
-    for arguments in [
-        ["check", "rules", "knock.rules.yml"],
-        ["test", "rules", "knock.rules.test.yml"],
-    ] {
-        let output = Command::new("promtool")
-            .args(arguments)
-            .current_dir(dist("prometheus"))
-            .output()
-            .unwrap();
-        assert!(output.status.success(), "{arguments:?}: {output:?}");
-    }
-}
-
 fn start(net: &Net) -> Daemon {
     let daemon = Daemon::start(&net.server, &format!("{METRICS}{DOOR}"));
     wait::until("the page is served", || {
@@ -363,52 +293,4 @@ fn wait_for(net: &Net, series: &str, expected: f64) {
         "{series} is not {expected}:\n{}",
         page(&net.server, "")
     );
-}
-
-#[track_caller]
-fn promtool_accepts(text: &str) {
-    let mut command = Command::new("promtool");
-    command
-        .args(["check", "metrics"])
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped());
-    let mut promtool = command.spawn().unwrap();
-    let mut input = promtool.stdin.take().unwrap();
-    input.write_all(text.as_bytes()).unwrap();
-    drop(input);
-    let output = promtool.wait_with_output().unwrap();
-    assert!(output.status.success(), "{output:?}:\n{text}");
-    assert!(
-        output.stdout.is_empty() && output.stderr.is_empty(),
-        "{output:?}"
-    );
-}
-
-fn query_value(net: &Net, query: &str) -> Option<f64> {
-    let encoded: String = query
-        .bytes()
-        .map(|byte| match byte {
-            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'_' => char::from(byte).to_string(),
-            _ => format!("%{byte:02X}"),
-        })
-        .collect();
-    let answer = ask_prometheus(net, &format!("/api/v1/query?query={encoded}"))?;
-    answer["data"]["result"][0]["value"][1]
-        .as_str()?
-        .parse()
-        .ok()
-}
-
-fn ask_prometheus(net: &Net, path: &str) -> Option<Value> {
-    let request = format!("GET {path} HTTP/1.0\r\n\r\n");
-    let response = response(&net.server, PROMETHEUS, &request)?;
-    let (_, body) = response.split_once("\r\n\r\n")?;
-    serde_json::from_str(body).ok()
-}
-
-fn dist(path: &str) -> std::path::PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("../dist")
-        .join(path)
 }
