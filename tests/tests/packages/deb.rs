@@ -41,8 +41,14 @@ fn package(version: &str) -> String {
 
 /// Installs a version; returns what the package itself printed.
 #[track_caller]
-fn install(system: &System, version: &str) -> Vec<String> {
-    let path = system.bring(&package(version));
+pub(crate) fn install(system: &System, version: &str) -> Vec<String> {
+    install_file(system, &package(version))
+}
+
+/// Installs the file of any package.
+#[track_caller]
+pub(crate) fn install_file(system: &System, package: &str) -> Vec<String> {
+    let path = system.bring(package);
     let printed = system.succeeds(&format!("dpkg --install {path}"));
     own_lines(&printed).into_iter().map(str::to_owned).collect()
 }
@@ -62,7 +68,7 @@ fn files_of_the_package() -> BTreeSet<String> {
 }
 
 /// Returns the files that are there now and were not before.
-fn added(system: &System, before: &BTreeSet<String>) -> BTreeSet<String> {
+pub(crate) fn added(system: &System, before: &BTreeSet<String>) -> BTreeSet<String> {
     let of_the_user = OF_THE_USER.map(str::to_owned);
     let after = system.files();
     let added = after.difference(before).filter(|path| {

@@ -12,6 +12,7 @@ mod archives;
 mod container;
 mod deb;
 mod files;
+mod fleet;
 mod manifest;
 mod rpm;
 mod system;

@@ -3,7 +3,7 @@
 use std::{
     collections::BTreeSet,
     fs,
-    path::Path,
+    path::{Path, PathBuf},
     process::{Command, Output},
 };
 
@@ -15,30 +15,52 @@ use crate::{
     system::{System, packages, with_systemd},
 };
 
-fn package(version: &str) -> std::path::PathBuf {
-    packages().join(format!("knock-{version}-1.x86_64.rpm"))
+fn package(version: &str) -> PathBuf {
+    file("knock", version)
+}
+
+/// Returns the file of a package of either name.
+pub(crate) fn file(name: &str, version: &str) -> PathBuf {
+    packages().join(format!("{name}-{version}-1.x86_64.rpm"))
 }
 
 fn query(question: &str) -> String {
-    let mut rpm = Command::new("rpm");
-    run(rpm
-        .args(["--query", question, "--package"])
-        .arg(package(VERSION)))
+    query_file(question, &package(VERSION))
 }
 
-/// Returns a command of rpm on another system: its own database there is made at the first use.
-fn rpm(system: &System, words: &[&str], file: Option<&Path>) -> Output {
+/// Asks rpm about the file of a package.
+pub(crate) fn query_file(question: &str, file: &Path) -> String {
     let mut rpm = Command::new("rpm");
-    rpm.arg("--root").arg(system.root()).args(words);
+    run(rpm.args(["--query", question, "--package"]).arg(file))
+}
+
+/// Returns what a package of this system requires, without what rpm itself provides.
+pub(crate) fn requires(file: &Path) -> BTreeSet<String> {
+    let requires = query_file("--requires", file);
+    let foreign = |line: &&str| !line.starts_with("rpmlib(") && !line.starts_with("config(");
+    let requires = requires.lines().filter(foreign);
+    requires.map(|line| line.trim_end().to_owned()).collect()
+}
+
+/// Runs rpm on another system: its own database there is made at the first use.
+fn rpm(system: &System, words: &[&str], file: Option<&Path>) -> Output {
     // The systemd that it requires is there, but not as an rpm.
-    if let Some(file) = file {
-        rpm.arg("--nodeps").arg(file);
-    }
+    let words: Vec<&str> = match file {
+        Some(_) => words.iter().copied().chain(["--nodeps"]).collect(),
+        None => words.to_vec(),
+    };
+    rpm_with(system, &words, file)
+}
+
+/// Runs rpm on another system, with its dependencies.
+pub(crate) fn rpm_with(system: &System, words: &[&str], file: Option<&Path>) -> Output {
+    let mut rpm = Command::new("rpm");
+    rpm.arg("--root").arg(system.root()).args(words).args(file);
     rpm.output().unwrap()
 }
 
 #[track_caller]
-fn succeeds(output: &Output, row: &str) -> String {
+pub(crate) fn succeeds(output: &Output, row: &str) -> String {
     assert!(output.status.success(), "{row}: {}", text(output));
     text(output)
 }
@@ -48,14 +70,8 @@ fn it_has_these_files() {
     let listed = query("--list").lines().map(str::to_owned).collect();
     assert_same(&listed, &expected(), "rpm");
     assert_eq!(query("--configfiles"), "/etc/knock/seq.toml\n");
-    let requires = query("--requires");
-    let foreign = |line: &&str| !line.starts_with("rpmlib(") && !line.starts_with("config(");
-    let requires: BTreeSet<&str> = requires
-        .lines()
-        .filter(foreign)
-        .map(str::trim_end)
-        .collect();
-    assert_eq!(requires, BTreeSet::from(["/bin/sh", "systemd"]));
+    let expected = ["/bin/sh", "systemd"].map(str::to_owned);
+    assert_eq!(requires(&package(VERSION)), BTreeSet::from(expected));
 }
 
 #[test]
