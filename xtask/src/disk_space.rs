@@ -1,4 +1,4 @@
-//! Tells before a long run that the disk has too little room for it.
+//! Warns before a long run that the disk has too little room for it.
 
 use std::path::{Path, PathBuf};
 
@@ -14,7 +14,7 @@ pub(crate) const DEMO: u64 = 1_700 << 10;
 
 /// Prints a warning where fewer kibibytes are free than are still `needed` in the directory of builds.
 ///
-/// What is in that directory already counts as written. Prints nothing where `df` or `du` can't tell.
+/// What is in that directory already counts as written. Prints nothing where `df` or `du` fails.
 pub(crate) fn warn(sh: &Shell, needed: u64) {
     let directory = shell::target_dir();
     let free = sh.cmd("df").args(["--output=avail", "--block-size=1K"]);
