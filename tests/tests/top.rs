@@ -142,7 +142,7 @@ fn ten_thousand_grants_are_shown() {
             let grant = knock_common::grant::Grant::from_word(word.0);
             knock_user::kernel::maps::raise(&mut allow, key, grant).unwrap();
         }
-        let tmux = Tmux::start(&net.server, "", 100, 30);
+        let tmux = Tmux::start(&net.server, "", 80, 24);
         tmux.shows(&format!("GRANTS {GRANTS}"));
         tmux.shows("10.0.0.1 ");
         tmux.keys(&["End"]);
