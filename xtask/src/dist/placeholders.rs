@@ -81,4 +81,39 @@ mod tests {
             }
         }
     }
+
+    #[test]
+    fn the_recipes_have_the_version() {
+        let version = env!("CARGO_PKG_VERSION");
+        for (path, line) in [
+            (
+                "dist/homebrew/knock-client.rb",
+                format!("  url \"https://{DOMAIN}/knock-{version}.tar.gz\""),
+            ),
+            (
+                "dist/termux/build.sh",
+                format!("TERMUX_PKG_VERSION={version}"),
+            ),
+        ] {
+            let text = fs::read_to_string(shell::workspace().join(path)).unwrap();
+            assert!(text.lines().any(|found| found == line), "{path}: {line}");
+        }
+    }
+
+    /// Some of them run only when a package is removed, or on a system that no test has.
+    #[test]
+    fn every_script_is_free_of_syntax_errors() {
+        let is_script = |path: &PathBuf| {
+            let text = fs::read_to_string(path).unwrap_or_default();
+            text.starts_with("#!") || path.extension().is_some_and(|is| is == "sh")
+        };
+        let all = files(&shell::workspace().join("dist")).unwrap();
+        let scripts: Vec<_> = all.into_iter().filter(is_script).collect();
+        assert!(scripts.len() >= 7, "{scripts:?}");
+        for path in scripts {
+            let mut bash = std::process::Command::new("bash");
+            let output = bash.arg("-n").arg(&path).output().unwrap();
+            assert!(output.status.success(), "{}: {output:?}", path.display());
+        }
+    }
 }
