@@ -7,6 +7,7 @@ mod fleet;
 mod packages;
 mod placeholders;
 mod sbom;
+mod sizes;
 mod stage;
 mod sums;
 mod windows;
@@ -21,7 +22,10 @@ use anyhow::{Context as _, Result};
 use xshell::Shell;
 
 pub(crate) use self::architecture::get_target;
-pub use self::{architecture::Architecture, stage::documents};
+pub use self::{
+    architecture::{Architecture, Build},
+    stage::documents,
+};
 use crate::{crates, shell};
 
 /// The programs that are published.
@@ -115,7 +119,8 @@ fn prepare_packages(sh: &Shell, architectures: &[Architecture]) -> Result<()> {
 pub fn run(sh: &Shell, architectures: &[Architecture]) -> Result<PathBuf> {
     let release = Release::new(sh)?;
     let to = shell::target_dir().join("dist");
-    let image = for_linux(sh, &release, architectures, &[None], &to)?;
+    let build = Build::Published;
+    let image = for_linux(sh, &release, architectures, build, &[None], &to)?;
     windows::write(sh, &release, &to)?;
     image.write(sh, &release, &to)?;
     sbom::write(sh, &release, &to)?;
@@ -125,11 +130,12 @@ pub fn run(sh: &Shell, architectures: &[Architecture]) -> Result<PathBuf> {
 }
 
 /// Builds what tests install on this machine's processor, and packages of an earlier version from which they upgrade,
-/// once in a run; returns the directory. The programs are the same in both.
+/// once in a run, whose stages all want the same build; returns the directory. The programs are the same in both
+/// versions.
 ///
 /// # Errors
 /// A program fails, or a file can't be read or written.
-pub fn for_tests(sh: &Shell) -> Result<PathBuf> {
+pub fn for_tests(sh: &Shell, build: Build) -> Result<PathBuf> {
     static BUILT: OnceLock<PathBuf> = OnceLock::new();
     if let Some(directory) = BUILT.get() {
         return Ok(directory.clone());
@@ -140,10 +146,13 @@ pub fn for_tests(sh: &Shell) -> Result<PathBuf> {
         sh,
         &release,
         &[Architecture::Amd64],
+        build,
         &[None, Some(EARLIER)],
         &to,
     )?;
     image.write(sh, &release, &to)?;
+    // `run` leaves it for whoever builds the image of dist/container.
+    sh.remove_path(&release.stage)?;
     Ok(BUILT.get_or_init(|| to).clone())
 }
 
@@ -153,6 +162,7 @@ fn for_linux(
     sh: &Shell,
     release: &Release,
     architectures: &[Architecture],
+    build: Build,
     versions: &[Option<&str>],
     to: &Path,
 ) -> Result<Image> {
@@ -167,7 +177,7 @@ fn for_linux(
     stage::fill(sh, &prefix, &fleet::prefix(release))?;
     let mut programs = Vec::new();
     for &architecture in architectures {
-        let built = architecture.build(sh)?;
+        let built = architecture.build(sh, build)?;
         for program in PROGRAMS {
             copy(sh, built.join(program), prefix.join("bin"))?;
         }
@@ -175,7 +185,10 @@ fn for_linux(
             packages::deb(sh, release, KNOCK, architecture, *version, to)?;
             packages::rpm(sh, release, KNOCK, architecture, *version, to)?;
         }
-        fleet::write(sh, release, architecture, versions, to)?;
+        fleet::write(sh, release, architecture, build, versions, to)?;
+        if build == Build::Published {
+            sizes::check(architecture, &built)?;
+        }
         tarballs(sh, release, architecture, &prefix, to)?;
         programs.push((architecture, built));
     }

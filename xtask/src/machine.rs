@@ -24,7 +24,8 @@ use xshell::Shell;
 
 use crate::{
     debian::{self, System},
-    dist, ebpf, lanes,
+    dist::{self, Build},
+    ebpf, lanes,
     package::Apt,
     prepared,
     report::RunReport,
@@ -52,7 +53,7 @@ const TARGET: &str = "machine";
 const LIMIT: Duration = Duration::from_secs(45 * 60);
 
 /// The tests that count as skipped where the machine can't be had: without those of other cards, and those alone.
-pub const ROWS: u32 = 10;
+pub const ROWS: u32 = 11;
 /// See [`ROWS`].
 pub const ROWS_OF_CARDS: u32 = 11;
 
@@ -141,7 +142,7 @@ pub fn test(
     report: &mut RunReport,
 ) -> Result<()> {
     let base = directory();
-    let packages = debs(&dist::for_tests(sh)?)?;
+    let packages = debs(&dist::for_tests(sh, Build::Published)?)?;
     let root = debian::get(sh, &base, SYSTEM).context("a Debian for the machine can't be made")?;
     let disk = disk::make(sh, &base, &root, &parts.kernels, &packages)?;
     let initramfs = disk::initramfs(sh, &base, &parts.kernels)?;
@@ -171,8 +172,9 @@ pub fn test(
         .with_context(|| format!("writing {}", path.display()))?;
     let variables = vec![("KNOCK_MACHINE", path.into())];
     let setting = prepared::setting(variables, rows.arguments(), LIMIT);
-    lanes::run("machine", &[program], &setting, report)?;
-    Ok(())
+    let ran = lanes::run("machine", &[program], &setting, report);
+    disk::remove(&base)?;
+    ran.map(drop)
 }
 
 /// Returns the directory of everything that the machine is made of.
@@ -188,4 +190,22 @@ fn debs(directory: &Path) -> Result<Vec<PathBuf>> {
     let paths: Vec<_> = paths.collect::<Result<_>>()?;
     let is_deb = |path: &PathBuf| path.extension().is_some_and(|is| is == "deb");
     Ok(paths.into_iter().filter(is_deb).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_rows_are_those_of_the_program() {
+        const SOURCES: &str = "tests/tests/machine";
+        let main = shell::workspace().join(SOURCES).join("main.rs");
+        let main = fs::read_to_string(main).unwrap();
+        // Those of a macro, which are there once in the source and once for each card in the program.
+        let of_each = main.matches("\n                #[test]").count();
+        let cards = main.matches("card!(").count();
+        let repeated = u32::try_from(of_each * (cards - 1)).unwrap();
+        let all = prepared::declared(SOURCES) + repeated;
+        assert_eq!((of_each, cards, all), (5, 3, ROWS + ROWS_OF_CARDS));
+    }
 }

@@ -40,7 +40,7 @@ struct Cli {
 enum CliCommand {
     /// Find or install what building and the demo need: compiler and linker for the kernel object, ip
     Setup {
-        /// Install what the tests need too: lints, QEMU, and peers such as knockd and nmap
+        /// Install what the tests need too: lints, QEMU, makers of packages, and peers such as knockd and nmap
         #[arg(long)]
         test: bool,
         /// Install the peers of the benchmark too, such as xdp-tools, fwknop and nftables
@@ -183,6 +183,8 @@ fn run(verb: CliCommand) -> Result<bool> {
                 setup::lints(&sh, &apt)?;
                 setup::kernel_lints(&sh, &kit.toolchain, &apt);
                 vm::get(&sh, &apt, &vm::SERIES)?;
+                tools::get(&apt, tools::Verb::Packages)?;
+                dist::prepare_tests(&sh)?;
             }
         }
         CliCommand::BuildEbpf { keep } => {

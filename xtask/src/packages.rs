@@ -6,7 +6,9 @@ use anyhow::{Context as _, Result, ensure};
 use xshell::Shell;
 
 use crate::{
-    debian, dist, ebpf, fresh, lanes, machine,
+    debian,
+    dist::{self, Build},
+    ebpf, fresh, lanes, machine,
     package::Apt,
     prepared,
     report::RunReport,
@@ -20,8 +22,13 @@ const TARGET: &str = "packages";
 /// After this time the program hangs.
 const LIMIT: Duration = Duration::from_secs(15 * 60);
 
-/// The number of tests that count as skipped where they can't run.
-pub const ROWS: u32 = 19;
+/// The sources of the tests.
+const SOURCES: &str = "tests/tests/packages";
+
+/// Returns the number of tests that count as skipped where they can't run.
+pub(crate) fn rows() -> u32 {
+    prepared::declared(SOURCES)
+}
 
 /// Runs the tests and prints a summary; returns whether everything succeeded.
 ///
@@ -32,7 +39,7 @@ pub fn run(sh: &Shell, filter: Option<&str>) -> Result<bool> {
     get(sh, &apt)?;
     ebpf::record::prepare(sh, &apt)?;
     let mut report = RunReport::default();
-    test(sh, filter, &mut report)?;
+    test(sh, filter, Build::Quick, &mut report)?;
     if !report.has_tests() {
         let filter = filter.unwrap_or_default();
         report.fail(&format!("no test has `{filter}` in its name"), 0.0);
@@ -62,8 +69,8 @@ pub fn get(sh: &Shell, apt: &Apt<'_>) -> Result<()> {
 ///
 /// # Errors
 /// The packages don't build, or a system can't be made.
-pub fn test(sh: &Shell, filter: Option<&str>, report: &mut RunReport) -> Result<()> {
-    let packages = dist::for_tests(sh)?;
+pub fn test(sh: &Shell, filter: Option<&str>, build: Build, report: &mut RunReport) -> Result<()> {
+    let packages = dist::for_tests(sh, build)?;
     let making = "a pristine system can't be made";
     let minimal = debian::get(sh, &fresh::directory(), fresh::SYSTEM).context(making)?;
     let with_systemd = debian::get(sh, &machine::directory(), machine::SYSTEM).context(making)?;

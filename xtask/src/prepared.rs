@@ -1,6 +1,6 @@
 //! Root tests that run only where a verb has prepared what they need.
 
-use std::{ffi::OsString, time::Duration};
+use std::{ffi::OsString, fs, path::Path, time::Duration};
 
 use anyhow::{Result, bail};
 use xshell::Shell;
@@ -63,5 +63,31 @@ pub(crate) fn setting(
             .chain(more)
             .collect(),
         limit,
+    }
+}
+
+/// Returns how many tests the sources in a file or directory of the workspace have.
+pub(crate) fn declared(place: &str) -> u32 {
+    count(&shell::workspace().join(place))
+}
+
+fn count(path: &Path) -> u32 {
+    if let Ok(entries) = fs::read_dir(path) {
+        return entries.flatten().map(|entry| count(&entry.path())).sum();
+    }
+    let text = fs::read_to_string(path).unwrap_or_default();
+    let tests = text.lines().filter(|line| line.trim() == "#[test]");
+    u32::try_from(tests.count()).unwrap_or(u32::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tests_of_files_and_directories_are_counted() {
+        assert_eq!(declared("xtask/src/prepared.rs"), 1);
+        assert!(declared("tests/tests/packages") > 10);
+        assert_eq!(declared("tests/tests/none"), 0);
     }
 }

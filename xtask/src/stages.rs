@@ -4,8 +4,8 @@ use anyhow::Result;
 use xshell::Shell;
 
 use crate::{
-    containers, elsewhere, fleet, machine, package::Apt, packages, report::RunReport, shell, twice,
-    vm,
+    containers, dist::Build, elsewhere, fleet, machine, package::Apt, packages, report::RunReport,
+    shell, twice, vm,
 };
 
 /// A part of the run.
@@ -81,13 +81,13 @@ impl RunStage {
     fn count(self) -> u32 {
         match self {
             Self::Kernels => vm::suites(),
-            Self::Fleet => fleet::ROWS,
-            Self::Packages => packages::ROWS,
+            Self::Fleet => fleet::rows(),
+            Self::Packages => packages::rows(),
             Self::Machine => machine::ROWS,
             Self::Cards => machine::ROWS_OF_CARDS,
             Self::Arm64 => vm::arm64_suites(),
-            Self::Containers => containers::ROWS,
-            Self::Elsewhere => elsewhere::ROWS,
+            Self::Containers => containers::rows(),
+            Self::Elsewhere => elsewhere::rows(),
             Self::Twice => 1,
         }
     }
@@ -95,9 +95,8 @@ impl RunStage {
     /// Returns whether it takes too long for each change.
     fn is_long(self) -> bool {
         match self {
-            Self::Kernels | Self::Fleet => false,
-            Self::Packages
-            | Self::Machine
+            Self::Kernels | Self::Fleet | Self::Packages => false,
+            Self::Machine
             | Self::Cards
             | Self::Arm64
             | Self::Containers
@@ -129,8 +128,8 @@ impl RunStage {
         (self.is_long() && !chosen.all).then(|| "--all runs it".to_owned())
     }
 
-    /// Finds or installs what it needs.
-    fn get(self, sh: &Shell, apt: &Apt<'_>) -> Result<Run> {
+    /// Finds or installs what it needs; packages have programs of this build.
+    fn get(self, sh: &Shell, apt: &Apt<'_>, build: Build) -> Result<Run> {
         Ok(match self {
             Self::Kernels => {
                 let machines = vm::get(sh, apt, &vm::SERIES)?;
@@ -146,7 +145,7 @@ impl RunStage {
             }
             Self::Packages => {
                 packages::get(sh, apt)?;
-                Box::new(|sh, report| packages::test(sh, None, report))
+                Box::new(move |sh, report| packages::test(sh, None, build, report))
             }
             Self::Machine => {
                 let parts = machine::get(sh, apt)?;
@@ -187,7 +186,12 @@ pub(crate) fn prepare(
             report.left_out(&stage.name(), &why);
             continue;
         }
-        let run = stage.get(sh, apt).inspect_err(|why| {
+        let build = match chosen.all {
+            // The machine installs what is published, and packages are built once in a run.
+            true => Build::Published,
+            false => Build::Quick,
+        };
+        let run = stage.get(sh, apt, build).inspect_err(|why| {
             println!("{}: skipped: {}", stage.name(), shell::in_short(why));
         });
         prepared.push(PreparedStage { stage, run });
@@ -228,7 +232,6 @@ mod tests {
                 "by default",
                 ChosenStages { all: false, ..all },
                 &[
-                    (RunStage::Packages, "--all runs it"),
                     (RunStage::Machine, "--all runs it"),
                     (RunStage::Cards, "--all runs it"),
                     (RunStage::Arm64, "--all runs it"),

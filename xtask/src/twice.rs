@@ -46,7 +46,8 @@ pub fn test(sh: &Shell, report: &mut RunReport) -> Result<()> {
     Ok(())
 }
 
-/// Builds in this directory and in another one; returns a line for each file that differs.
+/// Builds in this directory and in another one; returns a line for each file that differs. The other directory stays
+/// only if there is one.
 ///
 /// # Errors
 /// A build fails, or the workspace has changes that a clone would not have.
@@ -61,13 +62,18 @@ pub fn compare(sh: &Shell, architectures: &[Architecture]) -> Result<Vec<String>
         "a clone would not have the changes of these files: commit or stash them first:\n{changed}"
     );
     let first = dist::run(sh, architectures)?;
-    let second = elsewhere(sh, architectures)?;
-    Ok(differences(&sums(&first)?, &sums(&second)?))
+    let place = shell::target_dir().join("twice");
+    let second = elsewhere(sh, architectures, &place)?;
+    let different = differences(&sums(&first)?, &sums(&second)?);
+    if different.is_empty() {
+        sh.remove_path(&place)?;
+    }
+    Ok(different)
 }
 
-/// Builds in a clone; returns the directory.
-fn elsewhere(sh: &Shell, architectures: &[Architecture]) -> Result<PathBuf> {
-    let place = shell::target_dir().join("twice/a directory with another name");
+/// Builds in a clone below a directory; returns the directory of what is built.
+fn elsewhere(sh: &Shell, architectures: &[Architecture], below: &Path) -> Result<PathBuf> {
+    let place = below.join("a directory with another name");
     if place.exists() {
         fs::remove_dir_all(&place).with_context(|| format!("removing {}", place.display()))?;
     }

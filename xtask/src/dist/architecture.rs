@@ -8,8 +8,35 @@ use xshell::{Cmd, Shell};
 
 use crate::shell;
 
-/// The profile in the workspace's manifest.
+/// The profile of what is published, in the workspace's manifest.
 pub(super) const PROFILE: &str = "published";
+
+/// How the programs of packages are built.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Build {
+    /// As they are published: small, and the same in any directory.
+    Published,
+    /// Quickly, and shared with the programs that run in virtual machines.
+    Quick,
+}
+
+impl Build {
+    /// Returns the profile in the workspace's manifest.
+    pub(crate) const fn profile(self) -> &'static str {
+        match self {
+            Self::Published => PROFILE,
+            Self::Quick => "vm",
+        }
+    }
+
+    /// Returns the compiler's options.
+    fn flags(self) -> Vec<String> {
+        match self {
+            Self::Published => same_paths(),
+            Self::Quick => Vec::new(),
+        }
+    }
+}
 
 /// A processor.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
@@ -52,21 +79,29 @@ impl Architecture {
     ///
     /// # Errors
     /// They don't build.
-    pub fn build(self, sh: &Shell) -> Result<PathBuf> {
-        let mut cargo = self.cargo(sh, &same_paths()).args([
-            "build",
-            "--profile",
-            PROFILE,
-            "--target",
-            self.target(),
-        ]);
+    pub fn build(self, sh: &Shell, build: Build) -> Result<PathBuf> {
+        let mut cargo = self.cargo_build(sh, build);
         for program in super::PROGRAMS {
             cargo = cargo.args(["--package", program, "--bin", program]);
         }
         let what = format!("building for {}", self.debian());
         shell::watch(&what, cargo, |_| {})?
             .or_else(|| format!("{what} failed: the compiler's messages are above"))?;
-        Ok(shell::target_dir().join(self.target()).join(PROFILE))
+        Ok(self.directory(build))
+    }
+
+    /// Returns the directory of the programs.
+    pub(crate) fn directory(self, build: Build) -> PathBuf {
+        shell::target_dir()
+            .join(self.target())
+            .join(build.profile())
+    }
+
+    /// Returns the command that builds packages, which are yet to be named.
+    pub(super) fn cargo_build(self, sh: &Shell, build: Build) -> Cmd<'_> {
+        self.cargo(sh, &build.flags())
+            .args(["build", "--profile", build.profile()])
+            .args(["--target", self.target()])
     }
 
     /// Returns the cargo command, which links with what is part of the target: no other compiler is needed.

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Result;
 use xshell::Shell;
 
-use super::{Architecture, Release, archive, copy, packages};
+use super::{Architecture, Build, Release, archive, copy, packages};
 use crate::shell;
 
 /// The package, and its program.
@@ -24,10 +24,11 @@ pub(super) fn write(
     sh: &Shell,
     release: &Release,
     architecture: Architecture,
+    build: Build,
     versions: &[Option<&str>],
     to: &Path,
-) -> Result<PathBuf> {
-    let built = architecture.build_fleet(sh)?;
+) -> Result<()> {
+    let built = architecture.build_fleet(sh, build)?;
     let prefix = prefix(release);
     copy(sh, built.join(PACKAGE), prefix.join("bin"))?;
     for licence in ["LICENSE-MIT", "LICENSE-APACHE"] {
@@ -48,8 +49,7 @@ pub(super) fn write(
         copy(sh, path.clone(), release.stage.join(&name).join(directory))?;
     }
     let archive = to.join(format!("{name}.tar.gz"));
-    archive::tarball(sh, &release.stage, &name, release.date, &archive)?;
-    Ok(built)
+    archive::tarball(sh, &release.stage, &name, release.date, &archive)
 }
 
 impl Architecture {
@@ -64,21 +64,16 @@ impl Architecture {
     }
 
     /// Builds knock-fleet; returns its directory. Unlike the other programs it has parts in C, which need no library.
-    fn build_fleet(self, sh: &Shell) -> Result<PathBuf> {
-        let target = self.target();
-        let variable = |name: &str| format!("{name}_{}", target.replace('-', "_"));
+    fn build_fleet(self, sh: &Shell, build: Build) -> Result<PathBuf> {
+        let variable = |name: &str| format!("{name}_{}", self.target().replace('-', "_"));
         let cargo = self
-            .cargo(sh, &super::architecture::same_paths())
+            .cargo_build(sh, build)
             .env(variable("CC"), self.c_compiler())
             .env(variable("CFLAGS"), "-U_FORTIFY_SOURCE -fno-stack-protector")
-            .args(["build", "--profile", super::architecture::PROFILE])
-            .args(["--target", target])
             .args(["--package", PACKAGE, "--bin", PACKAGE]);
         let what = format!("building {PACKAGE} for {}", self.debian());
         shell::watch(&what, cargo, |_| {})?
             .or_else(|| format!("{what} failed: the compiler's messages are above"))?;
-        Ok(shell::target_dir()
-            .join(target)
-            .join(super::architecture::PROFILE))
+        Ok(self.directory(build))
     }
 }

@@ -13,6 +13,9 @@ use crate::{
     vm::{image::RootImage, kernel::KernelPackage},
 };
 
+/// The directories beside the pristine system.
+const PARTS: [&str; 3] = ["added", "mounted", "initramfs"];
+
 /// The modules that the initramfs needs to mount the disk.
 const TO_MOUNT: [&str; 6] = [
     "virtio_pci",
@@ -92,4 +95,28 @@ pub(super) fn initramfs(sh: &Shell, base: &Path, kernels: &[KernelPackage]) -> R
     }
     image.file("init", include_str!("init.sh"))?;
     image.pack()
+}
+
+/// Removes disks, with the states of machines that tests stored in them, and what they were made of. The pristine
+/// system stays, and what machines printed.
+///
+/// # Errors
+/// A file can't be removed.
+pub(super) fn remove(base: &Path) -> Result<()> {
+    let reading = || format!("reading {}", base.display());
+    for entry in fs::read_dir(base).with_context(reading)? {
+        let path = entry.with_context(reading)?.path();
+        let is_disk = path
+            .extension()
+            .is_some_and(|is| is == "img" || is == "qcow2" || is == "cpio");
+        let removed = if is_disk {
+            fs::remove_file(&path)
+        } else if PARTS.iter().any(|part| path.ends_with(part)) {
+            fs::remove_dir_all(&path)
+        } else {
+            Ok(())
+        };
+        removed.with_context(|| format!("removing {}", path.display()))?;
+    }
+    Ok(())
 }
