@@ -79,6 +79,33 @@ pub enum FleetAction {
         /// The name of the host at which attempts failed.
         host: String,
     },
+    /// Put a shared configuration in force on trial, start `knock-fleet` again, and report the result by
+    /// `Group::adopted`. `Confirm` or `Undo` follows.
+    Adopt {
+        /// Its number.
+        number: u64,
+        /// Its text.
+        text: String,
+    },
+    /// Keep the shared configuration that is on trial: store its number, then end the trial.
+    Confirm {
+        /// Its number.
+        number: u64,
+    },
+    /// End the trial and return to what was in force before, then start `knock-fleet` again.
+    Undo {
+        /// The number of the one on trial.
+        number: u64,
+        /// Why. The other hosts get it, too.
+        reason: String,
+    },
+    /// Report a shared configuration that this host does not take.
+    Refused {
+        /// Its number.
+        number: u64,
+        /// Why.
+        reason: &'static str,
+    },
     /// Write the presence of this host, and keep it while the host is connected.
     Beat {
         /// The presence.

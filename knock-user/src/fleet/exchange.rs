@@ -299,7 +299,11 @@ impl Exchange {
                 | FleetAction::UsedTwice { .. }
                 | FleetAction::Spend { .. }
                 | FleetAction::Mismatch { .. }
-                | FleetAction::LockOut { .. }) => steps.push(Step::Act(action)),
+                | FleetAction::LockOut { .. }
+                | FleetAction::Adopt { .. }
+                | FleetAction::Confirm { .. }
+                | FleetAction::Undo { .. }
+                | FleetAction::Refused { .. }) => steps.push(Step::Act(action)),
                 FleetAction::Beat { presence, keep_ms } => {
                     // Without random numbers it is written when it changes.
                     steps.extend(self.beat(presence, keep_ms).map(Step::Send));

@@ -11,6 +11,7 @@ use super::{
     group::Group,
     presence::Facts,
     record::{Grant, Place, Revocation, Rule},
+    signed::{AdminPublic, SharedConfig},
     times::Now,
     uses::{Claim, Denial, Use, UseRecord, UsedBy},
 };
@@ -163,6 +164,31 @@ impl<R: Rule> Group<R> {
         self.advance(now)
     }
 
+    /// Sets who signs shared configurations for the group of this name, and the number of the one that is in
+    /// force; 0 for none.
+    pub fn trust(&mut self, admin: AdminPublic, group: &str, applied: u64) {
+        self.rollout.trust(admin, group, applied);
+    }
+
+    /// Records whether a shared configuration was put in force on trial, or why not.
+    pub fn adopted(
+        &mut self,
+        number: u64,
+        result: Result<(), String>,
+        now: Now,
+    ) -> Vec<FleetAction> {
+        self.rollout.adopted(number, result, now.boot_ms);
+        self.is_unsaved = true;
+        self.advance(now)
+    }
+
+    /// Writes a shared configuration for the group, unless the group has one with its number or a higher one.
+    pub fn push(&mut self, config: SharedConfig, now: Now) -> Vec<FleetAction> {
+        self.outgoing = Some(config);
+        self.outbox.add(Place::Shared);
+        self.advance(now)
+    }
+
     /// Records what grants of the doors of the group cover here.
     pub fn set_doors(&mut self, doors: BTreeMap<String, GrantPrefix>) {
         self.doors = Some(doors);
@@ -176,7 +202,10 @@ impl<R: Rule> Group<R> {
         self.claims.expire(now.boot_ms);
         self.lockouts.expire(now.boot_ms);
         self.hosts.expire(self.member.longest_ms, now.boot_ms);
-        self.settle_claims(now)
+        let mut actions = self.settle_claims(now);
+        let turn = self.rollout.time_out(now.boot_ms);
+        actions.extend(self.take_turn(turn));
+        actions
     }
 
     fn begin(&mut self, claim: Claim, way: Way, grant: Grant, now: Now) -> Vec<FleetAction> {

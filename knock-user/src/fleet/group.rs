@@ -15,6 +15,8 @@ use super::{
     presence::{Confirmed, HostState, Hosts},
     record::{ByKnowledge, Grant, Origin, Place, Revocation, Rule},
     revocations::Revocations,
+    rollout::Rollout,
+    signed::SharedConfig,
     times::Now,
 };
 use crate::model::prefix::Prefix;
@@ -47,6 +49,11 @@ pub struct Group<R = ByKnowledge> {
     pub(super) claims: Claims,
     pub(super) hosts: Hosts,
     pub(super) lockouts: Lockouts,
+    pub(super) rollout: Rollout,
+    /// A shared configuration that is to be written.
+    pub(super) outgoing: Option<SharedConfig>,
+    /// The revision of the one that the engine has; 0 for none.
+    pub(super) shared_revision: u64,
     /// What grants of doors cover here; none if that is unknown.
     pub(super) doors: Option<BTreeMap<String, GrantPrefix>>,
     /// Whether something changed that has to be kept over a restart.
@@ -68,6 +75,9 @@ impl<R: Rule> Group<R> {
             claims: Claims::default(),
             hosts: Hosts::default(),
             lockouts: Lockouts::default(),
+            rollout: Rollout::default(),
+            outgoing: None,
+            shared_revision: 0,
             doors: None,
             is_unsaved: false,
             in_sync_ms: None,

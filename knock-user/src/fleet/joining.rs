@@ -30,6 +30,7 @@ impl<R: Rule> Group<R> {
         self.outbox.restart();
         self.claims.restart();
         self.hosts.restart();
+        self.rollout.linked_again();
     }
 
     /// Begins to collect a list; `is_other` if the engine is known to have another history.
@@ -55,7 +56,7 @@ impl<R: Rule> Group<R> {
             Some((place, Record::Use(_))) => self.claims.note(key, place),
             Some((Place::Presence { host }, _)) => self.hosts.note(key, host),
             Some((_, Record::Grant(_) | Record::Revocation(_)))
-            | Some((_, Record::Presence(_) | Record::Lockout(_)))
+            | Some((_, Record::Presence(_) | Record::Lockout(_) | Record::Shared(_)))
             | None => {}
         }
         if let Phase::Collecting(batch) = &mut self.phase {
@@ -79,7 +80,8 @@ impl<R: Rule> Group<R> {
             Place::Line { .. }
             | Place::Once { .. }
             | Place::Presence { .. }
-            | Place::Lockout { .. } => {}
+            | Place::Lockout { .. }
+            | Place::Shared => {}
         }
         actions.extend(self.advance(now));
         actions
@@ -120,6 +122,8 @@ impl<R: Rule> Group<R> {
         // The engine was not reached in the future.
         let at_ms = at_ms.min(now.boot_ms);
         self.in_sync_ms = self.in_sync_ms.max(Some(at_ms));
+        let turn = self.rollout.in_sync(at_ms);
+        actions.extend(self.take_turn(turn));
         actions.extend(self.advance(now));
         actions
     }
@@ -209,10 +213,14 @@ impl<R: Rule> Group<R> {
             (Place::Lockout { .. }, Record::Lockout(lockout)) => {
                 return self.take_lockout(lockout, now);
             }
+            (Place::Shared, Record::Shared(config)) => {
+                return self.take_shared(config, revision);
+            }
             // A record in a place of another kind is unreadable.
             (
                 _,
-                Record::Grant(_)
+                Record::Shared(_)
+                | Record::Grant(_)
                 | Record::Revocation(_)
                 | Record::Use(_)
                 | Record::Presence(_)

@@ -7,6 +7,9 @@
 //! What opens a door once is used once in the group: a [`Claim`] is written with a condition, and the first
 //! one counts. The door stays shut until then, or is shut again ([`Group::claim`], [`Group::used`]).
 //!
+//! A [`SharedConfig`] for all hosts is signed by an administrator. Some hosts begin, each confirms it or undoes
+//! it, and the others follow unless one of them complained.
+//!
 //! An [`Exchange`] puts a group on the lines of `knock-fleet`, with keys that are names and records that are
 //! sealed.
 //!
@@ -30,9 +33,12 @@ mod phase;
 mod presence;
 mod record;
 mod revocations;
+mod rollout;
 mod saved;
 mod saving;
 mod seal;
+mod sharing;
+mod signed;
 pub mod state_file;
 mod times;
 mod uses;
@@ -45,9 +51,10 @@ pub use self::{
     group_key::GroupKey,
     lockouts::Lockout,
     paths::is_name,
-    presence::{Confirmed, Facts, HostState, Presence},
+    presence::{Confirmed, Facts, HostState, Presence, SharedState, Stage},
     record::{ByKnowledge, Grant, Origin, Place, Record, Revocation, Rule},
     seal::Keyring,
+    signed::{AdminKey, AdminPublic, LONGEST_SHARED, SharedConfig, Stages},
     times::Now,
     uses::{Claim, Denial, Mark, Use, UseRecord, UsedBy},
 };

@@ -49,6 +49,7 @@ impl Paths {
                 };
                 format!("{prefix}r/{name}")
             }
+            Place::Shared => format!("{prefix}c"),
             Place::Presence { host } => format!("{prefix}p/{host}"),
             Place::Lockout { source } => {
                 format!(
@@ -84,9 +85,11 @@ impl Paths {
             (["l", _], Record::Lockout(lockout)) => Place::Lockout {
                 source: lockout.source,
             },
+            (["c"], Record::Shared(_)) => Place::Shared,
             (
                 _,
-                Record::Grant(_)
+                Record::Shared(_)
+                | Record::Grant(_)
                 | Record::Revocation(_)
                 | Record::Use(_)
                 | Record::Presence(_)

@@ -35,6 +35,32 @@ pub struct Presence {
     pub wall_ms: u64,
     /// The ids of the latest revocations by hand that it has applied.
     pub confirmed: Vec<u64>,
+    /// How far it has got with a shared configuration; none if it has none.
+    #[serde(default)]
+    pub shared: Option<SharedState>,
+}
+
+/// How far a host has got with a shared configuration.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct SharedState {
+    /// Its number.
+    pub number: u64,
+    /// How far it has got.
+    pub stage: Stage,
+    /// Why it was undone.
+    pub reason: Option<String>,
+}
+
+/// How far a host has got with a shared configuration.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Stage {
+    /// It is about to try it, or tries it.
+    Trial,
+    /// It is in force.
+    Applied,
+    /// It was undone.
+    Undone,
 }
 
 /// A host as another one knows it.
@@ -50,6 +76,8 @@ pub struct HostState {
     pub facts: Facts,
     /// How far its clock is ahead of this one, in milliseconds; none if that was not seen.
     pub clock_offset_ms: Option<i64>,
+    /// How far it has got with a shared configuration.
+    pub shared: Option<SharedState>,
 }
 
 /// How far a revocation has got.
@@ -71,6 +99,7 @@ pub(super) struct Hosts {
     names: HashMap<String, String>,
     facts: Option<Facts>,
     confirmed: VecDeque<u64>,
+    shared: Option<SharedState>,
     /// What this host wrote last, and when, in milliseconds since boot.
     written: Option<(Presence, u64)>,
 }
@@ -103,16 +132,66 @@ impl Hosts {
         }
     }
 
+    /// Records how far this host has got with a shared configuration.
+    pub(super) fn report(&mut self, shared: Option<SharedState>) {
+        self.shared = shared;
+    }
+
+    /// Returns how far a host has got with a shared configuration.
+    pub(super) fn shared(&self, host: &str) -> Option<&SharedState> {
+        self.known.get(host)?.presence.shared.as_ref()
+    }
+
+    /// Returns how many hosts the group has, those that are cut off included.
+    pub(super) fn count(&self) -> usize {
+        self.known.len()
+    }
+
+    /// Returns the names of the hosts that are connected.
+    pub(super) fn here(&self) -> impl Iterator<Item = &str> {
+        let here = self
+            .known
+            .iter()
+            .filter(|(_, known)| known.gone_ms.is_none());
+        here.map(|(host, _)| host.as_str())
+    }
+
+    /// Returns how many hosts have a shared configuration in force, or a newer one.
+    pub(super) fn applied(&self, number: u64) -> usize {
+        let states = self.known.values();
+        let states = states.filter_map(|known| known.presence.shared.as_ref());
+        let applied =
+            |state: &&SharedState| state.number >= number && state.stage == Stage::Applied;
+        states.filter(applied).count()
+    }
+
+    /// Returns whether another host undid a shared configuration, or is gone since it tried it.
+    pub(super) fn complains(&self, number: u64, own: &str) -> bool {
+        self.known.iter().any(|(host, known)| {
+            let shared = known.presence.shared.as_ref();
+            let is_it = |state: &&SharedState| state.number == number && host != own;
+            shared.filter(is_it).is_some_and(|state| match state.stage {
+                Stage::Undone => true,
+                Stage::Trial => known.gone_ms.is_some(),
+                Stage::Applied => false,
+            })
+        })
+    }
+
     /// Returns the presence of this host, if it has to be written.
     pub(super) fn beat(&mut self, now: Now) -> Option<Presence> {
         let presence = Presence {
             facts: self.facts.clone()?,
             wall_ms: now.wall_ms,
             confirmed: self.confirmed.iter().copied().collect(),
+            shared: self.shared.clone(),
         };
         let is_same = |(written, at_ms): &(Presence, u64)| {
-            (&written.facts, &written.confirmed) == (&presence.facts, &presence.confirmed)
-                && now.boot_ms < at_ms.saturating_add(REFRESH_MS)
+            let written = Presence {
+                wall_ms: presence.wall_ms,
+                ..written.clone()
+            };
+            written == presence && now.boot_ms < at_ms.saturating_add(REFRESH_MS)
         };
         if self.written.as_ref().is_some_and(is_same) {
             return None;
@@ -187,6 +266,7 @@ impl Hosts {
             since_ms: known.gone_ms.unwrap_or(known.since_ms),
             facts: known.presence.facts.clone(),
             clock_offset_ms: known.clock_offset_ms,
+            shared: known.presence.shared.clone(),
         });
         states.collect()
     }
@@ -228,6 +308,7 @@ mod tests {
             facts: Facts::default(),
             wall_ms,
             confirmed: confirmed.to_vec(),
+            shared: None,
         }
     }
 

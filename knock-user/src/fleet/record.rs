@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 use super::{
     lockouts::Lockout,
     presence::Presence,
+    signed::SharedConfig,
     uses::{Mark, Use, UseRecord},
 };
 use crate::model::prefix::Prefix;
@@ -24,6 +25,8 @@ pub enum Record {
     Presence(Presence),
     /// A source is locked out.
     Lockout(Lockout),
+    /// A configuration for all hosts.
+    Shared(SharedConfig),
 }
 
 /// A grant of a host.
@@ -107,6 +110,8 @@ pub enum Place {
         /// Who is locked out.
         source: Prefix,
     },
+    /// The configuration for all hosts.
+    Shared,
 }
 
 /// Who changed something, and where.

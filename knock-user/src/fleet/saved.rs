@@ -33,6 +33,10 @@ pub(super) struct Saved {
     pub(super) grants: Vec<SavedGrant>,
     /// Claims of doors that are open already.
     pub(super) claims: Vec<SavedClaim>,
+    /// The number of the shared configuration that is on trial.
+    pub(super) trial: Option<u64>,
+    /// The last one that was undone, and why.
+    pub(super) undone: Option<(u64, String)>,
 }
 
 /// A revocation that this host knows.

@@ -33,6 +33,8 @@ impl<R: Rule> Group<R> {
             revocations: self.revocations.saved(),
             grants: grants.collect(),
             claims: claims.collect(),
+            trial: self.rollout.trial(),
+            undone: self.rollout.undone.clone(),
         };
         Some(saved.text())
     }
@@ -46,6 +48,7 @@ impl<R: Rule> Group<R> {
         if saved.boot != boot || saved.group != name {
             return Ok(());
         }
+        self.rollout.restore(saved.trial, saved.undone);
         for revocation in saved.revocations {
             self.revocations.restore(revocation);
         }

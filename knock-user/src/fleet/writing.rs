@@ -28,6 +28,7 @@ impl<R: Rule> Group<R> {
                     own.revision = Some(revision);
                 }
             }
+            Place::Shared => self.outgoing = None,
             // The engine reports it.
             Place::Revocation { .. } | Place::Presence { .. } | Place::Lockout { .. } => {}
             Place::Line { .. } | Place::Once { .. } => {
@@ -89,6 +90,7 @@ impl<R: Rule> Group<R> {
                 }
                 self.outbox.add(place);
             }
+            (Place::Shared, found) => actions.extend(self.shared_refused(found, revision)),
             (
                 Place::Revocation { .. }
                 | Place::Grant { .. }
@@ -107,6 +109,9 @@ impl<R: Rule> Group<R> {
     /// Decides claims, then returns what can be written.
     pub(super) fn advance(&mut self, now: Now) -> Vec<FleetAction> {
         let mut actions = self.settle_claims(now);
+        if self.phase.is_following() {
+            actions.extend(self.roll_out(now));
+        }
         if self.phase.is_following()
             && let Some(presence) = self.hosts.beat(now)
         {
@@ -174,6 +179,14 @@ impl<R: Rule> Group<R> {
                 let lockout = self.lockouts.record(*source, &self.member.host, now)?;
                 let keep_ms = lockout.length_ms;
                 (Record::Lockout(lockout), None, keep_ms)
+            }
+            Place::Shared => {
+                let record = NewRecord {
+                    place: Place::Shared,
+                    record: Record::Shared(self.outgoing.clone()?),
+                    keep_ms: None,
+                };
+                return Some((vec![record], Some(self.shared_revision)));
             }
             // It is kept, not written.
             Place::Presence { .. } => return None,

@@ -367,7 +367,12 @@ impl<R: Rule> Host<R> {
                 }
                 FleetAction::Spend { used, .. } => drop(self.used.insert(&used)),
                 FleetAction::Beat { .. } => {}
-                FleetAction::Mismatch { .. } | FleetAction::LockOut { .. } => {
+                FleetAction::Mismatch { .. }
+                | FleetAction::LockOut { .. }
+                | FleetAction::Adopt { .. }
+                | FleetAction::Confirm { .. }
+                | FleetAction::Undo { .. }
+                | FleetAction::Refused { .. } => {
                     panic!("{action:?}")
                 }
             }

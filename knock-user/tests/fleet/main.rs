@@ -9,6 +9,7 @@ mod host;
 mod lines;
 mod members;
 mod once;
+mod rollout;
 mod store;
 mod used;
 
