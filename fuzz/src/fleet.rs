@@ -1,7 +1,7 @@
-//! Lines of `knock-fleet` and keys of groups: no lines open or close a door without the key of the group, and a
-//! key has one text.
+//! Lines of `knock-fleet`, keys, and what a daemon keeps over a restart: no lines open or close a door without the
+//! key of the group, and a key has one text.
 
-use knock_user::fleet::{Exchange, GroupKey, Keyring, Member, Now, Step};
+use knock_user::fleet::{AdminKey, AdminPublic, Exchange, GroupKey, Keyring, Member, Now, Step};
 use knock_wire::{Report, read_line, to_line};
 
 use crate::text::assert_harmless;
@@ -18,6 +18,7 @@ pub fn check(bytes: &[u8]) {
         },
         Err(error) => assert_harmless(error),
     }
+    check_keys(text);
     let Some(mut host) = host() else {
         return;
     };
@@ -25,6 +26,9 @@ pub fn check(bytes: &[u8]) {
         boot_ms: 50_000,
         wall_ms: 1_700_000_000_000,
     };
+    if let Err(error) = host.restore(text, "boot") {
+        assert_harmless(error);
+    }
     let before = host.group().unwritten();
     for line in text.lines() {
         let report = match read_line::<Report>(line) {
@@ -43,6 +47,21 @@ pub fn check(bytes: &[u8]) {
     }
     assert_eq!(host.group().unwritten(), before);
     assert!(host.group().good_until_ms() <= now.boot_ms + 15_000);
+}
+
+/// Takes a text as keys of an administrator.
+fn check_keys(text: &str) {
+    match AdminPublic::parse(text.trim()) {
+        Ok(key) => assert_eq!(key.to_string(), text.trim()),
+        Err(error) => assert_harmless(error),
+    }
+    match AdminKey::parse(text) {
+        Ok(key) => match AdminKey::parse(&key.text()) {
+            Ok(again) => assert_eq!(again.public(), key.public()),
+            Err(error) => panic!("a written key is not read again: {error}"),
+        },
+        Err(error) => assert_harmless(error),
+    }
 }
 
 /// Returns a host whose key nobody else has.

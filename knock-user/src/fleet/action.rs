@@ -39,7 +39,8 @@ pub enum FleetAction {
         /// The claim.
         claim: Claim,
     },
-    /// Report a claim that opens nothing.
+    /// Report a claim that opens nothing. A door that is open already stays open: then nobody is known to have
+    /// used it before, and the engine has something else in its place.
     Denied {
         /// The claim.
         claim: Claim,
