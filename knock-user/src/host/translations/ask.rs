@@ -2,6 +2,7 @@
 
 use std::{
     fs,
+    hash::{DefaultHasher, Hash as _, Hasher as _},
     io::{self, Read as _},
     process::{Command, Stdio},
     sync::mpsc,
@@ -121,6 +122,24 @@ pub(super) fn has_legacy(tables: &[&str]) -> Option<bool> {
         }
     }
     is_known.then_some(false)
+}
+
+/// The virtual services of IPVS; absent without its module.
+const SERVICES: &str = "/proc/net/ip_vs";
+
+/// Returns the list of the virtual services of IPVS in this network namespace; empty if there are none.
+pub(super) fn services() -> String {
+    fs::read_to_string(SERVICES).unwrap_or_default()
+}
+
+/// Returns a number that differs if the services may have changed. Numbers of connections are left out.
+pub(super) fn services_version(text: &str) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    for line in text.lines() {
+        let words: Vec<_> = line.split_whitespace().take(3).collect();
+        words.hash(&mut hasher);
+    }
+    hasher.finish()
 }
 
 /// Returns the output of the first of these programs that is installed, or the reason why there is

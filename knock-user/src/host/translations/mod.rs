@@ -1,4 +1,4 @@
-//! Finds the ports that this host translates to others by rules of nftables and iptables.
+//! Finds the ports that this host translates to others by rules of nftables and iptables, and by IPVS.
 //!
 //! ```text
 //! ask ─▶ nft, iptables ─▶ rules as steps ─▶ walk ─▶ translations, and rules that are not understood
@@ -8,6 +8,7 @@ use serde_json::Value;
 
 mod ask;
 mod iptables;
+mod ipvs;
 mod nft;
 mod nft_values;
 mod reading;
@@ -33,6 +34,7 @@ impl Reading {
         reading.unread.extend(nft.err());
         reading.unread.extend(legacy.err());
         rules.follow(&mut reading);
+        ipvs::take(&ask::services(), &mut reading);
         reading.merge();
         reading.unread.sort_unstable();
         reading.unread.dedup();

@@ -55,6 +55,7 @@ pub struct Reading {
 pub(super) struct RulesVersion {
     pub(super) generation: Generation,
     pub(super) has_legacy: Option<bool>,
+    pub(super) ipvs: u64,
     pub(super) at_ms: u64,
 }
 
@@ -63,6 +64,7 @@ impl RulesVersion {
         Self {
             generation: generation(),
             has_legacy: ask::has_legacy(&TABLES),
+            ipvs: ask::services_version(&ask::services()),
             at_ms: clock::boot_ms(),
         }
     }
@@ -102,7 +104,9 @@ impl Reading {
             return true;
         };
         let age_ms = now.at_ms.saturating_sub(stamp.at_ms);
-        let is_other = now.generation != stamp.generation || now.has_legacy != stamp.has_legacy;
+        let is_other = now.generation != stamp.generation
+            || now.has_legacy != stamp.has_legacy
+            || now.ipvs != stamp.ipvs;
         let is_late = now.has_legacy == Some(true) && age_ms >= LEGACY_MS;
         (is_other && age_ms >= PAUSE_MS) || is_late
     }
