@@ -6,6 +6,7 @@
     reason = "what a test can't do, it says by a panic"
 )]
 
+use knock_common::Reason;
 use knock_tests::{
     daemon::{self, Daemon, config_file},
     namespace::Namespace,
@@ -107,7 +108,11 @@ fn kills_and_takeovers_let_nobody_in() {
                 "kill {number}: the connection continues"
             );
         }
-        unauthorized_sources.stop();
+        let sent = unauthorized_sources.stop();
+        let instance = pins::instance(&net.server);
+        wait::until("each packet is counted once", || {
+            pins::counted(&instance, Reason::NoGrant) == sent
+        });
         let programs = daemon.programs().to_vec();
         assert_eq!(attached_programs(&net.server), programs, "one at a time");
         daemon.stop();

@@ -139,7 +139,7 @@ const TOOLS: [Tool; 70] = {
         tool("journalctl", "systemd", &[Test]),
         tool("fwknopd", "fwknop-server", &[Bench]),
         tool("fwknop", "fwknop-client", &[Bench, Test]),
-        tool("xdp-filter", "xdp-tools", &[Bench]),
+        tool("xdp-filter", "xdp-tools", &[Bench, Test]),
         tool("prometheus", "prometheus", &[Test]),
         tool("promtool", "prometheus", &[Test]),
         tool(

@@ -7,8 +7,8 @@ use knock_sequence::Ports;
 
 use super::reading::{Reading, Translation};
 
-/// Adds the services in a list (`ip_vs_info_seq_show`): each begins with a line of its own, and lines with an arrow have
-/// its real servers.
+/// Adds the services in a list (`ip_vs_info_seq_show`): each begins with a line of its own, and lines with an arrow
+/// have its real servers.
 pub(super) fn take(text: &str, reading: &mut Reading) {
     let mut from = None;
     for line in text.lines() {
