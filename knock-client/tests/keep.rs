@@ -122,6 +122,7 @@ fn a_refusal_that_lasts_ends_the_run() {
     }
     let passing = [
         ("no room", Reason::GrantsFull),
+        ("cut off", Reason::CutOff),
         ("used", Reason::SpaReplayed),
         ("a clock", Reason::SpaStale),
         ("another address", Reason::SpaElsewhere),

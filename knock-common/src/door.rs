@@ -21,7 +21,7 @@ const TRIES: usize = 4;
 /// was used before.
 ///
 /// Returns [`Reason::Opened`], [`Reason::Refreshed`], [`Reason::Closed`], [`Reason::GrantsFull`],
-/// [`Reason::TooLate`], [`Reason::SourceNotAllowed`] or [`Reason::SequenceReused`], and reports it.
+/// [`Reason::TooLate`], [`Reason::SourceNotAllowed`], [`Reason::CutOff`] or [`Reason::SequenceReused`], and reports it.
 #[inline(always)]
 pub fn use_door<E: Subprograms>(env: &E, info: &PacketInfo, completed: Completed) -> Reason {
     let Some(door) = env.door(completed.entry.into()) else {
@@ -35,6 +35,8 @@ pub fn use_door<E: Subprograms>(env: &E, info: &PacketInfo, completed: Completed
             Reason::TooLate
         } else if is_elsewhere(env, info, door, false) {
             Reason::SourceNotAllowed
+        } else if is_cut_off(env, door, now) {
+            Reason::CutOff
         } else if !spend(env, door, now) {
             Reason::SequenceReused
         } else {
@@ -120,6 +122,16 @@ pub(crate) fn is_elsewhere<E: Subprograms>(
     env.features().has(Features::FROM)
         && door.is_limited != 0
         && !env.admits_source(info, door.number, is_spa)
+}
+
+/// Returns whether a door of the group gives no grants, because the engine of the group has not answered for too long.
+#[inline(always)]
+pub(crate) fn is_cut_off<E: Subprograms>(env: &E, door: &DoorEntry, now: Moment) -> bool {
+    env.features().has(Features::FLEET)
+        && door.is_shared != 0
+        && env
+            .config()
+            .is_none_or(|config| now.millis() >= config.fleet_until_ms)
 }
 
 /// Returns whether an attempt began before its sequence expired.
@@ -219,7 +231,11 @@ fn give_grant<E: Subprograms>(env: &E, key: &GrantKey, new: Grant, now: Moment) 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{layout::PortRule, port_digits::PortDigits, sim::Sim};
+    use crate::{
+        layout::{Config, PortRule},
+        port_digits::PortDigits,
+        sim::Sim,
+    };
 
     #[test]
     fn an_opened_door_replies_once() {
@@ -290,6 +306,53 @@ mod tests {
             };
             let used = use_door(&sim, &from(40_000), completed);
             assert_eq!((used, sim.answer.get()), (reason, answer), "{name}");
+        }
+    }
+
+    #[test]
+    fn a_door_of_a_group_opens_until_the_host_is_cut_off() {
+        const UNTIL_MS: u64 = 5_000;
+        let fleet = Features::FLEET;
+        let none = Features::default();
+        for (name, features, is_shared, closes, now_ms, expected) in [
+            ("followed", fleet, 1, 0, UNTIL_MS - 1, Reason::Opened),
+            ("cut off", fleet, 1, 0, UNTIL_MS, Reason::CutOff),
+            ("a door of this host", fleet, 0, 0, UNTIL_MS, Reason::Opened),
+            ("a closing door", fleet, 0, 1, UNTIL_MS, Reason::Closed),
+            ("no group", none, 1, 0, UNTIL_MS, Reason::Opened),
+        ] {
+            let door = DoorEntry {
+                open_for_ms: 30_000,
+                port_group_count: 1,
+                is_shared,
+                closes,
+                sequence_id: 1,
+                good_until_ms: u64::MAX,
+                ..DoorEntry::default()
+            };
+            let sim = Sim {
+                features,
+                doors: [door].into(),
+                config: Config {
+                    fleet_until_ms: UNTIL_MS,
+                    ..Config::default()
+                },
+                ..Sim::default()
+            };
+            let info = PacketInfo {
+                now_ns: now_ms * 1_000_000,
+                ..from(40_000)
+            };
+            let completed = Completed {
+                entry: 0,
+                stage: 1,
+                elapsed: 0,
+            };
+            assert_eq!(use_door(&sim, &info, completed), expected, "{name}");
+            // A one-time sequence that opens nothing is not used.
+            let again = use_door(&sim, &info, completed);
+            let is_used = again == Reason::SequenceReused;
+            assert_eq!(is_used, expected != Reason::CutOff, "{name}");
         }
     }
 

@@ -46,6 +46,8 @@ impl Features {
     pub const BLOCK: Self = Self(1 << 16);
     /// Some doors can be used from some prefixes only.
     pub const FROM: Self = Self(1 << 17);
+    /// Some doors open only while this host follows the engine of its group.
+    pub const FLEET: Self = Self(1 << 18);
 
     /// Returns whether all of `features` are used.
     #[inline(always)]

@@ -14,7 +14,7 @@ pub use crate::{
 };
 
 /// The version of the map layout.
-pub const VERSION: u32 = 7;
+pub const VERSION: u32 = 8;
 
 /// Names of the maps, as in the object and in `bpftool map`.
 pub const MAPS: &[&str] = &[
@@ -129,6 +129,9 @@ pub struct Config {
     /// When the trial expires and everything passes, in milliseconds since boot; `u64::MAX` once it is confirmed. Only
     /// a program with [`Features::CONFIRM`] reads it.
     pub confirm_by_ms: u64,
+    /// Until when this host counts as in sync with its group, in milliseconds since boot. Only a program with
+    /// [`Features::FLEET`] reads it.
+    pub fleet_until_ms: u64,
     /// The secret key of the first-knock table.
     pub cell_key: [u64; 12],
     /// The two secret keys of SYN cookies: see [`crate::cookie`].
@@ -260,8 +263,8 @@ pub struct DoorEntry {
     pub is_limited: u16,
     /// The port that the reply names, if the door replies.
     pub reply: PortDigits,
-    /// Explicit padding.
-    pub padding: u16,
+    /// 1 if a group of hosts opens it, and it gives no grants while this host is cut off from the group.
+    pub is_shared: u16,
     /// The port groups that it opens or closes.
     pub port_groups: [u16; PORT_GROUPS_PER_DOOR],
 }

@@ -151,6 +151,9 @@ reasons! {
     /// The replay cache has no word for the key, or no room for the packet.
     46 => SpaFull, "spa-full", "replay cache of SPA packets is full", Drop, Knocks;
 
+    /// A complete sequence or SPA packet for a door of the group, while this host is cut off from the group.
+    47 => CutOff, "cut-off", "cut off from the group", Drop, Knocks;
+
     48 => FirstKnock, "first-knock", "first knock", Drop, Knocks;
     49 => NextKnock, "next-knock", "correct knock", Drop, Knocks;
     /// A retransmitted SYN or a doubled packet: nothing changes.

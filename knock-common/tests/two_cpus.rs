@@ -558,6 +558,7 @@ fn tables() -> Arc<UserTables> {
             .with(Features::SPA),
         config: Config {
             confirm_by_ms: u64::MAX,
+            fleet_until_ms: 0,
             flow_idle_ms: [60_000; 2],
             lockout_ms: 60_000,
             cell_key: std::array::from_fn(|i| 0x9e37_79b9_7f4a_7c15 ^ (i as u64) << 17),

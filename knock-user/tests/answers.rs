@@ -27,7 +27,7 @@ use knock_user::{
     explain::Explanation,
     host::clock::Clock,
     kernel::registry::Registry,
-    ledger::Giver,
+    ledger::{Giver, HostId},
     model::settings::Prefix,
 };
 use serde::Serialize;
@@ -261,6 +261,16 @@ fn a_grant_is_listed_with_what_gave_it() {
         ("another user", Some(Giver::User(4)), Some("user ?")),
         ("knocks", Some(Giver::Knocks), Some("knock")),
         ("by hand", Some(Giver::Hand(0)), Some("uid 0")),
+        (
+            "another host",
+            Some(Giver::Host(HostId(1))),
+            Some("host web-17"),
+        ),
+        (
+            "an unknown host",
+            Some(Giver::Host(HostId(2))),
+            Some("host ?"),
+        ),
         ("found in the map", None, None),
     ] {
         let grant = grant(V4, 0, 500, giver.map(|giver| (NOW_MS, giver)));
@@ -343,6 +353,16 @@ fn every_other_answer_has_its_text_and_its_json() {
         ports: ports(&["tcp/22"]),
         until: "2026-03-01T10:10:00.000Z".to_owned(),
         seconds: 599.9,
+        group: None,
+        because: None,
+    };
+    let granted_to_group = grant::Answer {
+        group: Some("web".to_owned()),
+        ..granted.clone()
+    };
+    let granted_alone = grant::Answer {
+        because: Some("no member answers".to_owned()),
+        ..granted_to_group.clone()
     };
     let revoked = |doors: &[(&str, &str)], flows| {
         row::<revoke::Args>(&revoke::Answer {
@@ -353,7 +373,22 @@ fn every_other_answer_has_its_text_and_its_json() {
                 .map(|(_, covered)| covered.parse().unwrap())
                 .collect(),
             flows,
+            group: None,
         })
+    };
+    let revoked_in_group = revoke::Answer {
+        source: ip(V4),
+        doors: Vec::new(),
+        covered: Vec::new(),
+        flows: 0,
+        group: Some(revoke::OfGroup {
+            name: "web".to_owned(),
+            is_written: true,
+            confirmed: 2,
+            of: 3,
+            missing: vec!["web-3".to_owned()],
+            because: None,
+        }),
     };
     let detached = |interfaces: &[&str], opened: &[&str]| {
         row::<detach::Args>(&detach::Answer {
@@ -376,9 +411,17 @@ fn every_other_answer_has_its_text_and_its_json() {
     };
     let confirmed = |was_on_trial| row::<confirm::Args>(&confirm::Answer { was_on_trial });
     #[rustfmt::skip]
-    let rows: [((String, String), &[&str], &str); 11] = [
+    let rows: [((String, String), &[&str], &str); 14] = [
         (row::<grant::Args>(&granted), &["203.0.113.9 may use ssh (tcp/22) for 10m"],
             r#"{"source":"203.0.113.9","door":"ssh","ports":["tcp/22"],"until":"2026-03-01T10:10:00.000Z","seconds":599.9}"#),
+        (row::<grant::Args>(&granted_to_group), &["203.0.113.9 may use ssh (tcp/22) for 10m at all hosts of the group web"],
+            r#"{"source":"203.0.113.9","door":"ssh","ports":["tcp/22"],"until":"2026-03-01T10:10:00.000Z","seconds":599.9,"group":"web"}"#),
+        (row::<grant::Args>(&granted_alone),
+            &["203.0.113.9 may use ssh (tcp/22) for 10m here; the group web learns of it when this host is no longer cut off: no member answers"],
+            r#"{"source":"203.0.113.9","door":"ssh","ports":["tcp/22"],"until":"2026-03-01T10:10:00.000Z","seconds":599.9,"group":"web","because":"no member answers"}"#),
+        (row::<revoke::Args>(&revoked_in_group),
+            &["203.0.113.9 has no such grant", "confirmed by 2 of 3 hosts of the group web, and not yet by web-3"],
+            r#"{"source":"203.0.113.9","doors":[],"covered":[],"flows":0,"group":{"name":"web","is_written":true,"confirmed":2,"of":3,"missing":["web-3"]}}"#),
         (revoked(&[("ssh", V4), ("web", V4)], 0), &["203.0.113.9 may no longer use ssh, web"],
             r#"{"source":"203.0.113.9","doors":["ssh","web"],"covered":["203.0.113.9","203.0.113.9"],"flows":0}"#),
         (revoked(&[("ssh", "203.0.113.8/30"), ("web", V4), ("wiki", "203.0.113.8/30")], 0),
@@ -539,8 +582,11 @@ fn grant(source: &str, door: u16, left_ms: u64, given: Option<(u64, Giver)>) -> 
     }
 }
 
-fn users() -> BTreeMap<u16, &'static str> {
-    [(3, "alice")].into()
+fn users() -> list::Names<'static> {
+    list::Names {
+        users: [(3, "alice")].into(),
+        hosts: [(HostId(1), "web-17")].into(),
+    }
 }
 
 /// Returns the text and the JSON of an answer.

@@ -9,7 +9,7 @@ use knock_common::{
     layout::{DoorEntry, GrantKey, PORT_GROUPS_PER_DOOR},
     time::SKEW_MS,
 };
-use knock_user::ledger::{Ending, Giver, Ledger, LedgerAction, Lookup, Revocation};
+use knock_user::ledger::{By, Ending, Giver, Ledger, LedgerAction, Lookup, Revocation};
 
 /// Opens port group 1.
 const SSH: u16 = 0;
@@ -339,7 +339,8 @@ impl LedgerEnv {
         for key in self.ledger.entries_of(source, door) {
             self.raise(key, grant);
         }
-        self.ledger.granted(source, grant, ROOT, self.now_ms)
+        self.ledger
+            .granted(source, grant, By::Hand(ROOT), self.now_ms)
     }
 
     fn revoke(&mut self, source: Address, door: Option<u16>) -> (Revocation, Vec<LedgerAction>) {
@@ -352,7 +353,9 @@ impl LedgerEnv {
         for &(key, grant) in &revocation.write {
             self.allow.insert(key, grant);
         }
-        let actions = self.ledger.revoked(source, &revocation, ROOT, self.now_ms);
+        let actions = self
+            .ledger
+            .revoked(source, &revocation, By::Hand(ROOT), self.now_ms);
         (revocation, actions)
     }
 
@@ -414,15 +417,21 @@ impl LedgerEnv {
 /// Returns the reported openings and endings, in short.
 fn summary(actions: &[LedgerAction]) -> String {
     let name = |door| ["ssh", "both", "shut", "none"][usize::from(door)];
+    let user = |by: By| match by {
+        By::Hand(uid) => uid,
+        By::Host(host) => panic!("no other host: {host:?}"),
+    };
     let words: Vec<String> = actions
         .iter()
         .filter_map(|action| match *action {
-            LedgerAction::Opened { door, by, .. } => Some(format!("opened {} {by:?}", name(door))),
+            LedgerAction::Opened { door, by, .. } => {
+                Some(format!("opened {} {:?}", name(door), by.map(user)))
+            }
             LedgerAction::Refreshed { door, by, .. } => {
-                Some(format!("refreshed {} {by:?}", name(door)))
+                Some(format!("refreshed {} {:?}", name(door), by.map(user)))
             }
             LedgerAction::Closed { door, ending, .. } => Some(match ending {
-                Ending::Revoked { by } => format!("revoked {} {by}", name(door)),
+                Ending::Revoked { by } => format!("revoked {} {}", name(door), user(by)),
                 Ending::Expired => format!("expired {}", name(door)),
                 Ending::Sequence { .. } | Ending::Packet | Ending::Removed | Ending::Narrowed => {
                     format!("closed {}", name(door))

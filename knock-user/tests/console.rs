@@ -25,7 +25,7 @@ use knock_sequence::{Knock, Ports};
 use knock_user::{
     commands::{Job, Occasion},
     console::{AttachMode, Console, DoorText, LinePrefix, Style, watch::Form},
-    ledger::{Ending, LedgerAction},
+    ledger::{By, Ending, HostId, LedgerAction},
     model::settings::{Command, Door, Effect, Prefix, Verify},
 };
 
@@ -311,14 +311,16 @@ fn actions_of_the_ledger_are_written_as_lines() {
     #[rustfmt::skip]
     let rows = [
         ("opened", LedgerAction::Opened { source, door: 0, until_ms, by: None }, "12:00:01.123 opened  203.0.113.9  ssh  tcp/22 for 1m30s\n"),
-        ("opened by hand", LedgerAction::Opened { source, door: 0, until_ms, by: Some(0) }, "12:00:01.123 opened  203.0.113.9  ssh  tcp/22 for 1m30s granted by uid 0\n"),
+        ("opened by hand", LedgerAction::Opened { source, door: 0, until_ms, by: Some(By::Hand(0)) }, "12:00:01.123 opened  203.0.113.9  ssh  tcp/22 for 1m30s granted by uid 0\n"),
         ("refreshed", LedgerAction::Refreshed { source, door: 0, until_ms, by: None }, "12:00:01.123 refreshed  203.0.113.9  ssh  tcp/22 for 1m30s\n"),
-        ("refreshed by hand", LedgerAction::Refreshed { source, door: 0, until_ms, by: Some(1000) }, "12:00:01.123 refreshed  203.0.113.9  ssh  tcp/22 for 1m30s granted by uid 1000\n"),
+        ("refreshed by hand", LedgerAction::Refreshed { source, door: 0, until_ms, by: Some(By::Hand(1000)) }, "12:00:01.123 refreshed  203.0.113.9  ssh  tcp/22 for 1m30s granted by uid 1000\n"),
+        ("opened by another host", LedgerAction::Opened { source, door: 0, until_ms, by: Some(By::Host(HostId(1))) }, "12:00:01.123 opened  203.0.113.9  ssh  tcp/22 for 1m30s granted by host web-17\n"),
         ("expired", closed(0, Ending::Expired), "12:00:01.123 closed  203.0.113.9  ssh  tcp/22 expired\n"),
         ("by a sequence", closed(0, Ending::Sequence { by: Some(2) }), "12:00:01.123 closed  203.0.113.9  ssh  tcp/22 by the closing sequence shut\n"),
         ("by a packet", closed(0, Ending::Packet), "12:00:01.123 closed  203.0.113.9  ssh  tcp/22 by a SPA packet\n"),
         ("by some sequence", closed(0, Ending::Sequence { by: None }), "12:00:01.123 closed  203.0.113.9  ssh  tcp/22 before its end, by a closing sequence or a SPA packet\n"),
-        ("by hand", closed(0, Ending::Revoked { by: 0 }), "12:00:01.123 closed  203.0.113.9  ssh  tcp/22 revoked by uid 0\n"),
+        ("by hand", closed(0, Ending::Revoked { by: By::Hand(0) }), "12:00:01.123 closed  203.0.113.9  ssh  tcp/22 revoked by uid 0\n"),
+        ("by another host", closed(0, Ending::Revoked { by: By::Host(HostId(1)) }), "12:00:01.123 closed  203.0.113.9  ssh  tcp/22 revoked by host web-17\n"),
         ("no longer configured", closed(0, Ending::Removed), "12:00:01.123 closed  203.0.113.9  ssh  tcp/22 removed from the configuration\n"),
         ("narrowed", closed(0, Ending::Narrowed), "12:00:01.123 closed  203.0.113.9  ssh  tcp/22 narrowed by the configuration\n"),
         ("a removal", LedgerAction::Remove { key, grant: Grant { until_ms, door: 0 } }, ""),
@@ -326,7 +328,10 @@ fn actions_of_the_ledger_are_written_as_lines() {
     for (name, action, line) in rows {
         let at_ns = 7_201 * SECOND + 123_000_000;
         assert_eq!(
-            printed(false, false, |console| console.action(&action, None, at_ns)),
+            printed(false, false, |console| {
+                console.name_host(HostId(1), "web-17".to_owned());
+                console.action(&action, None, at_ns);
+            }),
             line,
             "{name}"
         );
@@ -464,9 +469,9 @@ fn with_json_a_line_is_an_object() {
     type Tell<'a> = Box<dyn Fn(&mut Console<Vec<u8>>) + 'a>;
     #[rustfmt::skip]
     let rows: [(&str, bool, Tell<'_>, &str); 14] = [
-        ("opened by hand", false, Box::new(|c| c.action(&LedgerAction::Opened { source, door: 0, until_ms: 31_000, by: Some(0) }, None, SECOND)),
+        ("opened by hand", false, Box::new(|c| c.action(&LedgerAction::Opened { source, door: 0, until_ms: 31_000, by: Some(By::Hand(0)) }, None, SECOND)),
             r#"{"time":"2026-03-01T08:00:01.000Z","event":"opened","source":"2001:db8::9","door":"ssh","reason":"granted","by":"uid 0","until":"2026-03-01T08:00:31.000Z","seconds":30.0,"ports":["tcp/22"]}"#),
-        ("closed by hand", false, Box::new(|c| c.action(&LedgerAction::Closed { source, door: 0, ending: Ending::Revoked { by: 1000 } }, None, SECOND)),
+        ("closed by hand", false, Box::new(|c| c.action(&LedgerAction::Closed { source, door: 0, ending: Ending::Revoked { by: By::Hand(1000) } }, None, SECOND)),
             r#"{"time":"2026-03-01T08:00:01.000Z","event":"closed","source":"2001:db8::9","door":"ssh","reason":"revoked","by":"uid 1000","ports":["tcp/22"]}"#),
         ("opened", false, Box::new(|c| c.event(&event(V4, Reason::Opened, 0, 3, Tcp, 9000))),
             r#"{"time":"2026-03-01T10:00:01.123Z","event":"opened","source":"203.0.113.9","door":"ssh","protocol":"tcp","port":9000,"source_port":40000,"stage":3,"stages":3,"reason":"opened","until":"2026-03-01T10:00:31.123Z","seconds":30.0,"ports":["tcp/22"]}"#),
@@ -568,11 +573,11 @@ fn events_are_written_in_knockds_format() {
     };
     for action in [
         opened(None),
-        opened(Some(0)),
+        opened(Some(By::Hand(0))),
         closed(Ending::Sequence { by: Some(2) }),
         closed(Ending::Expired),
         closed(Ending::Removed),
-        closed(Ending::Revoked { by: 0 }),
+        closed(Ending::Revoked { by: By::Hand(0) }),
     ] {
         console.action(&action, None, at_ns);
     }
@@ -678,6 +683,7 @@ fn door(name: &str, knocks: usize, effect: Effect) -> DoorText {
         verify: Verify::Packet,
         reply: false,
         knock_pass: false,
+        group: None,
         from: Vec::new(),
     })
 }

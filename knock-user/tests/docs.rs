@@ -18,7 +18,7 @@ use clap::CommandFactory as _;
 use knock_common::Verdict;
 use knock_user::{
     admin::{
-        block, confirm, detach, grant, list, metrics, reload, report, revoke,
+        block, confirm, detach, fleet, grant, list, metrics, reload, report, revoke,
         status::{self, Counter, InterfaceAnswer, OneTimeStatus, Shortfall, TablesAnswer},
         unblock, users,
     },
@@ -32,14 +32,20 @@ use pages::rows;
 use serde::de::DeserializeOwned;
 use serde_aux::serde_introspection::serde_introspect;
 
-const CONFIG: &str = include_str!("../../docs/config.md");
+const CONFIG: &str = concat!(
+    include_str!("../../docs/config.md"),
+    include_str!("../../docs/fleet.md")
+);
 const CONTROL: &str = include_str!("../../docs/control.md");
 const COMMANDS: &str = include_str!("../../docs/commands.md");
 
 const UNKNOWN: &str = "zzzzzzzzzzzz";
 
 /// Keys that a part can't be without.
-const NEEDED: [(&str, &str, &str); 8] = [
+const NEEDED: [(&str, &str, &str); 11] = [
+    ("fleet", "servers", "servers = [\"http://10.0.0.11:2379\"]"),
+    ("fleet", "group", "group = \"web\""),
+    ("fleet", "seal", "seal = [\"web.seal\"]"),
     ("door", "name", "name = \"ssh\""),
     (
         "door",
@@ -59,7 +65,7 @@ const NEEDED: [(&str, &str, &str); 8] = [
 ];
 
 /// Keys that go only with another, or only without one of the needed ones.
-const COMPANIONS: [(&str, &str, &str, &str); 9] = [
+const COMPANIONS: [(&str, &str, &str, &str); 12] = [
     // part, key, with, without
     ("decoys", "range", "count = 5", ""),
     ("door", "one_time", "", "knock"),
@@ -70,7 +76,23 @@ const COMPANIONS: [(&str, &str, &str, &str); 9] = [
     ("door.otp", "secret_env", "", "secret"),
     ("user", "source", "fwknop = \"bob.fwknop\"", ""),
     ("user", "username", "fwknop = \"bob.fwknop\"", ""),
+    ("fleet", "ca", HTTPS, "servers"),
+    (
+        "fleet",
+        "cert",
+        "servers = [\"https://10.0.0.11:2379\"]\nca = \"ca.pem\"\nkey = \"own.key\"",
+        "servers",
+    ),
+    (
+        "fleet",
+        "key",
+        "servers = [\"https://10.0.0.11:2379\"]\nca = \"ca.pem\"\ncert = \"own.pem\"",
+        "servers",
+    ),
 ];
+
+/// A member of an engine that needs a certificate.
+const HTTPS: &str = "servers = [\"https://10.0.0.11:2379\"]";
 
 /// Their examples name things that this host does not have.
 const ELSEWHERE: [&str; 3] = ["secret_file", "secret_env", "doors"];
@@ -90,8 +112,8 @@ const NO_DEFAULT: [&str; 8] = [
     "none but these",
     "by memory",
 ];
-/// Words for keys of which one is needed.
-const ALTERNATIVES: [&str; 2] = ["", "one of these three"];
+/// Words for keys of which one is needed, or whose default no text has.
+const ALTERNATIVES: [&str; 3] = ["", "one of these three", "the host's name"];
 
 #[test]
 fn every_command_and_option_is_on_a_page() {
@@ -233,17 +255,22 @@ fn every_field_of_an_answer_is_on_the_page() {
     verdicts.extend(fields::<Explanation>());
     let mut scraped = fields::<metrics::Answer>();
     scraped.extend(["classic", "openmetrics"]);
+    let mut group = with(fields::<fleet::Answer>(), &["closed", "local"]);
+    group.extend(fields::<fleet::MemberHost>());
+    let mut revoked = with(fields::<revoke::Answer>(), &["--group"]);
+    revoked.extend(fields::<revoke::OfGroup>());
     let expected = [
         ("status", state),
         ("users", accounts),
         ("list", grants),
-        ("grant", fields::<grant::Answer>()),
-        ("revoke", fields::<revoke::Answer>()),
+        ("grant", with(fields::<grant::Answer>(), &["--group"])),
+        ("revoke", revoked),
         ("block", fields::<block::Answer>()),
         ("unblock", fields::<unblock::Answer>()),
         ("explain", verdicts),
         ("metrics", scraped),
         ("report", fields::<report::Answer>()),
+        ("fleet", group),
         ("reload", fields::<reload::Answer>()),
         ("confirm", fields::<confirm::Answer>()),
         ("detach", fields::<detach::Answer>()),
@@ -254,6 +281,11 @@ fn every_field_of_an_answer_is_on_the_page() {
         fields.sort_unstable();
         assert_eq!(names(row[1]), fields, "{command}");
     }
+}
+
+fn with(mut fields: Vec<&'static str>, values: &[&'static str]) -> Vec<&'static str> {
+    fields.extend(values);
+    fields
 }
 
 /// A part of the configuration: the file itself, or a table in it.

@@ -668,6 +668,44 @@ fn the_daemon_supplies_the_end_of_the_last_grant() {
 }
 
 #[test]
+fn the_daemon_supplies_how_the_host_is_cut_off() {
+    const CUT_OFF: &str =
+        "cut off from the group web since noon, so no knock opens a door of the group: no route";
+    let host = ExplainedKernel::new(Features::default());
+    let mut settings = host.settings.clone();
+    let fleet = "[fleet]\nservers = [\"http://127.0.0.1:1\"]\ngroup = \"web\"\nhost = \"a\"\nseal = [\"s\"]\n";
+    settings.fleet = config::parse(fleet, "seq.toml").unwrap().settings.fleet;
+    for (name, port, is_shared, expected) in [
+        ("a protected port", "tcp/22", true, true),
+        ("a knock", "tcp/7000", true, true),
+        ("an unused port", "tcp/5", true, false),
+        ("doors of this host alone", "tcp/22", false, false),
+    ] {
+        for door in &mut settings.doors {
+            door.group = (!is_shared).then(String::new);
+        }
+        let query = Query {
+            source: A.parse().unwrap(),
+            port: port.parse().unwrap(),
+            destination: None,
+        };
+        let known = Known {
+            cut_off: Some(CUT_OFF),
+            settings: &settings,
+            ..host.known()
+        };
+        let explained = explain(&query, &known, &host).unwrap();
+        let step = format!("this host is {CUT_OFF}");
+        assert_eq!(
+            explained.steps.contains(&step),
+            expected,
+            "{name}: {:?}",
+            explained.steps
+        );
+    }
+}
+
+#[test]
 fn addresses_of_two_families_are_refused() {
     let host = ExplainedKernel::new(Features::default());
     let query = Query {
@@ -850,6 +888,7 @@ impl ExplainedKernel {
             features: self.sim.features,
             now: self.sim.now(),
             ended_ms: None,
+            cut_off: None,
         }
     }
 }

@@ -195,6 +195,7 @@ fn door(index: usize, sketch: &Sketch, everyones_step: Option<u64>) -> Door {
         verify: Verify::Packet,
         reply: false,
         knock_pass: false,
+        group: None,
         from: Vec::new(),
     }
 }
@@ -250,6 +251,7 @@ fn settings() -> impl Strategy<Value = Settings> {
                 control: Control::default(),
                 next_line: None,
                 metrics: None,
+                fleet: None,
                 doors,
             }
         })

@@ -37,7 +37,8 @@ const CONFIGURATIONS: &[(&str, &str)] = &[
         "trust = [\"10.0.0.0/8\"]\n\
          block = { prefixes = [\"203.0.113.0/24\"] }\n\
          lockout = { failures = 5, for = \"60s\" }\n\
-         decoys = { ports = [\"tcp/7777\"] }\n",
+         decoys = { ports = [\"tcp/7777\"] }\n\
+         fleet = { servers = [\"http://127.0.0.1:2379\"], group = \"web\", host = \"a\", seal = [\"web.seal\"] }\n",
     ),
 ];
 const DOOR: &str = "[[door]]\nname = \"ssh\"\nknock = [\"tcp/9000\", \"udp/7000\", \"tcp/8000\"]\n\

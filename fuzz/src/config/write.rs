@@ -5,6 +5,7 @@ use std::{fmt::Display, time::Duration};
 use knock_common::packet::Protocol;
 use knock_sequence::duration;
 use knock_user::model::{
+    fleet::Fleet,
     settings::{
         Command, Decoys, Door, Dynamic, Effect, Exempt, Mode, Otp, Scope, SecretOrigin, Settings,
         User,
@@ -78,6 +79,9 @@ pub(super) fn settings(settings: &Settings) -> String {
         text.table("[next_line]");
         text.string("listen", &index.to_string());
     }
+    if let Some(one) = &settings.fleet {
+        fleet(&mut text, one);
+    }
     if let Some(spa) = &settings.spa {
         text.table("[spa]");
         text.list("ports", &spa.ports);
@@ -96,6 +100,32 @@ pub(super) fn settings(settings: &Settings) -> String {
         door(&mut text, one);
     }
     text.0
+}
+
+fn fleet(text: &mut Text, fleet: &Fleet) {
+    text.table("[fleet]");
+    text.list("servers", &fleet.servers);
+    text.string("group", &fleet.group);
+    text.string("host", &fleet.host);
+    for (key, file) in [
+        ("ca", &fleet.ca),
+        ("cert", &fleet.cert),
+        ("key", &fleet.key),
+    ] {
+        if let Some(file) = file {
+            text.string(key, &file.to_string_lossy());
+        }
+    }
+    let seal: Vec<_> = fleet
+        .seal
+        .iter()
+        .map(|file| file.to_string_lossy())
+        .collect();
+    text.list("seal", &seal);
+    text.string("alone", fleet.alone.name());
+    text.duration("grace", fleet.grace);
+    text.duration("longest", fleet.longest);
+    text.raw("watches", fleet.watches);
 }
 
 /// Returns an amount that was read, which is a multiple of a kB or a KiB.

@@ -123,6 +123,8 @@ enum AnswerMeaning {
     Replayed,
     /// The host could not comply at this moment.
     Busy,
+    /// The host is cut off from the hosts that open the door together.
+    CutOff,
     Other(&'static str),
 }
 
@@ -137,6 +139,7 @@ impl AnswerMeaning {
             Some(Reason::SpaStale) => Self::Stale,
             Some(Reason::SpaReplayed) => Self::Replayed,
             Some(Reason::GrantsFull | Reason::Contended | Reason::SpaFull) => Self::Busy,
+            Some(Reason::CutOff) => Self::CutOff,
             Some(other) => Self::Other(other.name()),
             None => Self::Other("a reason that this version of knock-client does not know"),
         }
@@ -222,6 +225,14 @@ impl PacketAnswer {
                 ),
                 true,
             ),
+            AnswerMeaning::CutOff => (
+                format!(
+                    "{} has lost the other hosts that open {door} together, and opens it again when it has found \
+                     them: try another of these hosts, or try again later",
+                    self.destination
+                ),
+                true,
+            ),
             AnswerMeaning::Other(reason) => (
                 format!(
                     "{} does not open {door}: it answers {reason}; see its log",
@@ -266,6 +277,7 @@ impl PacketAnswer {
             | AnswerMeaning::Stale
             | AnswerMeaning::Replayed
             | AnswerMeaning::Busy
+            | AnswerMeaning::CutOff
             | AnswerMeaning::Other(_) => {
                 format!("the answer of {} is {}", self.destination, self.outcome())
             }

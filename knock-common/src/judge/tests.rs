@@ -65,6 +65,7 @@ fn door() -> impl Strategy<Value = DoorEntry> {
             sequence_timeout_ticks,
             target_id: target_id.into(),
             closes: closes.into(),
+            is_shared: port_group_count & 1,
             port_group_count,
             port_groups,
             ..DoorEntry::default()
@@ -111,6 +112,7 @@ fn env() -> impl Strategy<Value = Sim> {
                 features: Features(features),
                 config: Config {
                     confirm_by_ms: words[1],
+                    fleet_until_ms: words[0],
                     cell_key,
                     cookie_keys: [[words[0], words[1]], [words[2], words[3]]],
                     spa_window_ns: words[2],

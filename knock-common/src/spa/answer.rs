@@ -36,6 +36,7 @@ pub const fn is_for_clients(reason: Reason) -> bool {
             | Reason::Refreshed
             | Reason::Closed
             | Reason::GrantsFull
+            | Reason::CutOff
             | Reason::SpaStale
             | Reason::SpaExpired
             | Reason::SpaNotAllowed

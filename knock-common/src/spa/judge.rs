@@ -255,12 +255,15 @@ pub(crate) fn use_door<E: Subprograms>(
         Some(open_for_ms) => GrantChange::of(door, open_for_ms),
         None => GrantChange::CLOSE,
     };
-    let (until_ms, reason) = match door::is_elsewhere(env, info, door, true) {
-        true => (0, Reason::SourceNotAllowed),
-        false => (
+    let (until_ms, reason) = if door::is_elsewhere(env, info, door, true) {
+        (0, Reason::SourceNotAllowed)
+    } else if open_for_ms.is_some() && door::is_cut_off(env, door, info.now()) {
+        (0, Reason::CutOff)
+    } else {
+        (
             change.until_ms(info.now()),
             env.change_grants(info, entry, change),
-        ),
+        )
     };
     // Without an event limit, unlike after knocks: only the owner of a key can cause it, and each packet once.
     let head = EventHead::at(reason, door.number, 0).of_user(user);

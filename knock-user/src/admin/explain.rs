@@ -14,7 +14,7 @@ use super::{
 };
 use crate::{
     compile,
-    daemon::Daemon,
+    daemon::{Daemon, fleet::FleetLink},
     explain::{self, Explanation, Known, Query},
     host::{self, clock},
     model::{problem::Misuse, value},
@@ -104,12 +104,14 @@ fn explain<W: Write>(request: &Request, daemon: &mut Daemon<W>) -> Result<Explan
         let number = *numbers.get(&door.name)?;
         daemon.ledger.ended_ms(source.into(), number, now_ms)
     });
+    let cut_off = daemon.fleet.as_ref().and_then(FleetLink::cut_off);
     let known = Known {
         settings,
         numbers: &numbers,
         features,
         now: Moment::from_nanos(clock::boot_ns()),
         ended_ms: ended.max(),
+        cut_off: cut_off.as_deref(),
     };
     let mut explanation = explain::explain(&query, &known, daemon.protection.program().ebpf())?;
     // What can't be listed leaves the answer that is right for most addresses.

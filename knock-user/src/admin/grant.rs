@@ -16,9 +16,9 @@ use super::{
     text::{LocalTime, short},
 };
 use crate::{
-    daemon::Daemon,
+    daemon::{Daemon, fleet::FleetLink},
     host::clock::{self, Clock},
-    ledger::Open,
+    ledger::{By, Open},
     model::{
         problem::Misuse,
         settings::{Effect, Prefix},
@@ -44,6 +44,9 @@ pub struct Args {
     /// End the grant after TIME, such as 10m [default: the door's open_for]
     #[arg(long = "for", value_name = "TIME", value_parser = duration::parse)]
     lasts: Option<Duration>,
+    /// Admit it at all hosts of the group
+    #[arg(long)]
+    group: bool,
     #[command(flatten)]
     at: At,
 }
@@ -57,6 +60,9 @@ pub struct Request {
     /// In milliseconds; the door's `open_for` if it is left out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     for_ms: Option<u64>,
+    /// Whether all hosts of the group admit it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    group: bool,
 }
 
 /// The answer.
@@ -72,6 +78,12 @@ pub struct Answer {
     pub until: String,
     /// In how many seconds it ends.
     pub seconds: f64,
+    /// The group whose hosts admit the source, if they were asked to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub group: Option<String>,
+    /// Why the group does not know of it yet, if this host is cut off.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub because: Option<String>,
 }
 
 impl Command for Args {
@@ -89,6 +101,7 @@ impl Command for Args {
             source: self.source,
             door: self.door.clone(),
             for_ms: self.lasts.map(millis),
+            group: self.group,
         }
     }
 
@@ -99,9 +112,18 @@ impl Command for Args {
             ports,
             seconds,
             until: _,
+            group,
+            because,
         } = answer;
         let (ports, left) = (list(ports), short(*seconds));
-        vec![format!("{source} may use {door} ({ports}) for {left}")]
+        let granted = format!("{source} may use {door} ({ports}) for {left}");
+        vec![match (group, because) {
+            (None, _) => granted,
+            (Some(group), None) => format!("{granted} at all hosts of the group {group}"),
+            (Some(group), Some(because)) => format!(
+                "{granted} here; the group {group} learns of it when this host is no longer cut off: {because}"
+            ),
+        }]
     }
 
     fn answer<W: Write>(request: Request, daemon: &mut Daemon<W>, caller: Caller<Answer>) {
@@ -118,6 +140,9 @@ fn grant<W: Write>(request: &Request, daemon: &mut Daemon<W>, uid: u32) -> Resul
     let lasts = request.for_ms.map_or(open_for, Duration::from_millis);
     let lasts =
         duration::within(lasts, LASTS).map_err(|error| Misuse(format!("--for: {error}")))?;
+    if request.group {
+        daemon.shared(door)?;
+    }
     let address = Address::from(source);
     if !daemon.protection.program().may_come_from(address) {
         return Err(Misuse(format!(
@@ -131,26 +156,27 @@ fn grant<W: Write>(request: &Request, daemon: &mut Daemon<W>, uid: u32) -> Resul
         until_ms: now_ms.saturating_add(millis(lasts)),
         door: number,
     };
-    let keys = daemon.ledger.entries_of(address, number);
-    let covered = keys.iter().map(|key| key.source);
-    daemon.protection.program().mark_present(covered)?;
-    for key in keys {
-        daemon.give_by_hand(key, grant)?;
+    daemon.let_in(address, grant, By::Hand(uid))?;
+    if request.group {
+        daemon.share_grant(address, number, grant.until_ms, Some(uid));
     }
-    let actions = daemon.ledger.granted(address, grant, uid, now_ms);
-    daemon.act(&actions, now_ms * 1_000_000);
     let mut open = daemon.ledger.open();
     let is_held = |open: &Open| open.door == number && open.prefix.covers(open.source, address);
     let held = open.find(is_held);
     let prefix = held.map_or_else(Default::default, |open| open.prefix);
     let until_ms = held.map_or(grant.until_ms, |open| open.until_ms);
     let clock = Clock::now();
+    let fleet = daemon.fleet.as_ref().filter(|_| request.group);
     Ok(Answer {
         source: Prefix::covered(address, prefix),
         door: door.to_owned(),
         ports: ports.iter().map(ToString::to_string).collect(),
         until: clock.wall(until_ms),
         seconds: clock.seconds_until(until_ms),
+        because: fleet
+            .filter(|fleet| !fleet.is_in_sync())
+            .map(FleetLink::reason),
+        group: fleet.map(|fleet| fleet.settings.group.clone()),
     })
 }
 

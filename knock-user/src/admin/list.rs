@@ -7,7 +7,7 @@ use knock_common::blocked::Blocked;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    command::{Caller, Command},
+    command::{self, Caller, Command},
     facts::{self, Doors, HeldGrant},
     instances::At,
     pinned,
@@ -17,8 +17,8 @@ use crate::{
     daemon::Daemon,
     host::clock::{self, Clock},
     kernel::instance::Instance,
-    ledger::Giver,
-    model::settings::Prefix,
+    ledger::{Giver, HostId},
+    model::{problem::Misuse, settings::Prefix},
 };
 
 /// List grants and how long they last
@@ -27,6 +27,9 @@ pub struct Args {
     /// List blocked sources instead
     #[arg(long)]
     blocked: bool,
+    /// List the grants of all hosts of the group instead
+    #[arg(long)]
+    group: bool,
     #[command(flatten)]
     at: At,
 }
@@ -38,6 +41,9 @@ pub struct Request {
     /// Whether blocked sources are listed instead of grants.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     blocked: bool,
+    /// Whether the grants of all hosts of the group are listed.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    group: bool,
 }
 
 /// The answer.
@@ -78,7 +84,8 @@ pub struct ListedGrant {
     pub seconds: f64,
     /// When it was given, if that is known: RFC 3339.
     pub since: Option<String>,
-    /// The giver, if it is known: `knock`, `user alice`, or for a grant by hand a user such as `uid 0`.
+    /// The giver, if it is known: `knock`, `user alice`, `host web-17` of the group, or for a grant by hand a user such
+    /// as `uid 0`.
     pub by: Option<String>,
 }
 
@@ -95,6 +102,7 @@ impl Command for Args {
     fn request(&self) -> Request {
         Request {
             blocked: self.blocked,
+            group: self.group,
         }
     }
 
@@ -123,32 +131,75 @@ impl Command for Args {
     }
 
     fn answer<W: Write>(request: Request, daemon: &mut Daemon<W>, caller: Caller<Answer>) {
+        if request.blocked && request.group {
+            let both = "--blocked and --group are two lists: name one of them".to_owned();
+            return caller.answer(Err(Misuse(both).into()));
+        }
         if request.blocked {
             let listed = &daemon.settings().block;
             let answer = blocked(listed, daemon.blocks.iter(), Clock::now());
             return caller.answer(Ok(answer));
         }
         let doors = facts::doors(daemon.protection.registry());
+        if request.group {
+            return caller.answer(of_group(daemon, &doors));
+        }
         let grants = daemon.ledger.open().map(Into::into);
-        let users = daemon.protection.registry().numbers.user_names();
-        let answer = answer(grants, &doors, &users, Clock::now());
+        let names = Names {
+            users: daemon.protection.registry().numbers.user_names(),
+            hosts: daemon
+                .fleet
+                .as_ref()
+                .map(|fleet| fleet.hosts.names())
+                .unwrap_or_default(),
+        };
+        let answer = answer(grants, &doors, &names, Clock::now());
         caller.answer(Ok(answer));
     }
 
     fn offline(&self, instance: &Instance) -> Result<Answer> {
         clock::check()?;
+        if self.group {
+            return Err(command::no_process(instance));
+        }
         if self.blocked {
             return Ok(blocked(&[], pinned::blocks(instance)?, Clock::now()));
         }
         let doors = facts::doors(&pinned::registry(instance)?);
-        let users = BTreeMap::new();
         Ok(answer(
             pinned::grants(instance)?,
             &doors,
-            &users,
+            &Names::default(),
             Clock::now(),
         ))
     }
+}
+
+/// Returns the grants that the hosts of the group have given, of which this one knows.
+fn of_group<W: Write>(daemon: &Daemon<W>, doors: &Doors) -> Result<Answer> {
+    let fleet = daemon.group()?;
+    let clock = Clock::now();
+    let grants = fleet.grants().into_iter().map(|grant| {
+        let facts = doors.values().find(|facts| facts.name == grant.door);
+        ListedGrant {
+            source: grant.source,
+            ports: facts.map_or_else(Vec::new, |facts| facts.ports.clone()),
+            until: clock.wall(grant.until_ms),
+            seconds: clock.seconds_until(grant.until_ms),
+            since: None,
+            by: Some(match grant.by {
+                Some(uid) => format!("host {}, uid {uid}", grant.host),
+                None => format!("host {}", grant.host),
+            }),
+            door: grant.door,
+        }
+    });
+    let mut grants: Vec<_> = grants.collect();
+    grants.sort_by(|a, b| (a.source, &a.door, &a.by).cmp(&(b.source, &b.door, &b.by)));
+    Ok(Answer {
+        grants,
+        blocked: None,
+    })
 }
 
 fn blocks_table(blocked: &[ListedBlock]) -> Vec<String> {
@@ -197,11 +248,20 @@ fn blocked(
     }
 }
 
+/// The names of those who may have given a grant.
+#[derive(Clone, Debug, Default)]
+pub struct Names<'a> {
+    /// Those of users, by number.
+    pub users: BTreeMap<u16, &'a str>,
+    /// Those of other hosts of the group, by number.
+    pub hosts: BTreeMap<HostId, &'a str>,
+}
+
 /// Returns the valid grants, one for each source and door: the one that ends last.
 pub fn answer(
     grants: impl IntoIterator<Item = HeldGrant>,
     doors: &Doors,
-    users: &BTreeMap<u16, &str>,
+    names: &Names<'_>,
     clock: Clock,
 ) -> Answer {
     let mut longest: BTreeMap<(Prefix, u16), HeldGrant> = BTreeMap::new();
@@ -229,10 +289,13 @@ pub fn answer(
                 by: grant.given.map(|(_, giver)| match giver {
                     Giver::Knocks => "knock".to_owned(),
                     Giver::User(number) => {
-                        let name = users.get(&number).copied().unwrap_or("?");
+                        let name = names.users.get(&number).copied().unwrap_or("?");
                         format!("user {name}")
                     }
                     Giver::Hand(uid) => format!("uid {uid}"),
+                    Giver::Host(host) => {
+                        format!("host {}", names.hosts.get(&host).copied().unwrap_or("?"))
+                    }
                 }),
             }
         })

@@ -22,6 +22,7 @@ pub mod confirm;
 pub mod detach;
 pub mod explain;
 pub mod facts;
+pub mod fleet;
 pub mod grant;
 pub mod instances;
 pub mod list;
@@ -119,6 +120,9 @@ subcommands! {
         Revoke(revoke),
         Block(block),
         Unblock(unblock),
+    }
+    "Commands about the group of hosts": {
+        Fleet(fleet),
     }
     "Commands about the protection": {
         Reload(reload),

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, io::Write, iter, net::IpAddr};
 
-use anyhow::{Context as _, Result};
+use anyhow::Result;
 use knock_common::{Address, GrantPrefix};
 use serde::{Deserialize, Serialize};
 
@@ -14,10 +14,10 @@ use super::{
     text::LocalTime,
 };
 use crate::{
-    daemon::Daemon,
-    host::clock::{self, Clock},
-    kernel::maps::Plain,
-    model::{settings::Prefix, value},
+    daemon::{Daemon, fleet::Outcome},
+    host::clock::Clock,
+    ledger::By,
+    model::{settings::Prefix, text::list, value},
 };
 
 /// End a source's grants
@@ -29,6 +29,9 @@ pub struct Args {
     /// End only grants given by this door
     #[arg(long, value_name = "NAME")]
     door: Option<String>,
+    /// End them at all hosts of the group
+    #[arg(long)]
+    group: bool,
     #[command(flatten)]
     at: At,
 }
@@ -41,6 +44,9 @@ pub struct Request {
     /// All doors if it is left out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     door: Option<String>,
+    /// Whether they end at all hosts of the group.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    group: bool,
 }
 
 /// The answer.
@@ -56,6 +62,27 @@ pub struct Answer {
     pub covered: Vec<Prefix>,
     /// Its connections that continue.
     pub flows: usize,
+    /// What the hosts of the group did, if they were asked to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub group: Option<OfGroup>,
+}
+
+/// What the hosts of a group did.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct OfGroup {
+    /// The group.
+    pub name: String,
+    /// Whether the engine of the group has the revocation: hosts that are cut off get it when they are back.
+    pub is_written: bool,
+    /// How many hosts have ended the grants.
+    pub confirmed: usize,
+    /// How many hosts the group has.
+    pub of: usize,
+    /// The names of those that have not confirmed it within a second.
+    pub missing: Vec<String>,
+    /// Why the engine does not have it, if this host is cut off.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub because: Option<String>,
 }
 
 impl Command for Args {
@@ -72,6 +99,7 @@ impl Command for Args {
         Request {
             source: self.source,
             door: self.door.clone(),
+            group: self.group,
         }
     }
 
@@ -81,6 +109,7 @@ impl Command for Args {
             doors,
             covered,
             flows,
+            group,
         } = answer;
         let mut ended: BTreeMap<Prefix, Vec<&str>> = BTreeMap::new();
         let alone = iter::repeat(Prefix::of(*source));
@@ -94,16 +123,83 @@ impl Command for Args {
             true => format!("{source} has no such grant"),
             false => ended.collect::<Vec<_>>().join("; "),
         };
-        vec![match flows {
+        let mut lines = vec![match flows {
             0 => revoked,
             1 => format!("{revoked}; 1 connection from it continues"),
             _ => format!("{revoked}; {flows} connections from it continue"),
-        }]
+        }];
+        lines.extend(group.as_ref().map(OfGroup::text));
+        lines
     }
 
     fn answer<W: Write>(request: Request, daemon: &mut Daemon<W>, caller: Caller<Answer>) {
-        let revoked = revoke(&request, daemon, caller.peer().uid);
-        caller.answer(revoked);
+        match (revoke(&request, daemon, caller.peer().uid), request.group) {
+            (Ok(answer), true) => revoke_in_group(&request, answer, daemon, caller),
+            (revoked, _) => caller.answer(revoked),
+        }
+    }
+}
+
+impl OfGroup {
+    fn text(&self) -> String {
+        let Self {
+            name,
+            is_written,
+            confirmed,
+            of,
+            missing,
+            because,
+        } = self;
+        if let Some(because) = because.as_ref().filter(|_| !is_written) {
+            return format!(
+                "the group {name} does not know yet, and learns of it when this host is no longer cut off: {because}"
+            );
+        }
+        if !is_written {
+            return format!(
+                "the group {name} has not confirmed it yet; it is repeated until it has"
+            );
+        }
+        let by = format!("confirmed by {confirmed} of {of} hosts of the group {name}");
+        match missing.as_slice() {
+            [] => by,
+            missing => format!("{by}, and not yet by {}", list(missing)),
+        }
+    }
+}
+
+/// Ends the grants in the group, and answers when its hosts have confirmed that, or after a second.
+fn revoke_in_group<W: Write>(
+    request: &Request,
+    answer: Answer,
+    daemon: &mut Daemon<W>,
+    caller: Caller<Answer>,
+) {
+    let uid = caller.peer().uid;
+    // It is about all grants that let the address in.
+    let source = Prefix::of(request.source);
+    match daemon.revoke_in_group(request.door.as_deref(), source, Some(uid)) {
+        Err(error) => caller.answer(Err(error)),
+        Ok(id) => daemon.when_confirmed(id, move |outcome: Outcome| {
+            let Outcome {
+                group,
+                is_written,
+                confirmed,
+                because,
+            } = outcome;
+            let group = OfGroup {
+                name: group,
+                is_written,
+                confirmed: confirmed.by,
+                of: confirmed.of,
+                missing: confirmed.missing,
+                because,
+            };
+            caller.answer(Ok(Answer {
+                group: Some(group),
+                ..answer
+            }));
+        }),
     }
 }
 
@@ -112,16 +208,14 @@ fn revoke<W: Write>(request: &Request, daemon: &mut Daemon<W>, uid: u32) -> Resu
     let door = request.door.as_deref();
     let number = door.map(|door| opening(daemon, door)).transpose()?;
     let number = number.map(|(number, ..)| number);
-    let address = Address::from(source);
-    let entries = daemon.protection.program().grants()?;
-    let now_ms = clock::boot_ms();
-    let revocation = daemon.ledger.revoke(address, number, &entries, now_ms);
-    let mut allow = daemon.protection.program().allow()?;
-    for &(key, grant) in &revocation.write {
-        let written = allow.insert(Plain(key), Plain(grant.to_word()), 0);
-        written.context("ending a grant")?;
+    if request.group {
+        match door {
+            Some(door) => daemon.shared(door)?,
+            None => drop(daemon.group()?),
+        }
     }
-    let now_ms = clock::boot_ms();
+    let address = Address::from(source);
+    let revocation = daemon.shut_out(address, number, By::Hand(uid))?;
     let settings = daemon.settings();
     let prefixes: BTreeMap<u16, GrantPrefix> = settings
         .doors
@@ -132,8 +226,6 @@ fn revoke<W: Write>(request: &Request, daemon: &mut Daemon<W>, uid: u32) -> Resu
         })
         .filter(|(number, _)| revocation.doors.contains(number))
         .collect();
-    let actions = daemon.ledger.revoked(address, &revocation, uid, now_ms);
-    daemon.act(&actions, clock::boot_ns());
     let known = facts::doors(daemon.protection.registry());
     let (doors, covered) = (revocation.doors.iter())
         .filter_map(|door| {
@@ -156,5 +248,6 @@ fn revoke<W: Write>(request: &Request, daemon: &mut Daemon<W>, uid: u32) -> Resu
         doors,
         covered,
         flows: facts::kept(&flows, idle_ms, Clock::now()),
+        group: None,
     })
 }

@@ -41,6 +41,16 @@ pub struct Request {
     dated: bool,
 }
 
+impl Request {
+    /// Returns the request for lines that are JSON objects.
+    pub(super) const fn of_objects() -> Self {
+        Self {
+            json: true,
+            dated: true,
+        }
+    }
+}
+
 /// The answer, which lines of the console follow.
 #[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
 pub struct Answer {}

@@ -19,11 +19,12 @@ use crate::{
 };
 
 /// Reasons that are counted after a packet has used its stamp.
-pub(super) const AFTER_USE: [Reason; 10] = [
+pub(super) const AFTER_USE: [Reason; 11] = [
     Reason::Opened,
     Reason::Refreshed,
     Reason::Closed,
     Reason::GrantsFull,
+    Reason::CutOff,
     Reason::SpaExpired,
     Reason::SpaNotAllowed,
     Reason::SpaElsewhere,

@@ -10,13 +10,17 @@ use knock_common::{
 use knock_sequence::duration::millis;
 
 use super::{audience, automaton::KnockPath, flags::Flags, input::Input, ticks::ticks};
-use crate::model::settings::{Door, Dynamic, Lockout, Scope, Sequences, Settings};
+use crate::model::{
+    fleet::Alone,
+    settings::{Door, Dynamic, Lockout, Scope, Sequences, Settings},
+};
 
 /// Returns the features that a configuration uses.
 pub fn features(settings: &Settings) -> Features {
     let targets = settings.doors.iter().any(|door| door.target.is_some());
     let reply = settings.doors.iter().any(|door| door.reply);
     let global = |lockout: &Lockout| lockout.scope == Scope::Global;
+    let lapses = |door: &Door| lapses_alone(settings, door);
     [
         (settings.strict, Features::STRICT),
         (settings.established.keep, Features::KEEP),
@@ -46,6 +50,7 @@ pub fn features(settings: &Settings) -> Features {
             settings.doors.iter().any(is_per_source),
             Features::PER_SOURCE,
         ),
+        (settings.doors.iter().any(lapses), Features::FLEET),
         (
             settings.lockout.as_ref().is_some_and(global),
             Features::LOCKOUT_GLOBAL,
@@ -71,6 +76,8 @@ pub(super) fn config(settings: &Settings, flags: &Flags, input: &Input<'_>) -> C
         flow_idle_ms: settings.established.idle_ms(),
         lockout_ms: lockout.map_or(0, |lockout| millis(lockout.duration)),
         confirm_by_ms: u64::MAX,
+        // Until the daemon has followed the engine.
+        fleet_until_ms: 0,
         cell_key: input.cell_key,
         // The same key for both turns, until the other one is drawn.
         cookie_keys: [cookie::key(input.cell_key); 2],
@@ -86,7 +93,14 @@ pub(super) fn config(settings: &Settings, flags: &Flags, input: &Input<'_>) -> C
     }
 }
 
+/// Returns whether a door opens only while this host follows the engine of its group.
+fn lapses_alone(settings: &Settings, door: &Door) -> bool {
+    let alone = settings.fleet.as_ref().map(|fleet| fleet.alone);
+    alone == Some(Alone::Closed) && settings.is_shared(door)
+}
+
 pub(super) fn door_entry(
+    settings: &Settings,
     door: &Door,
     number: u16,
     target_ids: &BTreeMap<IpAddr, u16>,
@@ -102,6 +116,7 @@ pub(super) fn door_entry(
             .unwrap_or(0),
         closes: u16::from(!door.closed().is_empty()),
         is_limited: u16::from(!door.from.is_empty()),
+        is_shared: u16::from(lapses_alone(settings, door)),
         reply: door
             .first_tcp()
             .filter(|_| door.reply)

@@ -86,7 +86,7 @@ pub fn compile(settings: &Settings, input: &mut Input<'_>) -> Result<Tables, Vec
         .map(
             |((door, number), port_groups)| knock_common::layout::DoorEntry {
                 grant_prefix: layout.port_groups.grant_prefix(port_groups),
-                ..door_entry(door, *number, &layout.target_ids, port_groups)
+                ..door_entry(settings, door, *number, &layout.target_ids, port_groups)
             },
         )
         .collect();

@@ -322,6 +322,7 @@ fn ten_thousand_doors(ports: impl Fn(u64) -> u16) -> Settings {
             verify: Verify::Packet,
             reply: false,
             knock_pass: false,
+            group: None,
             from: Vec::new(),
         })
         .collect();

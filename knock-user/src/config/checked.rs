@@ -5,6 +5,7 @@ use std::sync::Arc;
 use super::places::FileLines;
 use crate::{
     compile::Conflict,
+    fleet::Keyring,
     model::{problem::Problems, settings::Settings, sources::Sources},
 };
 
@@ -17,6 +18,8 @@ pub struct Checked {
     pub file: Sources,
     /// A hash of the text; none if the text did not come from a file that can be read again.
     pub digest: Option<u64>,
+    /// The keys of the group; none without `[fleet]`, or if files were not read.
+    pub keyring: Option<Keyring>,
     /// The text itself.
     pub text: Arc<str>,
     pub(super) places: FileLines,

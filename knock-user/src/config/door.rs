@@ -40,6 +40,7 @@ pub(super) const KEYS: &[&str] = &[
     "reply",
     "knock_pass",
     "from",
+    "group",
 ];
 
 /// The default length of a grant.
@@ -134,6 +135,9 @@ pub(super) fn read(section: &mut Section<'_, '_>, report: &mut ProblemReport) ->
     let reply = section.or("reply", report, false, TomlItem::boolean);
     let knock_pass = section.or("knock_pass", report, false, TomlItem::boolean);
     let from = section.get("from", report, from);
+    let group = section.get("group", report, |item, report| {
+        item.text(report).map(str::to_owned)
+    });
     (report.problems.len() == before).then_some(())?;
     Some(Door {
         name: name?,
@@ -156,6 +160,7 @@ pub(super) fn read(section: &mut Section<'_, '_>, report: &mut ProblemReport) ->
         reply,
         knock_pass,
         from: from.unwrap_or_default(),
+        group,
     })
 }
 

@@ -11,6 +11,9 @@
 
 mod checked;
 mod door;
+mod fleet;
+pub mod fleet_keys;
+mod fleet_rules;
 pub(crate) mod fwknop;
 mod grant_prefix;
 mod host_keys;
@@ -163,7 +166,11 @@ fn parse_joined(text: &str, path: &Path, problems: Vec<Problem>) -> Result<Check
         .as_mut()
         .map(|read| host_keys::read(read, &mut problems))
         .unwrap_or_default();
-    finish(text, &file, read, problems)?.with_keys(keys)
+    let keyring = read
+        .as_ref()
+        .and_then(|read| fleet_keys::read(read, &mut problems));
+    let checked = finish(text, &file, read, problems)?.with_keys(keys)?;
+    Ok(Checked { keyring, ..checked })
 }
 
 fn read_checked(text: &str, report: &mut ProblemReport) -> Option<ReadFile> {
@@ -183,6 +190,7 @@ fn finish(
             settings: read.settings,
             file: Sources::of(file, text),
             digest: None,
+            keyring: None,
             text: text.into(),
             places: read.places,
         }),

@@ -17,6 +17,8 @@ pub(super) struct FileLines {
     pub(super) spa: KeyLines,
     /// The lines of the keys of `[limits]`.
     pub(super) limits: KeyLines,
+    /// The lines of the keys of `[fleet]`.
+    pub(super) fleet: KeyLines,
     pub(super) doors: Vec<TableLines>,
     pub(super) users: Vec<TableLines>,
     /// The values of `include`.

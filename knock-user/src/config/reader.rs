@@ -5,7 +5,7 @@ use std::{borrow::Cow, net::SocketAddr, time::Duration};
 use toml::de::DeTable;
 
 use super::{
-    door, limits,
+    door, fleet, limits,
     places::{FileLines, TableLines},
     section::{Section, TomlItem},
     spa, statements, user,
@@ -32,6 +32,7 @@ const KEYS: &[&str] = &[
     "control",
     "next_line",
     "metrics",
+    "fleet",
     "spa",
     "user",
     "door",
@@ -86,6 +87,7 @@ pub(super) fn read(text: &str, report: &mut ProblemReport) -> Option<ReadFile> {
         })
     });
     let (spa, spa_lines) = spa::read(top, report).unzip();
+    let (fleet, fleet_lines) = fleet::read(top, report).unzip();
     let (limits, limit_lines) = limits::read(top, report).unzip();
     let mut settings = Settings {
         interfaces: top.or("interfaces", report, Vec::new(), interfaces),
@@ -114,6 +116,7 @@ pub(super) fn read(text: &str, report: &mut ProblemReport) -> Option<ReadFile> {
         control: control(top, report),
         next_line: listen(top, report, &NEXT_LINE),
         metrics: listen(top, report, &METRICS),
+        fleet,
         spa,
         users: Vec::new(),
         doors: Vec::new(),
@@ -121,6 +124,7 @@ pub(super) fn read(text: &str, report: &mut ProblemReport) -> Option<ReadFile> {
     let mut places = FileLines {
         spa: spa_lines.unwrap_or_default(),
         limits: limit_lines.unwrap_or_default(),
+        fleet: fleet_lines.unwrap_or_default(),
         include,
         ..FileLines::default()
     };

@@ -9,7 +9,9 @@ use std::{
 use knock_common::packet::Protocol;
 use knock_sequence::{Knock, PortSet, Ports};
 
-use super::{limits, otp_rules, places::FileLines, reader::ReadFile, scan_rules, spa_rules};
+use super::{
+    fleet_rules, limits, otp_rules, places::FileLines, reader::ReadFile, scan_rules, spa_rules,
+};
 use crate::{
     compile,
     model::{
@@ -46,6 +48,7 @@ pub(super) fn check(read: &ReadFile, report: &mut ProblemReport) {
     rules.exempt();
     rules.next_line();
     rules.metrics();
+    rules.groups();
     rules.files();
     rules.scans();
     rules.users(read);
@@ -304,6 +307,12 @@ impl DoorRules<'_> {
             self.add_to_file("metrics", reason);
         } else if !metrics.ip().to_canonical().is_loopback() {
             self.reachable("metrics", port, false);
+        }
+    }
+
+    fn groups(&mut self) {
+        for (door, key, reason) in fleet_rules::check(self.settings) {
+            self.add(door, key, reason);
         }
     }
 

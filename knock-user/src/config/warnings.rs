@@ -2,6 +2,7 @@
 
 mod ephemeral;
 mod files;
+mod fleet;
 mod guessable;
 mod limits;
 mod otp;
@@ -53,6 +54,7 @@ fn advise(checked: &Checked, host: &Host) -> Vec<Problem> {
     advice.trust();
     advice.lockout();
     advice.limits();
+    advice.fleet();
     advice.next_line();
     advice.nothing();
     advice.unmatched();

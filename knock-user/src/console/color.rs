@@ -64,7 +64,8 @@ impl EventKind {
             | Self::Protecting
             | Self::Recovered
             | Self::Confirmed
-            | Self::Enabled => Tone::Good,
+            | Self::Enabled
+            | Self::InSync => Tone::Good,
             Self::Reset
             | Self::Late
             | Self::Denied
@@ -84,7 +85,8 @@ impl EventKind {
             | Self::Lost
             | Self::Preceded
             | Self::Bypassed
-            | Self::Disabled => Tone::Bad,
+            | Self::Disabled
+            | Self::CutOff => Tone::Bad,
             Self::Closed
             | Self::Kept
             | Self::Knock

@@ -174,7 +174,7 @@ fn describe(
         Reason::BadCookie => (EventKind::Denied, after(reason.text())),
         Reason::LockedOut => (EventKind::LockedOut, after(reason.text())),
         Reason::NoGrant | Reason::Blocked => (EventKind::Denied, after(reason.text())),
-        Reason::SourceNotAllowed => (EventKind::Denied, after(reason.text())),
+        Reason::SourceNotAllowed | Reason::CutOff => (EventKind::Denied, after(reason.text())),
         Reason::SpaNoise
         | Reason::SpaStale
         | Reason::SpaUnknown

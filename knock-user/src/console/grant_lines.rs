@@ -12,7 +12,7 @@ use super::{
     record::{EventKind, Record},
 };
 use crate::{
-    ledger::{Ending, LedgerAction},
+    ledger::{By, Ending, LedgerAction},
     model::settings::Prefix,
 };
 
@@ -53,9 +53,9 @@ impl<W: Write> Console<W> {
                 let by = by.and_then(|by| self.door(by));
                 by.map(|by| by.name.clone())
             }
-            Some(Ending::Revoked { by }) => Some(user(by)),
+            Some(Ending::Revoked { by }) => Some(self.giver(by)),
             Some(Ending::Expired | Ending::Removed | Ending::Narrowed | Ending::Packet) => None,
-            None => giver.map(user),
+            None => giver.map(|by| self.giver(by)),
         };
         let lasts_ms = until_ms.map(|until_ms| length_of(until_ms, at_ns));
         let mut why = door.ports_text();
@@ -101,6 +101,17 @@ impl<W: Write> Console<W> {
             why,
         };
         self.report(at_ns, &line, record);
+    }
+
+    /// Names who gave or ended a grant: `uid 0`, `host web-17`.
+    fn giver(&self, by: By) -> String {
+        match by {
+            By::Hand(uid) => format!("uid {uid}"),
+            By::Host(host) => {
+                let name = self.hosts.get(&host).map_or("?", String::as_str);
+                format!("host {name}")
+            }
+        }
     }
 
     /// Reports connections that existed before the program and continue.
@@ -175,9 +186,4 @@ fn ending_text(ending: Ending, by: Option<&str>) -> String {
         Ending::Packet => "by a SPA packet".to_owned(),
         Ending::Revoked { .. } => join("revoked by", by.unwrap_or_default()),
     }
-}
-
-/// Names a user who grants or revokes by hand.
-fn user(uid: u32) -> String {
-    format!("uid {uid}")
 }

@@ -15,6 +15,7 @@ use crate::{
     kernel::tcx::Placed,
     ledger::Adopted,
     model::{
+        fleet::Alone,
         settings::Prefix,
         terminal::harmless,
         text::{about, count, list, verb},
@@ -386,6 +387,40 @@ impl<W: Write> Console<W> {
                 Some(by) => format!("by {by}"),
                 None => "expired".to_owned(),
             },
+        };
+        self.report(at_ns, &line, record);
+    }
+
+    /// Reports that the engine of a group is followed, `through` a member, or else that it is not, and what knocks do
+    /// meanwhile: `cut-off - - web: ...`.
+    pub fn followed_group(
+        &mut self,
+        group: &str,
+        through: Option<&str>,
+        alone: Alone,
+        reason: &str,
+        at_ns: u64,
+    ) {
+        let record = Record {
+            because: through.is_none().then_some(reason),
+            ..Record::default()
+        };
+        let (what, why) = match through {
+            Some(through) => (EventKind::InSync, format!("group {group}, {through}")),
+            None => {
+                let meanwhile = match alone {
+                    Alone::Closed => "knocks open no door of it",
+                    Alone::Local => "knocks open here alone",
+                };
+                let why = format!("group {group}, so {meanwhile}: {}", harmless(reason));
+                (EventKind::CutOff, why)
+            }
+        };
+        let line = ConsoleLine {
+            what,
+            source: "-".to_owned(),
+            door: "-".to_owned(),
+            why,
         };
         self.report(at_ns, &line, record);
     }

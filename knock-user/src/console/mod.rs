@@ -47,6 +47,7 @@ pub mod watch;
 use self::journal::{Journal, JournalFields};
 pub use self::labels::{DoorText, NamedInterface};
 use self::line::ConsoleLine;
+use crate::ledger::HostId;
 pub use crate::model::attach_mode::AttachMode;
 pub use crate::model::log_format::LogFormat;
 use quota::{Omitted, Quota};
@@ -103,6 +104,8 @@ pub struct Console<W> {
     interfaces: BTreeMap<u32, String>,
     /// The names of users, by number.
     users: BTreeMap<u16, String>,
+    /// The names of other hosts of the group, by number.
+    pub(super) hosts: BTreeMap<HostId, String>,
     repeats: Repeats<ConsoleLine>,
     quota: Quota,
     /// The writer receives knockd's lines.
@@ -128,6 +131,7 @@ impl<W: Write> Console<W> {
             watchers: Watchers::default(),
             interfaces: BTreeMap::new(),
             users: BTreeMap::new(),
+            hosts: BTreeMap::new(),
             repeats: Repeats::default(),
             quota: Quota::default(),
             speaks_knockd: false,
@@ -187,6 +191,11 @@ impl<W: Write> Console<W> {
     /// Sets the names of this host's interfaces, by index.
     pub fn set_interfaces(&mut self, interfaces: BTreeMap<u32, String>) {
         self.interfaces = interfaces;
+    }
+
+    /// Names another host of the group.
+    pub fn name_host(&mut self, host: HostId, name: String) {
+        self.hosts.insert(host, name);
     }
 
     /// Sets the names of users, by number.

@@ -164,6 +164,10 @@ pub enum EventKind {
     Blocked,
     /// The block of a source has ended.
     Unblocked,
+    /// The engine of the group is followed.
+    InSync,
+    /// The engine of the group has not answered for too long.
+    CutOff,
     /// A source sends knocks that would be correct at another time.
     ClockSkew,
 }
@@ -206,6 +210,8 @@ impl EventKind {
             Self::Enabled => "enabled",
             Self::Blocked => "blocked",
             Self::Unblocked => "unblocked",
+            Self::InSync => "in-sync",
+            Self::CutOff => "cut-off",
             Self::ClockSkew => "clock-skew",
         }
     }
@@ -248,6 +254,8 @@ impl EventKind {
             | Self::Enabled
             | Self::Blocked
             | Self::Unblocked
+            | Self::InSync
+            | Self::CutOff
             | Self::ClockSkew => self.name(),
         }
     }

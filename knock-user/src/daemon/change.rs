@@ -91,6 +91,8 @@ impl<W: Write> Daemon<W> {
         let mut deployed = self
             .protection
             .change(&plan, &interfaces, attach_options, prepared)?;
+        // Until then the new program opens no door of the group.
+        self.set_fleet_until(true)?;
         if let Err(error) = self.protection.follow_attachments() {
             tracing::warn!("{}", os_error::describe(&error));
         }
@@ -103,6 +105,7 @@ impl<W: Write> Daemon<W> {
         let held = held.into_iter().map(|(key, _)| key).collect();
         let actions = self.ledger.close_without_entries(&held, clock::boot_ms());
         self.act(&actions, clock::boot_ns());
+        let shared = self.shared_doors();
         let old = std::mem::replace(&mut self.plan, plan);
         self.doors = DoorsByNumber::new(self.plan.settings(), &deployed.names);
         self.ports = ports(self.plan.settings());
@@ -114,6 +117,8 @@ impl<W: Write> Daemon<W> {
         self.reopen_files();
         self.skew_detector = SkewDetector::new(self.plan.settings());
         self.log = program_log(&mut self.protection)?;
+        self.follow_group();
+        self.open_new_doors(&shared);
         Ok((old, deployed))
     }
 

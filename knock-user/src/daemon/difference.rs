@@ -94,6 +94,7 @@ fn other_keys(was: &Settings, is: &Settings, run: &Run) -> Vec<String> {
         control,
         next_line,
         metrics,
+        fleet,
         spa: _,
         users: _,
         doors: _,
@@ -121,6 +122,7 @@ fn other_keys(was: &Settings, is: &Settings, run: &Run) -> Vec<String> {
         ("[control]", *control != is.control),
         ("[next_line]", *next_line != is.next_line),
         ("[metrics]", *metrics != is.metrics),
+        ("[fleet]", *fleet != is.fleet),
         ("[spa]", spa(was) != spa(is)),
     ]
     .into_iter()

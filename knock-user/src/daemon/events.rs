@@ -115,21 +115,31 @@ impl<W: Write> Daemon<W> {
                     self.console.action(action, event, at_ns);
                     self.warn_of_gateway(source, door);
                     self.command(Occasion::Open, source, door, event);
+                    self.note_for_group(action);
                     Ok(())
                 }
                 LedgerAction::Closed { source, door, .. } => {
                     self.console.action(action, event, at_ns);
                     self.command(Occasion::Close, source, door, event);
+                    self.note_for_group(action);
                     Ok(())
                 }
                 LedgerAction::Refreshed { .. } => {
                     self.console.action(action, event, at_ns);
+                    self.note_for_group(action);
                     Ok(())
                 }
             };
             if let Err(error) = done {
                 tracing::warn!("{}", os_error::describe(&error));
             }
+        }
+    }
+
+    /// Keeps what a packet opened or closed, for the other hosts of the group.
+    fn note_for_group(&mut self, action: &LedgerAction) {
+        if let Some(fleet) = &mut self.fleet {
+            fleet.note(action);
         }
     }
 

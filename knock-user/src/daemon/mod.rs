@@ -24,9 +24,11 @@ mod ending;
 mod events;
 mod failed_commands;
 mod files;
+pub(crate) mod fleet;
 mod follow_host;
 mod frames;
 mod free_grants;
+mod held;
 mod interfaces;
 mod packets;
 mod pending;
@@ -82,7 +84,9 @@ impl<W: Write> Daemon<W> {
         // Interfaces may have changed before the watch began.
         self.follow_interfaces()?;
         self.begin_copy()?;
+        self.follow_group();
         self.adopt(events.get_mut())?;
+        self.tell_group();
         // Not at once: a grant found by a sweep lacks what its event reports.
         let mut sweep = interval_at(Instant::now() + SWEEP, SWEEP);
         let mut stat = interval(TALLY);
@@ -133,6 +137,7 @@ impl<W: Write> Daemon<W> {
                     Some(outcome) => break outcome,
                     None => self.do_what_is_due(),
                 },
+                told = fleet::told(&mut self.fleet) => self.take_told(told),
                 Some(report) = self.reports.recv() => {
                     self.tally
                         .command(&report.job.door, report.job.occasion, (&report).into());
@@ -145,12 +150,14 @@ impl<W: Write> Daemon<W> {
                     .and_then(|()| self.resumed(resume.was_asleep()))
                     .and_then(|()| self.report_counters())
                     .and_then(|()| self.look_at_interfaces())
-                    .and_then(|()| self.watch_frames()),
+                    .and_then(|()| self.watch_frames())
+                    .and_then(|()| self.tend_group()),
                 () = ticked(&mut watchdog) => {
                     service_manager::ping();
                     Ok(())
                 }
             };
+            self.tell_group();
             // The program judges packets despite any failure here, and stopping would end that.
             if let Err(error) = done {
                 tracing::warn!("{}", os_error::describe(&error));
@@ -190,6 +197,7 @@ impl<W: Write> Daemon<W> {
             }
             if let Some(adopted) = self.ledger.adopt(key, grant, now_ms) {
                 self.console.adopted(&adopted, clock::boot_ns());
+                self.adopt_for_group(adopted.source, adopted.door, adopted.until_ms);
             }
         }
         if self.trial.is_none() {

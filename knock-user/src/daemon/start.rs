@@ -71,6 +71,7 @@ impl<W: Write> Daemon<W> {
             files: Files::new(),
             next_line: servers.next_line,
             skew_detector,
+            fleet: None,
             packets: RecentPackets::default(),
             left_outs: Throttle::new(1, "more commands"),
             failed_commands: Throttle::new(FAILED_LOGGED, "more commands of this door that failed"),

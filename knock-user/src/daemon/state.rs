@@ -6,6 +6,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::{
     doors::DoorsByNumber,
+    fleet::FleetLink,
     packets::RecentPackets,
     pending::{PendingConfiguration, Then},
     ring::ProgramLog,
@@ -83,6 +84,8 @@ pub struct Daemon<W> {
     pub(super) next_line: NextLineServer,
     /// Recognizes time-based knocks of clients whose clock is wrong.
     pub(super) skew_detector: SkewDetector,
+    /// This host in its group, if it has one.
+    pub(crate) fleet: Option<FleetLink>,
     /// The last SPA packets of sources.
     pub(super) packets: RecentPackets,
     /// Warnings of commands that were left out.

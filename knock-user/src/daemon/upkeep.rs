@@ -39,10 +39,13 @@ impl<W: Write> Daemon<W> {
             false => self.protection.sequences_change_ms(),
         };
         let rearm = self.protection.rearm_ms();
-        let [trial_ms, change_ms, rearm_ms] = [trial, changes, rearm]
+        let callers = self.callers_deadline_ms();
+        let [trial_ms, change_ms, rearm_ms, callers_ms] = [trial, changes, rearm, callers]
             .map(|at_ms| at_ms.map_or(u64::MAX, |at_ms| at_ms.saturating_sub(now_ms)));
         // CLOCK_BOOTTIME counts suspend and tokio's clock does not: look at least once a minute.
-        let wait_ms = wait_ms.min(trial_ms).min(change_ms).min(rearm_ms);
+        let wait_ms = [trial_ms, change_ms, rearm_ms, callers_ms]
+            .into_iter()
+            .fold(wait_ms, u64::min);
         Instant::now() + Duration::from_millis(wait_ms.min(60_000))
     }
 
@@ -52,6 +55,7 @@ impl<W: Write> Daemon<W> {
             self.follow_sequences();
         }
         self.end_what_is_due()?;
+        self.answer_confirmed();
         self.rearm_due()?;
         let now = Moment::from_nanos(clock::boot_ns());
         self.protection.program().renew_cookie_key(now)

@@ -31,4 +31,6 @@ pub struct Known<'a> {
     pub now: Moment,
     /// When the source's last grant for the port ended, in milliseconds since boot, if known.
     pub ended_ms: Option<u64>,
+    /// How the host is cut off from its group, if it is.
+    pub cut_off: Option<&'a str>,
 }

@@ -69,6 +69,7 @@ pub(super) fn steps<L: Live>(
         steps.extend(about.flows()?);
     }
     steps.extend(about.from());
+    steps.extend(about.cut_off());
     steps.extend(about.attempt());
     steps.extend(about.lockout());
     Ok(steps)
@@ -277,20 +278,31 @@ impl<L: Live> About<'_, L> {
 
     /// Returns the doors that open the port, or that it is a knock of, and that the source may not use.
     fn from(&self) -> Option<String> {
-        let port = self.query.port;
         let source = self.query.source;
-        let is_about = |door: &&Door| {
-            door.opened()
-                .iter()
-                .any(|ports| ports.overlaps(port.into()))
-                || door.knock.contains(&port)
-        };
         let is_elsewhere = |door: &&Door| {
             !door.from.is_empty() && !door.from.iter().any(|prefix| prefix.has(source))
         };
-        let doors = self.known.settings.doors.iter().filter(is_about);
-        let names: Vec<_> = doors.filter(is_elsewhere).map(with_target).collect();
+        let names: Vec<_> = self.doors().filter(is_elsewhere).map(with_target).collect();
         (!names.is_empty()).then(|| format!("{source} is not in from of {}", list(names)))
+    }
+
+    /// Returns how the host is cut off, if the group opens the port, or if it is a knock of such a door.
+    fn cut_off(&self) -> Option<String> {
+        let settings = self.known.settings;
+        let mut doors = self.doors();
+        let is_about = doors.any(|door| settings.is_shared(door));
+        let cut_off = self.known.cut_off.filter(|_| is_about)?;
+        Some(format!("this host is {cut_off}"))
+    }
+
+    /// Returns the doors that open the port, or that it is a knock of.
+    fn doors(&self) -> impl Iterator<Item = &Door> {
+        let port = self.query.port;
+        let doors = self.known.settings.doors.iter();
+        doors.filter(move |door| {
+            let mut opened = door.opened().iter();
+            opened.any(|ports| ports.overlaps(port.into())) || door.knock.contains(&port)
+        })
     }
 
     fn trust(&self) -> String {

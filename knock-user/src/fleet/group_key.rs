@@ -17,7 +17,7 @@ const SEAL_LINE: &str = "knock-seal1:";
 type Secret = Zeroizing<[u8; SECRET]>;
 
 /// What a key file has.
-#[derive(Clone)]
+#[derive(Clone, Eq, PartialEq)]
 pub struct GroupKey {
     /// Makes names of doors and sources. It never changes, so that records stay where they are.
     pub(super) names: Secret,

@@ -26,6 +26,7 @@ mod group;
 mod group_key;
 mod history;
 mod joining;
+mod listing;
 mod lockouts;
 mod outbox;
 mod paths;
@@ -49,6 +50,7 @@ pub use self::{
     exchange::{CutOff, Exchange, LinkState, Step},
     group::{Group, Member},
     group_key::GroupKey,
+    listing::GroupGrant,
     lockouts::Lockout,
     paths::is_name,
     presence::{Confirmed, Facts, HostState, Presence, SharedState, Stage},

@@ -20,7 +20,7 @@ const NONCE: usize = 24;
 const NAME: usize = 16;
 
 /// The keys of a group.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Keyring {
     /// The first one seals, all open; at least one, and all name alike.
     keys: Vec<GroupKey>,

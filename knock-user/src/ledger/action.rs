@@ -13,8 +13,8 @@ pub enum LedgerAction {
         door: u16,
         /// When it ends, in milliseconds since boot.
         until_ms: u64,
-        /// The user id that granted it by hand; none if the source knocked.
-        by: Option<u32>,
+        /// Who granted it; none if the source knocked here.
+        by: Option<By>,
     },
     /// The door stays open for longer: report it.
     Refreshed {
@@ -24,8 +24,8 @@ pub enum LedgerAction {
         door: u16,
         /// When it ends, in milliseconds since boot.
         until_ms: u64,
-        /// The user id that extended it by hand; none if the source knocked.
-        by: Option<u32>,
+        /// Who extended it; none if the source knocked here.
+        by: Option<By>,
     },
     /// The door is closed again: report it and run `on_close`.
     Closed {
@@ -55,6 +55,19 @@ pub enum LedgerAction {
     },
 }
 
+/// Who gave or ended a grant, if that was no packet to this host.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum By {
+    /// A user of this host, by hand: the user id.
+    Hand(u32),
+    /// Another host of the group, for whatever reason.
+    Host(HostId),
+}
+
+/// The number of another host; whoever gave the number knows its name.
+#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
+pub struct HostId(pub u16);
+
 impl LedgerAction {
     /// Returns the index of the door that it reports about, if it is a report.
     pub const fn door(&self) -> Option<u16> {
@@ -83,10 +96,10 @@ pub enum Ending {
     Removed,
     /// The door's grants are narrower in the new configuration.
     Narrowed,
-    /// A user revoked the grant.
+    /// A user or another host revoked the grant.
     Revoked {
-        /// The user id.
-        by: u32,
+        /// Which.
+        by: By,
     },
 }
 

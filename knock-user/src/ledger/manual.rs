@@ -14,7 +14,7 @@ use knock_common::{
 };
 
 use super::{
-    action::{Ending, LedgerAction},
+    action::{By, Ending, LedgerAction},
     openings::{End, Giver, Holder, Ledger},
 };
 
@@ -57,6 +57,21 @@ impl Ledger {
         })
     }
 
+    /// Returns until when a door is open for a source, in milliseconds since boot, if it is.
+    pub fn until_ms(&self, source: Address, door: u16) -> Option<u64> {
+        let source = self.prefix_of(door).first_of(source);
+        self.openings
+            .get(&(source, door))
+            .map(|opening| opening.until_ms)
+    }
+
+    /// Returns when the grant of a source for an open door was last given, in milliseconds since boot.
+    pub fn given_ms(&self, source: Address, door: u16) -> Option<u64> {
+        let source = self.prefix_of(door).first_of(source);
+        let opening = self.openings.get(&(source, door))?;
+        Some(opening.given_ns / NANOS_PER_MILLI)
+    }
+
     /// Returns when a source's grant for a door ended, in milliseconds since boot, if that was in
     /// the last few seconds.
     pub fn ended_ms(&self, source: Address, door: u16, now_ms: u64) -> Option<u64> {
@@ -75,12 +90,12 @@ impl Ledger {
         self.keys_of(source, door)
     }
 
-    /// Records a grant by hand that was written to the map.
+    /// Records a grant by hand, or of another host, that was written to the map.
     pub fn granted(
         &mut self,
         source: Address,
         grant: Grant,
-        user: u32,
+        giver: By,
         now_ms: u64,
     ) -> Vec<LedgerAction> {
         let given_ns = now_ms.saturating_mul(NANOS_PER_MILLI);
@@ -88,10 +103,10 @@ impl Ledger {
         if let Some(LedgerAction::Opened { by, .. } | LedgerAction::Refreshed { by, .. }) =
             &mut action
         {
-            *by = Some(user);
+            *by = Some(giver);
             let source = self.prefix_of(grant.door).first_of(source);
             if let Some(opening) = self.openings.get_mut(&(source, grant.door)) {
-                opening.giver = Some(Giver::Hand(user));
+                opening.giver = Some(giver.into());
             }
         }
         action.into_iter().collect()
@@ -138,19 +153,19 @@ impl Ledger {
         self.revoke_entries(keys, at_ns, Ending::Removed, now_ms)
     }
 
-    /// Records that a user revoked these grants, and that the map was written.
+    /// Records that a user or another host revoked these grants, and that the map was written.
     pub fn revoked(
         &mut self,
         source: Address,
         revocation: &Revocation,
-        user: u32,
+        by: By,
         now_ms: u64,
     ) -> Vec<LedgerAction> {
         let at_ns = now_ms.saturating_mul(NANOS_PER_MILLI);
         let mut actions = Vec::new();
         for &door in &revocation.doors {
             let holder = (self.prefix_of(door).first_of(source), door);
-            let ending = Ending::Revoked { by: user };
+            let ending = Ending::Revoked { by };
             match self.close(holder, at_ns, ending, now_ms) {
                 Some(closed) => actions.push(closed),
                 // Its event has not been received yet, and must not be reported later.

@@ -22,7 +22,7 @@ mod recent;
 mod takeover;
 
 pub use self::{
-    action::{Ending, LedgerAction},
+    action::{By, Ending, HostId, LedgerAction},
     blocks::{BlockChange, Blocks},
     manual::{Open, Revocation},
     openings::{Giver, Ledger, Lookup},

@@ -10,7 +10,7 @@ use knock_common::{
 };
 
 use super::{
-    action::{Ending, LedgerAction},
+    action::{By, Ending, HostId, LedgerAction},
     recent::Recent,
 };
 use crate::compile::grant_keys;
@@ -58,6 +58,17 @@ pub enum Giver {
     User(u16),
     /// The user with this id, by hand.
     Hand(u32),
+    /// Another host of the group.
+    Host(HostId),
+}
+
+impl From<By> for Giver {
+    fn from(by: By) -> Self {
+        match by {
+            By::Hand(uid) => Self::Hand(uid),
+            By::Host(host) => Self::Host(host),
+        }
+    }
 }
 
 /// A door that is open for a source.

@@ -162,7 +162,7 @@ mod tests {
     use knock_common::Address;
 
     use super::*;
-    use crate::ledger::Ending;
+    use crate::ledger::{By, Ending};
 
     fn event(reason: Reason, user: u16) -> Event {
         Event {
@@ -238,7 +238,7 @@ mod tests {
             LedgerAction::Closed {
                 source,
                 door,
-                ending: Ending::Revoked { by: 0 },
+                ending: Ending::Revoked { by: By::Hand(0) },
             },
             LedgerAction::Closed {
                 source,

@@ -5,6 +5,7 @@
 
 pub mod attach_mode;
 pub mod fair_shares;
+pub mod fleet;
 pub mod log_format;
 pub mod octets;
 pub mod otp;

@@ -11,6 +11,7 @@ use std::{
 use knock_common::{GrantPrefix, layout::FlagClass, packet::Protocol};
 use knock_sequence::{Knock, PortSet, Ports, duration};
 
+use super::fleet::Fleet;
 use super::spa::Fwknop;
 use super::table_sizes::Uses;
 pub use super::{
@@ -51,6 +52,8 @@ pub struct Settings {
     pub next_line: Option<SocketAddr>,
     /// The address of the server of metrics, if there is one.
     pub metrics: Option<SocketAddr>,
+    /// The group of hosts that this one opens doors with, if there is one.
+    pub fleet: Option<Fleet>,
     /// How SPA packets are received; present if the file has `[spa]` or a user.
     pub spa: Option<Spa>,
     /// The users, in the order of the file.
@@ -64,6 +67,14 @@ impl Settings {
     pub fn has_handshakes(&self) -> bool {
         let mut doors = self.doors.iter();
         doors.any(|door| door.verify == Verify::Handshake)
+    }
+
+    /// Returns whether the hosts of the group open a door together: it gives grants for any address of a host, and is
+    /// not kept to this host.
+    pub fn is_shared(&self, door: &Door) -> bool {
+        let is_kept = door.group.as_deref().is_some_and(str::is_empty);
+        let gives = matches!(door.effect, Effect::Open(_));
+        self.fleet.is_some() && gives && !is_kept && door.target.is_none()
     }
 
     /// Returns the users that may open a door.
@@ -241,6 +252,8 @@ pub struct Door {
     pub knock_pass: bool,
     /// The prefixes from which it can be used; from everywhere if there are none.
     pub from: Vec<Prefix>,
+    /// The group of hosts that open it together; empty for this host alone, none for the group of `[fleet]`.
+    pub group: Option<String>,
 }
 
 /// The proof that the source address of a knock is not forged.

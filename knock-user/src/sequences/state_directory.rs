@@ -201,8 +201,24 @@ fn other_users_process() -> Option<u32> {
     })
 }
 
+/// Returns where a file is that is to outlive a reboot, if possible.
+///
+/// # Errors
+/// No directory can be used: returns why, with the cure.
+pub(crate) fn place_of(file: &str) -> Result<PathBuf, String> {
+    let found = first_usable(|directory| {
+        access(directory, AccessFlags::W_OK)
+            .with_context(|| format!("writing to {}", directory.display()))?;
+        Ok(directory.join(file))
+    });
+    found.map(|found| found.result)
+}
+
 /// Returns the id of this boot.
-pub(super) fn boot() -> Result<String> {
+///
+/// # Errors
+/// The kernel does not report it.
+pub(crate) fn boot() -> Result<String> {
     let id = fs::read_to_string(BOOT_ID).with_context(|| format!("reading {BOOT_ID}"))?;
     Ok(id.trim().to_owned())
 }

@@ -26,6 +26,7 @@ use crate::{
     },
     model::{
         attach_mode::AttachMode,
+        fleet::Alone,
         settings::{Door, Dynamic, Effect, OneTime, Settings, User, Verify},
         spa::{HostKeyPairs, UserKey},
         table_sizes,
@@ -212,6 +213,13 @@ fn describe(settings: &Settings, out: &mut impl Write) -> io::Result<()> {
         if let Some(target) = door.target {
             writeln!(out, "  target   {target}")?;
         }
+        if let Some(fleet) = settings.fleet.as_ref().filter(|_| settings.is_shared(door)) {
+            writeln!(
+                out,
+                "  group    {}: its hosts open it together",
+                fleet.group
+            )?;
+        }
         if let Some(strength) = strength(door, one_time_text, &view) {
             writeln!(out, "  guessing {}", strength.blind())?;
             writeln!(out, "  scanned  {}", strength.scanned)?;
@@ -255,6 +263,20 @@ fn describe(settings: &Settings, out: &mut impl Write) -> io::Result<()> {
     }
     if let Some(metrics) = settings.metrics {
         writeln!(out, "metrics: http://{metrics}/metrics")?;
+    }
+    if let Some(fleet) = &settings.fleet {
+        let alone = match fleet.alone {
+            Alone::Closed => "no knock opens a door of the group",
+            Alone::Local => "knocks open here alone",
+        };
+        writeln!(
+            out,
+            "fleet: host {} of the group {}, through {}; cut off for {}, {alone}",
+            fleet.host,
+            fleet.group,
+            fleet.servers.join(" "),
+            spell(fleet.grace)
+        )?;
     }
     if !settings.trust.is_empty() {
         writeln!(out, "without knocking: {}", words(&settings.trust))?;

@@ -8,10 +8,13 @@ use super::{ConfigPart, documented, parts};
 
 const FILE: &str = "../dist/schema/seq.schema.json";
 /// The keys without which a table is an error, whatever else it has.
-const REQUIRED: [(&str, &str); 5] = [
+const REQUIRED: [(&str, &str); 8] = [
     ("door", "name"),
     ("user", "name"),
     ("block", "prefixes"),
+    ("fleet", "group"),
+    ("fleet", "seal"),
+    ("fleet", "servers"),
     ("metrics", "listen"),
     ("next_line", "listen"),
 ];

@@ -38,6 +38,21 @@ pub(super) struct TableEntries {
     pub(super) locked_out: Option<u64>,
 }
 
+/// Facts about the group of hosts.
+#[derive(Clone, Debug, Default)]
+pub(super) struct FleetFacts {
+    /// The group.
+    pub(super) group: String,
+    /// Whether the engine has answered within `grace`.
+    pub(super) is_in_sync: bool,
+    /// Grants of other hosts that are in force.
+    pub(super) grants: u64,
+    /// Records that wait to be written.
+    pub(super) waiting: u64,
+    /// Records that could not be read.
+    pub(super) unreadable: u64,
+}
+
 /// Facts that only a process knows.
 #[derive(Clone, Debug, Default)]
 pub(super) struct ProcessFacts {
@@ -49,6 +64,8 @@ pub(super) struct ProcessFacts {
     pub(super) has_reload_failed: bool,
     /// When the trial ends, in seconds since 1970, if there is one.
     pub(super) trial_ends_s: Option<f64>,
+    /// This host in its group, if it has one.
+    pub(super) fleet: Option<FleetFacts>,
     /// Commands that run or wait.
     pub(super) commands: u64,
     /// The names of users, in the order of the configuration.

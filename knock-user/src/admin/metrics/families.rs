@@ -2,7 +2,7 @@
 
 use knock_common::{Reason, Stat};
 
-use super::facts::{MetricFacts, ProcessFacts};
+use super::facts::{FleetFacts, MetricFacts, ProcessFacts};
 use crate::{
     interfaces::coverage::CoverageState,
     ledger::Ending,
@@ -234,11 +234,46 @@ impl MetricFamilies {
                 ends_s,
             );
         }
+        if let Some(fleet) = &process.fleet {
+            self.fleet(fleet);
+        }
         self.gauge(
             "knock_commands_pending",
             "Commands that run or wait",
             process.commands,
         );
+    }
+
+    fn fleet(&mut self, fleet: &FleetFacts) {
+        let group = [("group", fleet.group.as_str())];
+        for (name, kind, help, value) in [
+            (
+                "knock_fleet_in_sync",
+                Gauge,
+                "Whether the host follows the engine of its group",
+                Value::from(fleet.is_in_sync),
+            ),
+            (
+                "knock_fleet_grants",
+                Gauge,
+                "Grants of other hosts of the group",
+                fleet.grants.into(),
+            ),
+            (
+                "knock_fleet_waiting_records",
+                Gauge,
+                "Records that wait to be written",
+                fleet.waiting.into(),
+            ),
+            (
+                "knock_fleet_unreadable_records_total",
+                Counter,
+                "Records that no key of the group has sealed for their place",
+                fleet.unreadable.into(),
+            ),
+        ] {
+            self.add(name, kind, help, [sample(group, value)]);
+        }
     }
 
     fn doors(&mut self, facts: &MetricFacts, process: &ProcessFacts) {

@@ -5,11 +5,11 @@ use std::{collections::BTreeMap, io::Write, time::Duration};
 use anyhow::Result;
 use knock_common::time::Moment;
 
-use super::facts::{MetricFacts, ProcessFacts, TableEntries};
+use super::facts::{FleetFacts, MetricFacts, ProcessFacts, TableEntries};
 use crate::{
     admin::{facts::kept, status},
     commands::Occasion,
-    daemon::Daemon,
+    daemon::{Daemon, fleet::FleetLink},
     host::clock::{self, Clock},
     kernel::snapshot::Snapshot,
 };
@@ -61,6 +61,7 @@ pub(super) fn facts<W: Write>(daemon: &mut Daemon<W>) -> Result<IncompleteFacts>
         configured_s: wall_s(daemon.configured_ms),
         has_reload_failed: daemon.reload_failed.is_some(),
         trial_ends_s: daemon.protection.registry().confirm_by_ms.map(wall_s),
+        fleet: daemon.fleet.as_ref().map(fleet),
         commands: daemon.commands.pending() as u64,
         users: daemon
             .settings()
@@ -121,4 +122,16 @@ impl IncompleteFacts {
 
 fn seconds(millis: u64) -> f64 {
     Duration::from_millis(millis).as_secs_f64()
+}
+
+fn fleet(fleet: &FleetLink) -> FleetFacts {
+    let grants = fleet.grants().into_iter();
+    let others = grants.filter(|grant| grant.host != fleet.settings.host);
+    FleetFacts {
+        group: fleet.settings.group.clone(),
+        is_in_sync: fleet.is_in_sync(),
+        grants: others.count() as u64,
+        waiting: fleet.waiting() as u64,
+        unreadable: fleet.exchange.unreadable(),
+    }
 }

@@ -11,7 +11,7 @@ use toml::{Table, Value};
 use crate::{admin::status, model::sources};
 
 /// Keys whose values are shown, with the tables that they are in.
-const SHOWN: [(&str, &[&str]); 11] = [
+const SHOWN: [(&str, &[&str]); 12] = [
     ("", &["interfaces", "mode", "protect", "strict", "exempt"]),
     ("established", &["keep", "idle", "idle_udp"]),
     ("lockout", &["failures", "time", "scope"]),
@@ -30,6 +30,7 @@ const SHOWN: [(&str, &[&str]); 11] = [
     ),
     ("decoys", &["count", "range"]),
     ("control", &["group"]),
+    ("fleet", &["alone", "grace", "longest", "watches"]),
     ("spa", &["ports", "window", "otherwise", "bind"]),
     ("user", &["name", "doors", "until"]),
     (

@@ -60,6 +60,8 @@ pub struct HealthInput {
     pub other_host_keys: Vec<(PathBuf, Option<String>)>,
     /// Commands that run or wait.
     pub commands: usize,
+    /// How the host is cut off from its group, if it is.
+    pub cut_off: Option<String>,
     /// Notes about the host around it.
     pub notes: Vec<String>,
 }
@@ -95,6 +97,9 @@ pub fn judged(mut status: Answer, registry: &Registry, circumstances: &HealthInp
                 because.replace('\n', "; ")
             ),
         );
+    }
+    if let Some(text) = &circumstances.cut_off {
+        found.short("cut-off", None, text.clone());
     }
     found.notes.extend(circumstances.under_way.clone());
     if circumstances.is_mute {

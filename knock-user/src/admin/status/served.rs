@@ -12,7 +12,7 @@ use super::{
 };
 use crate::{
     admin::facts::kept,
-    daemon::Daemon,
+    daemon::{Daemon, fleet::FleetLink},
     host::clock::Clock,
     kernel::{maps, persistence::OnExit},
     model::table_sizes::SizedTable,
@@ -92,6 +92,7 @@ pub(super) fn judged<W: Write>(
         other_secrets: daemon.plan.checked.other_secrets(),
         other_host_keys: daemon.plan.checked.other_host_keys(),
         commands: daemon.commands.pending(),
+        cut_off: daemon.fleet.as_ref().and_then(FleetLink::cut_off),
         notes: daemon.host_notes(),
     };
     let mut status = health::judged(status, registry, &circumstances);

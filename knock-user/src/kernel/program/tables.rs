@@ -56,6 +56,17 @@ impl XdpProgram {
         maps::set(&mut self.ebpf, "CONFIG", [(0, self.config)])
     }
 
+    /// Sets until when this host counts as in sync with its group, in milliseconds since boot; `u64::MAX` where doors
+    /// open also while it is cut off. Without a door of the group this has no effect.
+    ///
+    /// # Errors
+    /// The kernel refuses.
+    pub fn set_fleet_until(&mut self, fleet_until_ms: u64) -> Result<()> {
+        self.config.fleet_until_ms = fleet_until_ms;
+        // Only one aligned word changes, which the program reads at once.
+        maps::set(&mut self.ebpf, "CONFIG", [(0, self.config)])
+    }
+
     /// Records existing connections as flows; returns those that were not recorded before.
     ///
     /// # Errors

@@ -3,7 +3,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::*;
 use crate::{
     admin::{
-        metrics::facts::TableEntries,
+        metrics::facts::{FleetFacts, TableEntries},
         status::{self, InterfaceAnswer, OneTimeStatus, Shortfall},
     },
     commands::Occasion,
@@ -84,6 +84,12 @@ fn facts() -> MetricFacts {
         loaded_s: Some(1.5),
         process: Some(ProcessFacts {
             trial_ends_s: Some(2.5),
+            fleet: Some(FleetFacts {
+                group: "web".to_owned(),
+                is_in_sync: true,
+                grants: 8,
+                ..FleetFacts::default()
+            }),
             users: vec!["alice".to_owned(), "bob".to_owned()],
             commanded: vec![("ssh".to_owned(), "on_open")],
             tally,
@@ -168,6 +174,8 @@ fn each_fact_is_a_line_with_its_labels() {
         "knock_commands_total{door=\"ssh\",command=\"on_open\",outcome=\"success\"} 0",
         "knock_one_time_sequences_left{door=\"ssh\"} 9",
         "knock_program_load_timestamp_seconds 1.500",
+        "knock_fleet_in_sync{group=\"web\"} 1",
+        "knock_fleet_grants{group=\"web\"} 8",
     ] {
         assert!(
             text.lines().any(|found| found == line),
