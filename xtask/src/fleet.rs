@@ -1,4 +1,5 @@
-//! `cargo xtask fleet`: knock-fleet, and three members of Debian's etcd that are killed, cut off and restored.
+//! `cargo xtask fleet`: knock-fleet, three members of Debian's etcd that are killed, cut off and restored, and hosts
+//! that open together.
 
 use std::time::Duration;
 
@@ -16,13 +17,15 @@ use crate::{
 
 /// The package.
 const PACKAGE: &str = "knock-fleet";
+/// The tests of whole hosts.
+const HOSTS: &str = "fleet";
 
 /// After this time the program hangs.
 const LIMIT: Duration = Duration::from_secs(15 * 60);
 
 /// Returns the number of tests that count as skipped where they can't run.
 pub(crate) fn rows() -> u32 {
-    prepared::declared(PACKAGE)
+    prepared::declared(PACKAGE) + prepared::declared("tests/tests/fleet")
 }
 
 /// Runs the tests and prints a summary; returns whether everything succeeded.
@@ -92,5 +95,21 @@ pub fn test(sh: &Shell, filter: Option<&str>, report: &mut RunReport) -> Result<
         limit: LIMIT,
     };
     lanes::run("fleet", &[program], &setting, report)?;
+    test_hosts(sh, filter, report)
+}
+
+/// Builds and runs the tests of whole hosts, and adds their results.
+fn test_hosts(sh: &Shell, filter: Option<&str>, report: &mut RunReport) -> Result<()> {
+    let Some(program) = prepared::build(sh, HOSTS, report)? else {
+        return Ok(());
+    };
+    // It is started by the daemon beside which it is.
+    let child = shell::cargo(sh).args(["build", "--package", PACKAGE]);
+    if !report.build("knock-fleet of the hosts", child, |_| {})? {
+        return Ok(());
+    }
+    let filter = filter.map(str::to_owned).into_iter().collect();
+    let setting = prepared::setting(Vec::new(), filter, LIMIT);
+    lanes::run("hosts of a fleet", &[program], &setting, report)?;
     Ok(())
 }

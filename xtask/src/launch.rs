@@ -38,10 +38,17 @@ pub fn run(sh: &Shell, args: &[String]) -> Error {
     become_it(cmd.args(["--package", "knock-user", "--"]).args(args))
 }
 
-/// Builds the demo with the programs that it shows, and becomes it; returns only on failure.
-pub fn demo(sh: &Shell) -> Error {
+/// Builds a demo with the programs that it shows, and becomes it; returns only on failure.
+pub fn demo(sh: &Shell, is_fleet: bool) -> Error {
     disk_space::warn(sh, disk_space::DEMO);
-    built_and_become(sh, CargoProfile::Dev, ("knock-tests", "demo"), &[])
+    if !is_fleet {
+        return built_and_become(sh, CargoProfile::Dev, ("knock-tests", "demo"), &[]);
+    }
+    // The daemons start it.
+    if let Err(error) = build_programs(sh, CargoProfile::Dev, &[("knock-fleet", "knock-fleet")]) {
+        return error;
+    }
+    built_and_become(sh, CargoProfile::Dev, ("knock-tests", "demo-fleet"), &[])
 }
 
 /// Builds the bench and the programs that it measures, and becomes it with these arguments;

@@ -99,7 +99,11 @@ enum CliCommand {
         filter: Option<String>,
     },
     /// Show a knock opening a port, in network namespaces of its own
-    Demo,
+    Demo {
+        /// Show hosts that open together, through three members of etcd, instead
+        #[arg(value_parser = ["fleet"])]
+        what: Option<String>,
+    },
     /// Run README's commands in a pristine Debian 12 with nothing but Rust and a C compiler; needs root
     Fresh {
         /// Run these commands: any of README, or packages [default: demo test]
@@ -228,10 +232,16 @@ fn run(verb: CliCommand) -> Result<bool> {
             report.print();
             return Ok(report.is_good());
         }
-        CliCommand::Demo => {
-            tools::get(&apt, tools::Verb::Demo)?;
+        CliCommand::Demo { what } => {
+            let is_fleet = what.is_some();
+            let verb = if is_fleet {
+                tools::Verb::Fleet
+            } else {
+                tools::Verb::Demo
+            };
+            tools::get(&apt, verb)?;
             ebpf::record::prepare(&sh, &apt)?;
-            return Err(launch::demo(&sh));
+            return Err(launch::demo(&sh, is_fleet));
         }
         CliCommand::Fresh { verbs } => return fresh::run(&sh, &apt, &verbs),
         CliCommand::Bench {

@@ -274,6 +274,8 @@ fn lint(sh: &Shell, kit: &Kit, report: &mut RunReport) -> Result<()> {
                 "--test",
                 "containers",
                 "--test",
+                "fleet",
+                "--test",
                 "wine",
             ],
         ),

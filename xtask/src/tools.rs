@@ -354,11 +354,12 @@ mod tests {
     use super::*;
 
     /// Tests with a verb of their own.
-    const OWN_VERBS: [(Verb, &str); 5] = [
+    const OWN_VERBS: [(Verb, &str); 6] = [
         (Verb::Machine, "tests/tests/machine"),
         (Verb::Packages, "tests/tests/packages"),
         (Verb::Containers, "tests/tests/containers"),
         (Verb::Fleet, "knock-fleet/tests/etcd"),
+        (Verb::Fleet, "tests/tests/fleet"),
         (Verb::Elsewhere, "tests/tests/wine.rs"),
     ];
 
