@@ -261,7 +261,7 @@ fn lint(sh: &Shell, kit: &Kit, report: &mut RunReport) -> Result<()> {
         (
             "clippy knock-tests, drivers",
             "knock-tests",
-            &["--test", "drivers"],
+            &["--test", "drivers", "--test", "tunnel_kinds"],
         ),
         (
             "clippy knock-tests, machine",

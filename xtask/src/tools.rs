@@ -96,7 +96,7 @@ const fn tool(program: &'static str, package: &'static str, verbs: &'static [Ver
 
 /// The table. QEMU is not in it, because `vm/qemu.rs` finds it. Programs that every Debian system has (dpkg, coreutils,
 /// a shell) are listed if a system without dpkg may lack them.
-const TOOLS: [Tool; 70] = {
+const TOOLS: [Tool; 71] = {
     use Verb::{
         Bench, Containers, Demo, Dist, Elsewhere, Fleet, Flood, Fresh, Fuzz, Machine, Packages,
         Pictures, Test, Vm,
@@ -139,7 +139,8 @@ const TOOLS: [Tool; 70] = {
         tool("journalctl", "systemd", &[Test]),
         tool("fwknopd", "fwknop-server", &[Bench]),
         tool("fwknop", "fwknop-client", &[Bench, Test]),
-        tool("xdp-filter", "xdp-tools", &[Bench, Test]),
+        tool("xdp-filter", "xdp-tools", &[Bench, Test, Vm]),
+        tool("wg", "wireguard-tools", &[Test, Vm]),
         tool("prometheus", "prometheus", &[Test]),
         tool("promtool", "prometheus", &[Test]),
         tool(

@@ -19,7 +19,7 @@ pub(crate) mod qemu;
 mod suites;
 mod unpacked;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, bail, ensure};
 use xshell::Shell;
@@ -45,6 +45,12 @@ pub const SERIES: [&str; 2] = ["6.1", "6.12"];
 
 /// Programs that tests start.
 const PROGRAMS: [&str; 5] = ["busybox", "ip", "ethtool", "nft", "nstat"];
+
+/// Those that only suites for x86-64 start.
+const MORE_PROGRAMS: [&str; 2] = ["wg", "xdp-filter"];
+
+/// The programs that xdp-filter loads into the kernel.
+const XDP_OBJECTS: &str = "/usr/lib/x86_64-linux-gnu/bpf";
 
 /// The cargo profile of the programs that run in the machine; Cargo.toml has the reason.
 const PROFILE: &str = "vm";
@@ -239,10 +245,11 @@ fn build(
     }
     match machines.processor {
         Processor::Amd64 => {
-            for program in PROGRAMS {
+            for program in PROGRAMS.iter().chain(&MORE_PROGRAMS) {
                 let path = shell::find_program(program).with_context(|| format!("no {program}"))?;
                 image.program(&path, &format!("bin/{program}"))?;
             }
+            image.directory(Path::new(XDP_OBJECTS))?;
         }
         Processor::Arm64 => arm64::programs(&arm64::shell(sh)?, &PROGRAMS, &place)?,
     }

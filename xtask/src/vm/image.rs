@@ -47,6 +47,16 @@ impl<'a> RootImage<'a> {
         Ok(())
     }
 
+    /// Adds the files of a directory, in the same place.
+    pub(crate) fn directory(&self, path: &Path) -> Result<()> {
+        let listing = || format!("listing {}", path.display());
+        for file in fs::read_dir(path).with_context(listing)? {
+            let file = file.with_context(listing)?.path();
+            self.copy(&file, file.strip_prefix("/").unwrap_or(&file))?;
+        }
+        Ok(())
+    }
+
     /// Adds an executable script.
     pub(crate) fn file(&self, place: &str, text: &str) -> Result<()> {
         let path = self.root.join(place);

@@ -7,7 +7,7 @@ pub(super) const MOUNT_POINTS: [&str; 5] = ["proc", "sys", "dev", "tmp", "run"];
 
 /// Links of the tests, the drivers of the machine's cards, the lists of TCP and UDP sockets, and
 /// counters behind the program.
-pub(super) const MODULES: [&str; 30] = [
+pub(super) const MODULES: [&str; 40] = [
     "veth",
     "virtio_pci",
     "virtio_net",
@@ -38,6 +38,16 @@ pub(super) const MODULES: [&str; 30] = [
     "geneve",
     "team",
     "ip6_tunnel",
+    "ip6_gre",
+    "ip_vti",
+    "xfrm_user",
+    "esp4",
+    "authenc",
+    "seqiv",
+    "gcm",
+    "ghash-generic",
+    "aesni-intel",
+    "crypto_null",
 ];
 
 /// A test program, and which of its tests run in the machine.
@@ -119,6 +129,9 @@ const SUITES: &[Selected] = &[
     .shown(),
     Selected::all("clock"),
     Selected::all("drivers").shown(),
+    Selected::all("tunnel_kinds").shown(),
+    Selected::all("xdp_tools").shown(),
+    Selected::some("mode", &["a_reload_changes_the_mode_and_lets_nobody_in"]),
     // Last, because some of its rows need a machine that has run for a while.
     Selected::all("verdicts"),
 ];
