@@ -1,7 +1,10 @@
 //! The kernel memory of the tables follows the memory of the machine, and tables of any size do their work.
 #![expect(clippy::unwrap_used, reason = "a helper of a test fails with the test")]
 
-use std::process::{self, Command};
+use std::{
+    fs,
+    process::{self, Command},
+};
 
 use knock_tests::{
     binary::binaries,
@@ -258,6 +261,28 @@ fn check_prints_what_the_tables_take() {
             assert_eq!(code, Some(0), "{text}");
             assert!(text.contains(expected), "{limits}: {text}");
         }
+    });
+}
+
+/// The memory that an idle daemon has of its own; the pages of its program come on top, which depend on the build.
+#[test]
+fn an_idle_daemon_has_little_memory_of_its_own() {
+    // With the source lines of the kernel object it would be three times as much.
+    const MOST_KB: u64 = 12 << 10;
+    net::test(|net| {
+        let daemon = Daemon::start(&net.server, DOOR);
+        let own = || {
+            let path = format!("/proc/{}/status", daemon.process().id());
+            let status = fs::read_to_string(path).unwrap();
+            let line = status
+                .lines()
+                .find_map(|line| line.strip_prefix("RssAnon:"));
+            let kilobytes = line.unwrap().trim().trim_end_matches(" kB");
+            kilobytes.parse::<u64>().unwrap()
+        };
+        // What the start needed is given back.
+        wait::until("an idle daemon has at most 12 MB", || own() <= MOST_KB);
+        daemon.stop();
     });
 }
 

@@ -10,6 +10,7 @@ use std::{
 use anyhow::{Context as _, Result, bail, ensure};
 use xshell::{Cmd, Shell};
 
+mod btf_ext;
 #[path = "../../knock-user/build/kept.rs"]
 mod kept;
 pub mod record;

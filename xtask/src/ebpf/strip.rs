@@ -1,17 +1,20 @@
 //! Removes the debug information of a kernel object, which is most of its size and which nothing loads.
 //!
-//! BTF stays: it has the types that the kernel needs, and the source lines of the verifier's log.
+//! Types stay, because the kernel needs them; source lines are in the object with debug information only.
 
+use super::btf_ext;
 use anyhow::{Context as _, Result, ensure};
 use object::{
     build::elf::{Builder, SectionData},
     elf,
 };
 
+/// The section with what belongs to instructions: functions, source lines, relocations.
+const BTF_EXT: &[u8] = b".BTF.ext";
 /// The section that names the compiler, for tests that compare sizes.
 const COMPILER: &str = ".comment";
 
-/// Returns the object without debug information, and with a section that names its compiler.
+/// Returns the object without debug information and source lines, and with a section that names its compiler.
 ///
 /// # Errors
 /// It is not an ELF file with relocations that this can write.
@@ -20,7 +23,15 @@ pub(super) fn strip(elf: &[u8], compiler: &str) -> Result<Vec<u8>> {
     for section in &mut builder.sections {
         let name = section.name.to_vec();
         let name = name.strip_prefix(b".rel").unwrap_or(&name);
-        section.delete = name.starts_with(b".debug");
+        // The linker has applied the relocations of `.BTF.ext`, most of which are about lines.
+        let is_applied = name == BTF_EXT && name.len() < section.name.len();
+        section.delete = name.starts_with(b".debug") || is_applied;
+        if let SectionData::Data(data) = &section.data
+            && name == BTF_EXT
+        {
+            let data = btf_ext::without_lines(data.as_slice());
+            section.data = SectionData::Data(data.context("reading .BTF.ext")?.into());
+        }
     }
     builder.delete_orphans();
     builder.delete_orphan_symbols();
