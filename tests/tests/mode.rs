@@ -221,9 +221,9 @@ fn has_tcx() -> bool {
     tcx::is_available() == Some(true)
 }
 
-/// Returns a configuration with this mode.
+/// Returns a configuration with this mode. Its grants outlast a reload on a slow machine.
 fn with_mode(mode: &str) -> String {
-    format!("interfaces = [\"b0\"]\nmode = \"{mode}\"\n{DOOR}")
+    format!("interfaces = [\"b0\"]\nmode = \"{mode}\"\n{DOOR}\nopen_for = \"1h\"\n")
 }
 
 /// Returns the mode in which the program is attached, by the kernel.
