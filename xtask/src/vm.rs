@@ -25,7 +25,7 @@ use anyhow::{Context as _, Result, bail, ensure};
 use xshell::Shell;
 
 use crate::{
-    dist::Architecture,
+    dist::{Architecture, Build},
     ebpf,
     package::Apt,
     report::RunReport,
@@ -51,9 +51,6 @@ const MORE_PROGRAMS: [&str; 2] = ["wg", "xdp-filter"];
 
 /// The programs that xdp-filter loads into the kernel.
 const XDP_OBJECTS: &str = "/usr/lib/x86_64-linux-gnu/bpf";
-
-/// The cargo profile of the programs that run in the machine; Cargo.toml has the reason.
-const PROFILE: &str = "vm";
 
 /// The kernels, and the program that runs them.
 #[derive(Debug)]
@@ -107,6 +104,7 @@ pub fn get(sh: &Shell, apt: &Apt<'_>, wanted: &[&str]) -> Result<Machines> {
         "the kernels to test on are there for x86-64 only"
     );
     tools::get(apt, Verb::Vm)?;
+    Architecture::Amd64.prepare(sh)?;
     let processor = Processor::Amd64;
     let qemu = Qemu::get(sh, apt, processor)?;
     let kernel = |series: &&str| kernel::get(sh, apt, series, Flavour::Cloud);
@@ -184,6 +182,14 @@ pub fn test(sh: &Shell, machines: &Machines, report: &mut RunReport) -> Result<(
     Ok(())
 }
 
+/// Returns the processor of the programs.
+fn architecture(processor: Processor) -> Architecture {
+    match processor {
+        Processor::Amd64 => Architecture::Amd64,
+        Processor::Arm64 => Architecture::Arm64,
+    }
+}
+
 /// Builds the programs and packs them; `None` if they don't build, which is reported.
 fn build(
     sh: &Shell,
@@ -191,21 +197,13 @@ fn build(
     suites: &[Selected],
     report: &mut RunReport,
 ) -> Result<Option<PathBuf>> {
-    let (target, directory) = match machines.processor {
-        Processor::Amd64 => (None, shell::target_dir().join(PROFILE)),
-        Processor::Arm64 => {
-            let target = Architecture::Arm64.target();
-            let directory = shell::target_dir().join(target).join(PROFILE);
-            (Some(target), directory)
-        }
-    };
+    // Without libraries: the packages have the same programs.
+    let architecture = architecture(machines.processor);
+    let directory = architecture.directory(Build::Quick);
     let cargo = |verb: &str| {
-        let cmd = match target {
-            None => shell::cargo(sh),
-            Some(_) => Architecture::Arm64.cargo(sh, &[]),
-        };
-        let cmd = cmd.args([verb, "--profile", PROFILE]);
-        cmd.args(target.iter().flat_map(|target| ["--target", *target]))
+        let cmd = architecture.cargo(sh, &[]);
+        let cmd = cmd.args([verb, "--profile", Build::Quick.profile()]);
+        cmd.args(["--target", architecture.target()])
     };
     let mut tests = cargo("test").args(["--no-run", "--package", "knock-tests"]);
     for suite in suites {
@@ -220,10 +218,7 @@ fn build(
         return Ok(None);
     }
 
-    let name = match target {
-        None => "image",
-        Some(_) => "image-arm64",
-    };
+    let name = format!("image-{}", architecture.debian());
     let place = unpacked::directory().join(name);
     let image = RootImage::new(sh, &place, &MOUNT_POINTS)?;
     let mut script = LESS.to_owned();
