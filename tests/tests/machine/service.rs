@@ -38,11 +38,20 @@ pub(crate) fn is_protected_from_its_boot_on(card: Card, mode: &str) {
 pub(crate) fn lets_ssh_in(card: Card) {
     let _turn = turn();
     let outside = outside();
-    let _machine = restored(card);
+    let mut machine = restored(card);
+    let in_journal = |machine: &mut Machine, name: &str| {
+        let entries = "journalctl --quiet --output cat KNOCK_DOOR=ssh KNOCK_EVENT=opened";
+        let what = format!("the journal has the opening for {name}");
+        machine.until(
+            &what,
+            &format!("{entries} KNOCK_SOURCE={name} | grep -q '^opened '"),
+        );
+    };
     for to in MACHINE {
         let row = format!("one packet, {to}");
         outside.client_opens(to, SSH);
         let first = outside.first_source(to);
+        in_journal(&mut machine, &first.name());
         assert_eq!(printed(&outside.ssh(&first, "hostname"), &row), "machine\n");
         finds(&outside.new_source(to), false, SSH, &row);
 
@@ -54,8 +63,14 @@ pub(crate) fn lets_ssh_in(card: Card) {
             printed(&outside.ssh(&source, "hostname"), &row),
             "machine\n"
         );
+        in_journal(&mut machine, &source.name());
         finds(&outside.new_source(to), false, SSH, &row);
     }
+    let of_the_other = machine.succeeds("journalctl --quiet --output cat KNOCK_DOOR=once");
+    assert!(
+        !of_the_other.contains("opened "),
+        "another door: {of_the_other}"
+    );
 }
 
 pub(crate) fn reloads(card: Card) {
