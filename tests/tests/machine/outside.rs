@@ -285,6 +285,21 @@ pub(crate) fn finds(source: &Source<'_>, open: bool, port: u16, row: &str) {
     );
 }
 
+/// Asserts that a source gets no answer at any port, not even the refusal of an unused one, while another one does.
+#[track_caller]
+pub(crate) fn finds_nothing(source: &Source<'_>, other: &Source<'_>, row: &str) {
+    finds(other, false, SSH, row);
+    for port in [FREE, SSH] {
+        let tried = source.connect(port, CLOSED);
+        let silent = tried.as_ref().is_err_and(|error| !is_refusal(error));
+        assert!(
+            silent,
+            "{row}: tcp/{port} from {}: {tried:?}",
+            source.name()
+        );
+    }
+}
+
 /// What attempts found.
 #[derive(Debug, Default)]
 struct Tried {

@@ -4,7 +4,7 @@ use knock_tests::ssh::{KNOCKS, SSH};
 
 use crate::{
     installed::{installed, outside, package, restored, turn},
-    outside::{MACHINE, finds},
+    outside::{MACHINE, finds, finds_nothing},
     qemu::{Card, Machine, parts},
     service::main_process,
 };
@@ -59,7 +59,8 @@ fn an_upgrade_under_traffic_lets_nobody_in() {
         "{list}"
     );
     blocked.knock(KNOCKS);
-    finds(&blocked, false, SSH, "blocked over the upgrade");
+    let other = outside.new_source(MACHINE[0]);
+    finds_nothing(&blocked, &other, "blocked over the upgrade");
     machine.succeeds(&format!("knock-user unblock {}", blocked.name()));
     blocked.knock(KNOCKS);
     finds(&blocked, true, SSH, "unblocked");
