@@ -1,8 +1,8 @@
 //! Steps of the automaton: progress and a knock give the next progress.
 //!
 //! All doors are compiled into one automaton (Aho and Corasick, 1975). Each knock that continues or shortens an
-//! attempt has an edge, so that a step is one lookup for any number of doors. A knock without an edge counts as
-//! a first knock.
+//! attempt has an edge, so that a step is one lookup for any number of doors: in the node itself for the next knock of
+//! a sequence, else in `EDGES`. A knock without an edge counts as a first knock.
 
 use crate::{
     Env,
@@ -160,9 +160,8 @@ pub fn step<E: Env>(
     } else {
         symbol
     };
-    if let Some(next) = env.edge(&EdgeKey::from_node(held.node, label)) {
-        let deeper = env.node(next).is_some_and(|next| next.depth > node.depth);
-        let outcome = if deeper {
+    if let Some(Follower { next, is_deeper }) = follow(env, held.node, node, label) {
+        let outcome = if is_deeper {
             StepOutcome::Next
         } else {
             StepOutcome::Restarted
@@ -188,6 +187,34 @@ pub fn step<E: Env>(
         return afresh(StepOutcome::First, StepOutcome::OutOfSequence);
     }
     afresh(StepOutcome::Restarted, StepOutcome::Wrong)
+}
+
+/// The node that a knock leads to.
+struct Follower {
+    next: u32,
+    /// Whether the knock continues the sequence.
+    is_deeper: bool,
+}
+
+/// Returns the node that a knock leads to from a node, if it leads anywhere.
+#[inline(always)]
+fn follow<E: Env>(env: &E, from: u32, node: &Node, knock: Symbol) -> Option<Follower> {
+    // The knock that most packets are needs no lookup in a hash map.
+    let next = node.next_node();
+    if next != 0 && env.node(next).is_some_and(|next| next.symbol == knock) {
+        return Some(Follower {
+            next,
+            is_deeper: true,
+        });
+    }
+    if !node.has_others() {
+        return None;
+    }
+    let next = env.edge(&EdgeKey::from_node(from, knock))?;
+    Some(Follower {
+        next,
+        is_deeper: env.node(next).is_some_and(|next| next.depth > node.depth),
+    })
 }
 
 #[cfg(test)]

@@ -19,6 +19,13 @@ const FREE: u64 = 0;
 const HELD: u64 = 1;
 const SPOILED: u64 = 2;
 
+/// Claims the word in a slot if no CPU holds it.
+#[inline(always)]
+pub fn take_free<E: Env>(env: &E, slot: u32) -> bool {
+    let word = env.claim_word(slot);
+    word.is_some_and(|word| word.replace(FREE, HELD))
+}
+
 /// Claims the word in a slot; 0 if another CPU holds it for too long, whose claim is then spoiled.
 #[inline(always)]
 pub fn take_slot<E: Env>(env: &E, slot: u32, tries: usize) -> u64 {

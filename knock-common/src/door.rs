@@ -10,7 +10,7 @@ use crate::{
     layout::{DoorEntry, Features, GrantKey, PortKind, UsedKey, port_index},
     packet::Protocol,
     packet_info::PacketInfo,
-    presence,
+    presence::{self, Presence},
     time::{Moment, SKEW_MS},
 };
 
@@ -42,7 +42,10 @@ pub fn use_door<E: Subprograms>(env: &E, info: &PacketInfo, completed: Completed
         } else {
             let change = GrantChange::of(door, door.open_for_ms);
             until_ms = change.until_ms(now);
-            env.change_grants(info, completed.entry, change)
+            match open_at_once(env, info, door, change) {
+                true => Reason::Opened,
+                false => env.change_grants(info, completed.entry, change),
+            }
         };
     if reason == Reason::Opened
         && env.features().has(Features::ANSWERS)
@@ -51,13 +54,43 @@ pub fn use_door<E: Subprograms>(env: &E, info: &PacketInfo, completed: Completed
     {
         env.answer(Answer::port(door.reply));
     }
-    emit::report(
+    emit::report_here(
         env,
         info,
         EventHead::at(reason, door.number, completed.stage),
         until_ms,
     );
     reason
+}
+
+/// Gives the grant of a door with one port group to a source without one, as most knocks that open do. Returns `false`
+/// if that is not so, or if there is no room: then nothing was decided.
+#[inline(always)]
+fn open_at_once<E: Subprograms>(
+    env: &E,
+    info: &PacketInfo,
+    door: &DoorEntry,
+    change: GrantChange,
+) -> bool {
+    let now = info.now();
+    let presence = Presence::of(env, info.source);
+    let is_usual = !change.closes() && door.port_group_count == 1;
+    if !is_usual || env.features().has(Features::GRANT_PREFIX) || presence.may_pass(now) {
+        return false;
+    }
+    let until_ms = change.until_ms(now);
+    presence.expect_pass(env, info.source, Moment::default().after_millis(until_ms));
+    let [port_group, ..] = door.port_groups;
+    let key = GrantKey {
+        source: info.source,
+        port_group,
+        target_id: door.target_id,
+    };
+    let grant = Grant {
+        until_ms,
+        door: door.number,
+    };
+    env.allow().insert(&key, grant.to_word())
 }
 
 /// Gives or ends the grants of the door with this entry for the source of a packet, or for its prefix.

@@ -19,6 +19,19 @@ const LIMIT_WINDOW_SHIFT: u32 = 28;
 /// Few CPUs take from an event limit at the same moment, and suppressed events are counted.
 const LIMIT_TRIES: usize = 4;
 
+/// Does the same as [`report`] in a subprogram that most often has something to report: it needs no further one.
+#[inline(always)]
+pub(crate) fn report_here<E: Subprograms>(
+    env: &E,
+    info: &PacketInfo,
+    head: EventHead,
+    until_ms: u64,
+) {
+    if admits(env, head.reason().reporting(), info.now()) {
+        hand_over(env, info, head, until_ms);
+    }
+}
+
 /// Reports to user space, if the reason is reported and its event limit is not reached.
 #[inline(always)]
 pub fn report<E: Subprograms>(env: &E, info: &PacketInfo, head: EventHead, until_ms: u64) {
@@ -47,25 +60,29 @@ pub fn admits<E: Subprograms>(env: &E, reporting: Reporting, now: Moment) -> boo
 /// Writes an event to the ring buffer.
 #[inline(always)]
 pub fn hand_over<E: Subprograms>(env: &E, info: &PacketInfo, head: EventHead, until_ms: u64) {
-    let event = Event {
-        at_ns: info.now_ns,
-        until_ms,
-        source: info.source,
-        destination: info.destination,
-        door: head.door(),
-        source_port: info.source_port,
-        port: info.port,
-        protocol: info.protocol,
-        reason: head.code(),
-        stage: head.stage().into(),
-        user: head.user(),
-        interface: info.interface,
-        other: match env.features().has(Features::SPA) && head.user() != 0 {
+    // Reads each field of the packet where it is written: the stack has no room for all of them.
+    let event = || {
+        let other = match env.features().has(Features::SPA) && head.user() != 0 {
             true => env.spa_other(),
             false => Address::ANY,
-        },
+        };
+        Event {
+            at_ns: info.now_ns,
+            until_ms,
+            source: info.source,
+            destination: info.destination,
+            door: head.door(),
+            source_port: info.source_port,
+            port: info.port,
+            protocol: info.protocol,
+            reason: head.code(),
+            stage: head.stage().into(),
+            user: head.user(),
+            interface: info.interface,
+            other,
+        }
     };
-    if !env.emit(&event) {
+    if !env.emit(event) {
         env.count(Stat::EventsLost);
     }
 }

@@ -166,8 +166,8 @@ pub trait Env: Sized {
     /// Returns the word of the event limit for a kind of event; all CPUs share it.
     fn event_limit(&self, reporting: Reporting) -> Option<Self::Word>;
 
-    /// Sends an event to user space; `false` if there is no room.
-    fn emit(&self, event: &Event) -> bool;
+    /// Sends an event to user space, which is made where user space will read it; `false` if there is no room.
+    fn emit(&self, event: impl FnOnce() -> Event) -> bool;
 
     /// Increments a counter.
     fn count(&self, stat: Stat);

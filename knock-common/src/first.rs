@@ -61,6 +61,13 @@ impl CellAddress {
         Self { bucket, tag }
     }
 
+    /// Returns the content of the cell after a first knock.
+    #[inline(always)]
+    fn cell(self, first: Progress) -> u64 {
+        let node = u64::from(first.node & FIRST_NODES_MAX);
+        self.tag << TAG_SHIFT | node << TICK_BITS | u64::from(first.last.number())
+    }
+
     /// Returns the slot of the claim on the source's attempt: see [`mod@crate::claim`].
     #[inline(always)]
     pub const fn claim(self) -> u32 {
@@ -78,11 +85,88 @@ fn tick(cell: u64) -> Tick {
     Tick::from_number(cell as u32 & TICK_MASK)
 }
 
-/// Returns the progress of a source after its first knock, or none.
-#[inline(always)]
-pub fn find<E: Subprograms>(env: &E, address: CellAddress) -> Progress {
-    let cell = env.recall_first(address.bucket, address.tag);
-    Progress::first((cell >> TICK_BITS) as u32 & FIRST_NODES_MAX, tick(cell))
+/// The cell of a source, or the one that its first knock will take.
+///
+/// All of it is always written, unlike an `Option` of a cell, whose other half the verifier would miss.
+#[derive(Debug)]
+pub struct FoundCell<W> {
+    /// The cell; none if its bucket was not searched.
+    word: Option<W>,
+    /// The content of the cell.
+    held: u64,
+    /// The age of the cell, in ticks: [`OWN`] for the source's own one.
+    age: u32,
+}
+
+impl<W: Word> FoundCell<W> {
+    /// No cell.
+    pub const NONE: Self = Self {
+        word: None,
+        held: 0,
+        age: 0,
+    };
+
+    /// Finds the cell of a source in one pass through its bucket.
+    #[inline(always)]
+    pub fn of<E: Subprograms<Word = W>>(
+        env: &E,
+        address: CellAddress,
+        now: Tick,
+        config: &Config,
+    ) -> Self {
+        let Some(bucket) = env.bucket(address.bucket) else {
+            return Self::NONE;
+        };
+        let rank = oldest(&bucket, address.tag, now);
+        // Shifts are below 32, so this is 0. The verifier does not know, and forgets which way it is: else it would
+        // follow what comes once for each.
+        let unknown_zero = config.first_knocks_shift >> 5;
+        let word = bucket.cell((rank as u32 ^ unknown_zero) as usize & (WAYS - 1));
+        Self {
+            held: word.as_ref().map_or(0, |word| word.load()),
+            age: (rank >> 3) as u32,
+            word,
+        }
+    }
+
+    /// Returns the progress of the source after its first knock, or none.
+    #[inline(always)]
+    pub fn progress(&self, address: CellAddress) -> Progress {
+        match is_tagged(self.held, address.tag) {
+            true => Progress::first(
+                (self.held >> TICK_BITS) as u32 & FIRST_NODES_MAX,
+                tick(self.held),
+            ),
+            false => Progress::NONE,
+        }
+    }
+
+    /// Empties the cell, which is the source's own one. If another CPU was faster, its knock is later and is kept.
+    #[inline(always)]
+    pub fn forget(&self) {
+        if let Some(word) = &self.word {
+            word.replace(self.held, 0);
+        }
+    }
+
+    /// Stores a first knock; `false` if other CPUs changed the cell twice.
+    #[inline(always)]
+    pub fn remember<E: Subprograms<Word = W>>(
+        &self,
+        env: &E,
+        address: CellAddress,
+        first: Progress,
+        config: &Config,
+    ) -> bool {
+        let word = self.word.as_ref();
+        if !word.is_some_and(|word| word.replace(self.held, address.cell(first))) {
+            return remember(env, address, first, config);
+        }
+        if self.age <= config.attempt_max_ticks {
+            env.count(Stat::FirstKnocksEvicted);
+        }
+        true
+    }
 }
 
 /// Removes a source's first knock.
@@ -91,7 +175,7 @@ pub fn forget<E: Subprograms>(env: &E, address: CellAddress) {
     env.forget_first(address.bucket, address.tag);
 }
 
-/// Stores a first knock; `false` if other CPUs kept changing the cell.
+/// Stores a first knock; `false` if another CPU changed the cell meanwhile.
 #[inline(always)]
 pub fn remember<E: Subprograms>(
     env: &E,
@@ -99,24 +183,28 @@ pub fn remember<E: Subprograms>(
     first: Progress,
     config: &Config,
 ) -> bool {
-    let node = u64::from(first.node & FIRST_NODES_MAX);
-    let cell = address.tag << TAG_SHIFT | node << TICK_BITS | u64::from(first.last.number());
-    env.remember_first(address.bucket, cell, config.attempt_max_ticks) != 0
+    env.remember_first(
+        address.bucket,
+        address.cell(first),
+        config.attempt_max_ticks,
+    ) != 0
 }
 
-/// Returns the cell with a tag, or 0.
+/// Returns the cell that a source's first knock at `now` takes: its age shifted left by three bits, and its way. Both
+/// are in one number, so that the verifier follows one path instead of one per way.
 #[inline(always)]
-pub fn recall_cell<E: Subprograms>(env: &E, bucket: u32, tag: u64) -> u64 {
-    let Some(bucket) = env.bucket(bucket) else {
-        return 0;
-    };
+fn oldest(bucket: &impl Bucket, tag: u64, now: Tick) -> u64 {
+    let mut oldest = 0;
     for way in 0..WAYS {
         let cell = bucket.cell(way).map_or(0, |word| word.load());
-        if is_tagged(cell, tag) {
-            return cell;
-        }
+        let age = match cell {
+            0 => TICK_MASK,
+            _ if is_tagged(cell, tag) => OWN,
+            _ => now.since(tick(cell)),
+        };
+        oldest = core::cmp::max(oldest, u64::from(age) << 3 | way as u64);
     }
-    0
+    oldest
 }
 
 /// Empties the cell with a tag.
@@ -136,8 +224,8 @@ pub fn forget_cell<E: Subprograms>(env: &E, bucket: u32, tag: u64) {
     }
 }
 
-/// Writes a cell in place of the one with the same tag, an empty one, or the oldest; returns 0 if other CPUs kept
-/// changing it.
+/// Writes a cell in place of the one with the same tag, an empty one, or the oldest; returns 0 if another CPU changed
+/// it meanwhile.
 #[inline(always)]
 pub fn remember_cell<E: Subprograms>(
     env: &E,
@@ -148,30 +236,18 @@ pub fn remember_cell<E: Subprograms>(
     let Some(bucket) = env.bucket(bucket) else {
         return 0;
     };
-    for _ in 0..2 {
-        // Age and way in one number, so that the verifier follows one path instead of one per way.
-        let mut oldest = 0;
-        for way in 0..WAYS {
-            let cell = bucket.cell(way).map_or(0, |word| word.load());
-            let age = match cell {
-                0 => TICK_MASK,
-                _ if is_tagged(cell, new >> TAG_SHIFT) => OWN,
-                _ => tick(new).since(tick(cell)),
-            };
-            oldest = core::cmp::max(oldest, u64::from(age) << 3 | way as u64);
-        }
-        let Some(word) = bucket.cell(oldest as usize & (WAYS - 1)) else {
-            return 0;
-        };
-        let old = word.load();
-        if word.replace(old, new) {
-            if oldest >> 3 <= u64::from(attempt_max_ticks) {
-                env.count(Stat::FirstKnocksEvicted);
-            }
-            return 1;
-        }
+    let oldest = oldest(&bucket, new >> TAG_SHIFT, tick(new));
+    let Some(word) = bucket.cell(oldest as usize & (WAYS - 1)) else {
+        return 0;
+    };
+    let old = word.load();
+    if !word.replace(old, new) {
+        return 0;
     }
-    0
+    if oldest >> 3 <= u64::from(attempt_max_ticks) {
+        env.count(Stat::FirstKnocksEvicted);
+    }
+    1
 }
 
 #[cfg(test)]
@@ -203,6 +279,17 @@ mod tests {
     /// Returns a cell as [`remember`] writes it.
     fn cell(tag: u64, tick: u32) -> u64 {
         (tag | 1 << (63 - TAG_SHIFT)) << TAG_SHIFT | 7 << TICK_BITS | u64::from(tick)
+    }
+
+    /// Returns the cell with a tag, or 0.
+    fn recall_cell(sim: &Sim, bucket: u32, tag: u64) -> u64 {
+        let address = CellAddress { bucket, tag };
+        let found = FoundCell::of(sim, address, Tick::from_number(0), &config());
+        if is_tagged(found.held, tag) {
+            found.held
+        } else {
+            0
+        }
     }
 
     fn tags(sim: &Sim, bucket: u32) -> Vec<u64> {
@@ -350,12 +437,23 @@ mod tests {
             let address = CellAddress::of(&key(words), &config);
             prop_assert!(address.bucket < BUCKETS);
             prop_assert_eq!(address.tag >> (63 - TAG_SHIFT), 1);
-            prop_assert!(find(&sim, address).is_none());
             let first = Progress::first(node, Tick::from_number(last));
-            prop_assert!(remember(&sim, address, first, &config));
-            prop_assert_eq!(find(&sim, address), first);
-            forget(&sim, address);
-            prop_assert!(find(&sim, address).is_none());
+            let find = || FoundCell::of(&sim, address, first.last, &config);
+            for by_subprogram in [true, false] {
+                let found = find();
+                prop_assert!(found.progress(address).is_none());
+                let is_stored = match by_subprogram {
+                    true => remember(&sim, address, first, &config),
+                    false => found.remember(&sim, address, first, &config),
+                };
+                prop_assert!(is_stored);
+                prop_assert_eq!(find().progress(address), first);
+                match by_subprogram {
+                    true => forget(&sim, address),
+                    false => find().forget(),
+                }
+                prop_assert!(find().progress(address).is_none());
+            }
         }
 
         #[test]

@@ -7,12 +7,12 @@ use crate::{
     emit,
     env::{Table, Word},
     event::EventHead,
-    first::{self, CellAddress},
+    first::{self, CellAddress, FoundCell},
     grant::Completed,
     layout::{Config, EdgeKey, FLAG_CLASSES, Features, Node, PortKind, PortRule, ProgressKey},
     packet::{Protocol, Segment},
     packet_info::PacketInfo,
-    presence::{self, Presence},
+    presence::Presence,
     reason::Judged,
     source_knocks::{OtpPosition, SourceKnocks},
 };
@@ -119,13 +119,25 @@ struct Attempt<'a, E: Subprograms> {
 
 /// The progress that the tables hold.
 struct HeldProgress<T> {
+    /// The word of the source's slot of the presence filter.
+    presence: Presence,
     /// The word for progress past the first knock.
     deep: Option<T>,
     /// The value of that word; 0 if there is none.
     word: u64,
-    /// Whether the progress is a first knock.
-    is_first: bool,
+    /// The cell for a first knock, unless there is progress past it.
+    cell: FoundCell<T>,
     progress: Progress,
+}
+
+impl<T: Word> HeldProgress<T> {
+    /// Removes the first knock that was held, if one was.
+    #[inline(always)]
+    fn forget_first(&self) {
+        if !self.progress.is_none() {
+            self.cell.forget();
+        }
+    }
 }
 
 impl<'a, E: Subprograms> Attempt<'a, E> {
@@ -191,15 +203,12 @@ impl<'a, E: Subprograms> Attempt<'a, E> {
     #[inline(always)]
     fn load(&self) -> HeldProgress<E::Word> {
         let now = self.info.now();
-        if !self.may_be_there() {
-            return HeldProgress {
-                deep: None,
-                word: 0,
-                is_first: false,
-                progress: Progress::NONE,
-            };
-        }
-        let deep = self.env.progress().find(&self.key);
+        let presence = Presence::of(self.env, self.info.source);
+        let may_be_there = presence.may_knock(now);
+        let deep = match may_be_there {
+            true => self.env.progress().find(&self.key),
+            false => None,
+        };
         let word = deep.as_ref().map_or(0, |word| word.load());
         let progress = Progress::from_word(word);
         // A first knock is stored without a look at this word if the presence filter shows no attempt. The
@@ -207,17 +216,23 @@ impl<'a, E: Subprograms> Attempt<'a, E> {
         let has_expired = now.tick().since(progress.last) > self.config.attempt_max_ticks;
         if !progress.is_none() && !has_expired {
             return HeldProgress {
+                presence,
                 deep,
                 word,
-                is_first: false,
+                cell: FoundCell::NONE,
                 progress,
             };
         }
-        let progress = first::find(self.env, self.cell);
+        let cell = FoundCell::of(self.env, self.cell, now.tick(), self.config);
+        let progress = match may_be_there {
+            true => cell.progress(self.cell),
+            false => Progress::NONE,
+        };
         HeldProgress {
+            presence,
             deep,
             word,
-            is_first: !progress.is_none(),
+            cell,
             progress,
         }
     }
@@ -230,14 +245,14 @@ impl<'a, E: Subprograms> Attempt<'a, E> {
             return self.forget(held);
         }
         let until = self.info.now().after_ticks(self.config.attempt_max_ticks);
-        presence::expect_knock(self.env, self.key.source, until);
+        (held.presence).expect_knock(self.env, self.key.source, until);
         if progress.node == first {
             return (held.word == 0 || self.replace(held, 0))
-                && first::remember(self.env, self.cell, progress, self.config);
+                && (held.cell).remember(self.env, self.cell, progress, self.config);
         }
         let stored = self.replace(held, progress.to_word());
-        if stored && held.is_first {
-            first::forget(self.env, self.cell);
+        if stored {
+            held.forget_first();
         }
         stored
     }
@@ -247,9 +262,7 @@ impl<'a, E: Subprograms> Attempt<'a, E> {
         if held.word != 0 && !self.replace(held, 0) {
             return false;
         }
-        if held.is_first {
-            first::forget(self.env, self.cell);
-        }
+        held.forget_first();
         true
     }
 

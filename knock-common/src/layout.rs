@@ -14,7 +14,7 @@ pub use crate::{
 };
 
 /// The version of the map layout.
-pub const VERSION: u32 = 8;
+pub const VERSION: u32 = 9;
 
 /// Names of the maps, as in the object and in `bpftool map`.
 pub const MAPS: &[&str] = &[
@@ -195,9 +195,37 @@ pub struct Node {
     pub sequence: u16,
     /// Explicit padding.
     pub padding: u16,
+    /// The node that a sequence leads to next, or 0. Its `symbol` is the knock that leads there; nodes that other
+    /// knocks lead to are in `EDGES`, unless [`Self::ONLY`] is set.
+    pub next: u32,
 }
 
 impl Node {
+    /// The bit of `next` that is set if `EDGES` has no edge from this node.
+    pub const ONLY: u32 = 1 << 31;
+
+    /// Returns a node with another `next`: a node, or 0, and whether `EDGES` has further edges.
+    #[must_use]
+    pub const fn leading_to(self, next: u32, has_others: bool) -> Self {
+        let only = if has_others { 0 } else { Self::ONLY };
+        Self {
+            next: next | only,
+            ..self
+        }
+    }
+
+    /// Returns the node that a sequence leads to next, or 0.
+    #[inline(always)]
+    pub const fn next_node(&self) -> u32 {
+        self.next & ((1 << NODE_BITS) - 1)
+    }
+
+    /// Returns whether `EDGES` may have edges from this node.
+    #[inline(always)]
+    pub const fn has_others(&self) -> bool {
+        self.next & Self::ONLY == 0
+    }
+
     /// Returns whether a sequence ends here.
     #[inline(always)]
     pub const fn ends_sequence(&self) -> bool {

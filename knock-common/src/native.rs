@@ -55,10 +55,6 @@ impl<E: NativeEnv> Subprograms for E {
         claim::clear(self, slot);
     }
 
-    fn recall_first(&self, bucket: u32, tag: u64) -> u64 {
-        first::recall_cell(self, bucket, tag)
-    }
-
     fn forget_first(&self, bucket: u32, tag: u64) {
         first::forget_cell(self, bucket, tag);
     }

@@ -395,8 +395,8 @@ impl<B: BackingMaps> Env for Overlay<B> {
         }
     }
 
-    fn emit(&self, event: &Event) -> bool {
-        self.events.borrow_mut().push(*event);
+    fn emit(&self, event: impl FnOnce() -> Event) -> bool {
+        self.events.borrow_mut().push(event());
         true
     }
 

@@ -19,7 +19,8 @@ use crate::{
 };
 
 /// The steps of an environment. `knock-ebpf` implements each by a BPF global function, and [`crate::native`] by a call,
-/// of the function that is named here.
+/// of the function that is named here. What is a few instructions most of the time needs no call in `knock-ebpf`
+/// either: on CPUs whose returns the kernel protects, a call costs as much as a knock's own work.
 pub trait Subprograms: Env + Steps {
     /// See [`crate::cookie::in_epoch`].
     fn cookie(&self, connection: &Connection, epoch: u32) -> u32;
@@ -32,9 +33,6 @@ pub trait Subprograms: Env + Steps {
 
     /// See [`crate::claim::clear`].
     fn clear_claim(&self, slot: u32);
-
-    /// See [`crate::first::recall_cell`].
-    fn recall_first(&self, bucket: u32, tag: u64) -> u64;
 
     /// See [`crate::first::forget_cell`].
     fn forget_first(&self, bucket: u32, tag: u64);

@@ -490,7 +490,7 @@ impl Env for Cpu {
         None
     }
 
-    fn emit(&self, _event: &Event) -> bool {
+    fn emit(&self, _event: impl FnOnce() -> Event) -> bool {
         true
     }
 

@@ -1,7 +1,7 @@
-//! The steps of `knock-common`, each as a call of a subprogram.
+//! The steps of `knock-common`, as calls of subprograms.
 
 use knock_common::{
-    Address, Env as _, GrantPrefix, Reason, Subprograms,
+    Address, Env as _, GrantPrefix, Reason, Subprograms, claim,
     connection::Connection,
     decision::Decision,
     event::EventHead,
@@ -9,6 +9,7 @@ use knock_common::{
     grant::{Completed, Grant, GrantChange},
     hmac_sha256::HmacKey,
     layout::Features,
+    lockout,
     packet_info::PacketInfo,
     sha256,
     source_knocks::{OtpPosition, SourceKnocks},
@@ -33,22 +34,17 @@ impl Subprograms for Maps {
 
     #[inline(always)]
     fn claim(&self, slot: u32) -> bool {
-        subprograms::claim(slot) != 0
+        claim::take_free(self, slot) || subprograms::claim(slot) != 0
     }
 
     #[inline(always)]
     fn give_back(&self, slot: u32) -> bool {
-        subprograms::give_back(slot) != 0
+        claim::give_back(self, slot) != 0
     }
 
     #[inline(always)]
     fn clear_claim(&self, slot: u32) {
-        subprograms::clear_claim(slot);
-    }
-
-    #[inline(always)]
-    fn recall_first(&self, bucket: u32, tag: u64) -> u64 {
-        subprograms::recall_first(bucket, tag)
+        claim::clear(self, slot);
     }
 
     #[inline(always)]
@@ -84,7 +80,7 @@ impl Subprograms for Maps {
     #[inline(always)]
     fn fail(&self, info: &PacketInfo) {
         if self.features().has(Features::LOCKOUT) {
-            subprograms::fail(info);
+            lockout::fail(self, info);
         }
     }
 

@@ -540,11 +540,11 @@ impl Env for Maps {
     }
 
     #[inline(always)]
-    fn emit(&self, event: &Event) -> bool {
+    fn emit(&self, event: impl FnOnce() -> Event) -> bool {
         let Some(mut entry) = EVENTS.reserve(0) else {
             return false;
         };
-        entry.write(*event);
+        entry.write(event());
         entry.submit(0);
         true
     }

@@ -44,25 +44,6 @@ pub(crate) extern "C" fn claim(slot: u32) -> u64 {
 
 #[unsafe(no_mangle)]
 #[inline(never)]
-pub(crate) extern "C" fn give_back(slot: u32) -> u64 {
-    claim::give_back(&Maps::new(), slot)
-}
-
-#[unsafe(no_mangle)]
-#[inline(never)]
-pub(crate) extern "C" fn clear_claim(slot: u32) -> u64 {
-    claim::clear(&Maps::new(), slot);
-    0
-}
-
-#[unsafe(no_mangle)]
-#[inline(never)]
-pub(crate) extern "C" fn recall_first(bucket: u32, tag: u64) -> u64 {
-    first::recall_cell(&Maps::new(), bucket, tag)
-}
-
-#[unsafe(no_mangle)]
-#[inline(never)]
 pub(crate) extern "C" fn forget_first(bucket: u32, tag: u64) -> u64 {
     first::forget_cell(&Maps::new(), bucket, tag);
     0
@@ -101,16 +82,6 @@ pub(crate) extern "C" fn count_failure(bucket: u32, tag: u32, now_ms: u64) -> u6
 #[inline(never)]
 pub(crate) extern "C" fn rank_failures(cell: u64, tag: u32, now_ms: u64) -> u64 {
     lockout::rank(&Maps::new(), cell, tag, now_ms)
-}
-
-#[unsafe(no_mangle)]
-#[inline(never)]
-pub(crate) extern "C" fn fail(info: *const PacketInfo) -> u64 {
-    // SAFETY: the caller's `PacketInfo`, which lives during the call, or null.
-    if let Some(info) = unsafe { info.as_ref() } {
-        lockout::fail(&Maps::new(), info);
-    }
-    0
 }
 
 #[unsafe(no_mangle)]

@@ -754,14 +754,15 @@ fn an_unreadable_map_is_an_error() {
 
     let mut host = ExplainedKernel::new(Features::default());
     host.do_all(A, &[SSH[0], SSH[1]]);
-    let ask = |port: &str, map| {
+    let ask_at = |destination: &str, port: &str, map| {
         let query = Query {
             source: A.parse().unwrap(),
             port: port.parse().unwrap(),
-            destination: Some(OTHER.parse().unwrap()),
+            destination: Some(destination.parse().unwrap()),
         };
         explain(&query, &host.known(), &Broken(&host, map))
     };
+    let ask = |port: &str, map| ask_at(OTHER, port, map);
     for map in [
         "PORTS", "PRESENCE", "TARGETS", "TRUST", "ALLOW", "FLOWS", "LOCKOUTS",
     ] {
@@ -777,15 +778,17 @@ fn an_unreadable_map_is_an_error() {
         "PROGRESS",
     ] {
         let found = ask("tcp/9000", map).map_err(|error| error.to_string());
-        if map == "FIRST_KNOCKS" {
-            assert!(
+        match map {
+            "FIRST_KNOCKS" => assert!(
                 found.is_ok(),
                 "who is past the first knock is not looked for there"
-            );
-        } else {
-            assert_eq!(found.unwrap_err(), format!("reading map {map}: no"));
+            ),
+            "EDGES" => assert!(found.is_ok(), "the node has its next knock itself"),
+            _ => assert_eq!(found.unwrap_err(), format!("reading map {map}: no")),
         }
     }
+    let first = ask_at(INNER, "tcp/7000", "EDGES").unwrap_err();
+    assert_eq!(first.to_string(), "reading map EDGES: no");
 }
 
 /// A step before the question.

@@ -86,8 +86,15 @@ impl Automaton {
         }
     }
 
-    /// Returns the tables of the maps, with numbers instead of indices for doors, and entries for
-    /// sequences.
+    /// Returns the first node that continues a sequence from a node with these edges, or 0.
+    fn next(&self, from: u32, edges: &[(Symbol, u32)]) -> u32 {
+        let depth = |node: u32| self.nodes.get(node as usize).map_or(0, |node| node.depth);
+        let deeper = edges.iter().find(|(_, to)| depth(*to) > depth(from));
+        deeper.map_or(ROOT, |(_, to)| *to)
+    }
+
+    /// Returns the tables of the maps: the nodes, each with the next one, and all other edges. They have numbers
+    /// instead of indices for doors, and entries for sequences.
     pub(super) fn into_tables(
         mut self,
         numbers: &[u16],
@@ -106,14 +113,19 @@ impl Automaton {
                 *one_based = entry(*one_based - 1);
             }
         }
-        let count = self.edges.iter().map(Vec::len).sum();
-        let mut edges = Vec::with_capacity(count);
+        let mut edges = Vec::new();
         for (&target_id, firsts) in self.firsts.iter().filter(|(target_id, _)| **target_id != 0) {
             let from = EdgeFrom::Root(target_id);
             edges.extend(firsts.iter().map(|&(symbol, to)| (from, symbol, to)));
         }
-        for (from, own) in (0..).map(EdgeFrom::Node).zip(&self.edges) {
-            edges.extend(own.iter().map(|&(symbol, to)| (from, symbol, to)));
+        for (from, own) in (0..).zip(&self.edges) {
+            let next = self.next(from, own);
+            let others = own.iter().filter(|(_, to)| *to != next);
+            let has_others = others.clone().next().is_some();
+            edges.extend(others.map(|&(symbol, to)| (EdgeFrom::Node(from), symbol, to)));
+            if let Some(node) = self.nodes.get_mut(from as usize) {
+                *node = node.leading_to(next, has_others);
+            }
         }
         (self.nodes, edges)
     }

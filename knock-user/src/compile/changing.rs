@@ -94,6 +94,9 @@ impl Changing {
             self.sim.nodes[index as usize] = node;
         }
         self.sim.edges.extend(difference.edges);
+        for (index, node) in difference.links {
+            self.sim.nodes[index as usize] = node;
+        }
         self.sim.ports.extend(difference.ports);
         for key in difference.gone {
             self.sim.edges.remove(&key);
@@ -144,6 +147,22 @@ fn attempts_continue_while_sequences_change() {
     assert_eq!(world.knock(7000), Reason::FirstKnock);
     world.change(&[vec![7002, 7000]], &[]).unwrap();
     assert_eq!(world.knock(7003), Reason::StrayPort);
+}
+
+#[test]
+fn an_attempt_at_a_removed_sequence_leads_nowhere() {
+    for (name, changed) in [
+        ("none is left", &[][..]),
+        ("another one begins alike", &[vec![7000, 7004]]),
+        ("a shorter one is left", &[vec![7000, 7003]]),
+    ] {
+        let mut world = Changing::new();
+        world.change(&[vec![7000, 7003, 7002]], &[]).unwrap();
+        let begun = [7000, 7003].map(|port| world.knock(port));
+        assert_eq!(begun, [Reason::FirstKnock, Reason::NextKnock], "{name}");
+        world.change(changed, &[]).unwrap();
+        assert_ne!(world.knock(7002), Reason::Opened, "{name}");
+    }
 }
 
 #[test]

@@ -12,10 +12,12 @@ use super::tables::Tables;
 pub struct Difference {
     /// Elements of `DOORS`.
     pub doors: Vec<(u32, DoorEntry)>,
-    /// Elements of `NODES`.
+    /// Elements of `NODES` that nothing leads to yet.
     pub nodes: Vec<(u32, Node)>,
     /// Entries of `EDGES`.
     pub edges: Vec<(EdgeKey, u32)>,
+    /// Other elements of `NODES`: what they lead to may be new, and what they led to may be in `EDGES` now.
+    pub links: Vec<(u32, Node)>,
     /// Elements of `PORTS`.
     pub ports: Vec<(u32, PortRule)>,
     /// Keys of `EDGES` to remove, last of all.
@@ -25,11 +27,18 @@ pub struct Difference {
 impl Difference {
     /// Compares the tables in the maps with new ones of the same configuration.
     pub fn new(old: &Tables, new: &Tables) -> Self {
-        // Attempts may still be at nodes that no sequence uses: those are left unchanged, and no
-        // edge leads to them.
         let doors =
             changed(&old.doors, &new.doors).filter(|(_, door)| *door != DoorEntry::default());
-        let nodes = changed(&old.nodes, &new.nodes).filter(|(_, node)| node.depth != 0);
+        let used = changed(&old.nodes, &new.nodes).filter(|(_, node)| node.depth != 0);
+        let is_new = |index: u32| (old.nodes.get(index as usize)).is_none_or(|old| old.depth == 0);
+        let (nodes, mut links): (Vec<_>, Vec<_>) = used.partition(|&(index, _)| is_new(index));
+        // Attempts may still be at nodes that no sequence uses: they stay, and nothing leads to them or away from them.
+        let is_unused =
+            |index: u32| (new.nodes.get(index as usize)).is_none_or(|new| new.depth == 0);
+        let unused = (0..)
+            .zip(&old.nodes)
+            .filter(|&(index, node)| node.depth != 0 && is_unused(index));
+        links.extend(unused.map(|(index, node)| (index, node.leading_to(0, false))));
         let mut gone: HashMap<_, _> = old.edge_entries().collect();
         let edges = new.edge_entries();
         let edges = edges.filter(|(key, to)| gone.remove(key) != Some(*to));
@@ -43,8 +52,9 @@ impl Difference {
         let rules = rules.filter(|(port, rule)| old.ports.get(port) != Some(*rule));
         Self {
             doors: doors.collect(),
-            nodes: nodes.collect(),
+            nodes,
             edges,
+            links,
             ports: rules
                 .chain(free)
                 .map(|(&(protocol, port), &rule)| (port_index(protocol, port), rule))

@@ -36,7 +36,7 @@ pub struct Tables {
     pub drawn: Vec<u16>,
     /// Nodes by number; number 0 is never read.
     pub nodes: Vec<Node>,
-    /// Edges: origin, knock, number of the node that they lead to.
+    /// Edges that are not in the nodes themselves: origin, knock, number of the node that they lead to.
     pub edges: Vec<(EdgeFrom, Symbol, u32)>,
     /// Doors by number, then the entries of further sequences; unused numbers have an empty entry.
     pub doors: Vec<DoorEntry>,

@@ -56,11 +56,16 @@ fn walk(tables: &Tables, path: &[&str]) -> u32 {
     for (index, step) in path.iter().enumerate() {
         let Knock { protocol, port } = knock(step);
         let symbol = Symbol::new(protocol, port);
-        let next = tables
-            .edge_entries()
-            .find(|(key, _)| *key == EdgeKey::from_node(node, symbol));
+        let inner = tables.nodes[node as usize].next_node();
+        let has_knock = tables.nodes[inner as usize].symbol == symbol;
+        let next = match inner {
+            1.. if has_knock => Some(inner),
+            _ => (tables.edge_entries())
+                .find(|(key, _)| *key == EdgeKey::from_node(node, symbol))
+                .map(|(_, next)| next),
+        };
         node = match next {
-            Some((_, next)) if index > 0 => next,
+            Some(next) if index > 0 => next,
             _ => tables.ports[&(protocol, port)].first,
         };
     }

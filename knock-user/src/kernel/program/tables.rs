@@ -220,6 +220,7 @@ impl XdpProgram {
         maps::set(ebpf, "DOORS", difference.doors)?;
         maps::set(ebpf, "NODES", difference.nodes)?;
         maps::insert(ebpf, "EDGES", difference.edges)?;
+        maps::set(ebpf, "NODES", difference.links)?;
         maps::set(ebpf, "PORTS", difference.ports)?;
         let mut edges = Table::<_, EdgeKey, u32>::try_from(maps::map_mut(ebpf, "EDGES")?)?;
         for key in difference.gone {
