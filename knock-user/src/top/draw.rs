@@ -165,6 +165,11 @@ fn interface_lines(screen: &Screen, look: DrawStyle) -> Text<'static> {
                     (format!("{word}: {because}"), look.bad())
                 }
             };
+            // Nobody knows whether it is still so.
+            let (text, style) = match screen.gone {
+                Some(_) => (format!("unknown, before: {text}"), look.bad()),
+                None => (text, style),
+            };
             let more = match (index + 1 == shown, more) {
                 (true, 1..) => format!("  (and {more} more)"),
                 _ => String::new(),

@@ -1,30 +1,22 @@
 //! `knock-user metrics`.
 
-use std::{
-    fs::Permissions,
-    io::Write,
-    os::unix::fs::PermissionsExt as _,
-    path::{Path, PathBuf},
-};
+use std::{io::Write, path::PathBuf};
 
-use anyhow::{Result, anyhow};
+use anyhow::Result;
 use serde::{Deserialize, Serialize};
-use tempfile::NamedTempFile;
 
 use super::{
     command::{self, Caller, Command, SubcommandOutcome},
     instances::At,
     text::LocalTime,
 };
-use crate::{daemon::Daemon, host::os_error, kernel::instance::Instance, metrics::Format};
+use crate::{daemon::Daemon, kernel::instance::Instance, metrics::Format};
 
 mod facts;
 mod families;
 mod offline;
+mod replaced_file;
 mod served;
-
-/// The mode of the file: node_exporter runs as another user.
-const FILE_MODE: u32 = 0o644;
 
 /// Print metrics for Prometheus
 #[derive(clap::Args, Clone, Debug)]
@@ -106,7 +98,7 @@ impl Command for Args {
             true => serde_json::to_string(&answer)? + "\n",
             false => answer.text,
         };
-        replace(file, &text)?;
+        replaced_file::write(file, &text)?;
         Ok(SubcommandOutcome::Done)
     }
 }
@@ -115,56 +107,5 @@ fn answer(format: Format, facts: &facts::MetricFacts) -> Answer {
     Answer {
         format,
         text: format.write(&families::families(facts)),
-    }
-}
-
-/// Replaces a file in one step: a reader finds the old text or the new one, and never a part.
-fn replace(path: &Path, text: &str) -> Result<()> {
-    let shown = path.display();
-    let failed = |error: std::io::Error| {
-        anyhow!(
-            "{shown} can't be written: {}",
-            os_error::reason(&error, &shown.to_string())
-        )
-    };
-    let directory = match path.parent() {
-        Some(parent) if parent != Path::new("") => parent,
-        Some(_) | None => Path::new("."),
-    };
-    // The collector skips files that don't end in `.prom`.
-    let mut file = NamedTempFile::with_prefix_in(".knock-user.", directory).map_err(failed)?;
-    file.write_all(text.as_bytes()).map_err(failed)?;
-    let mode = Permissions::from_mode(FILE_MODE);
-    file.as_file().set_permissions(mode).map_err(failed)?;
-    file.persist(path).map_err(|error| failed(error.error))?;
-    Ok(())
-}
-
-#[cfg(test)]
-mod tests {
-    use std::fs;
-
-    use super::*;
-
-    #[test]
-    fn a_file_is_replaced_and_everyone_may_read_it() {
-        let directory = tempfile::tempdir().unwrap();
-        let path = directory.path().join("knock.prom");
-        for text in ["knock_in_force 1\n", "", "knock_in_force 0\n"] {
-            replace(&path, text).unwrap();
-            assert_eq!(fs::read_to_string(&path).unwrap(), text);
-        }
-        let mode = fs::metadata(&path).unwrap().permissions().mode();
-        assert_eq!(mode & 0o777, FILE_MODE);
-        assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1);
-        let missing = directory.path().join("none/knock.prom");
-        let error = replace(&missing, "").unwrap_err().to_string();
-        assert!(
-            error.contains("none/knock.prom can't be written: "),
-            "{error}"
-        );
-        let error = replace(directory.path(), "").unwrap_err().to_string();
-        assert!(error.contains("can't be written: "), "{error}");
-        assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1);
     }
 }

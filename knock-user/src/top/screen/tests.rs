@@ -226,6 +226,15 @@ fn interfaces_with_a_shortfall_are_shown_first() {
     );
     let shown = lines(&screen, 80, 24, false);
     assert!(shown[0].contains("NO ANSWER"), "{}", shown[0]);
+    assert_eq!(
+        shown[1],
+        "eth4         unknown, before: NOT PROTECTED: frames bypass it"
+    );
+    assert!(
+        shown[2].contains("unknown, before: protected"),
+        "{}",
+        shown[2]
+    );
 }
 
 #[test]
