@@ -414,7 +414,7 @@ fn every_other_answer_has_its_text_and_its_json() {
     let rows: [((String, String), &[&str], &str); 14] = [
         (row::<grant::Args>(&granted), &["203.0.113.9 may use ssh (tcp/22) for 10m"],
             r#"{"source":"203.0.113.9","door":"ssh","ports":["tcp/22"],"until":"2026-03-01T10:10:00.000Z","seconds":599.9}"#),
-        (row::<grant::Args>(&granted_to_group), &["203.0.113.9 may use ssh (tcp/22) for 10m at all hosts of the group web"],
+        (row::<grant::Args>(&granted_to_group), &["203.0.113.9 may use ssh (tcp/22) for 10m here; the other hosts of the group web follow"],
             r#"{"source":"203.0.113.9","door":"ssh","ports":["tcp/22"],"until":"2026-03-01T10:10:00.000Z","seconds":599.9,"group":"web"}"#),
         (row::<grant::Args>(&granted_alone),
             &["203.0.113.9 may use ssh (tcp/22) for 10m here; the group web learns of it when this host is no longer cut off: no member answers"],

@@ -119,7 +119,9 @@ impl Command for Args {
         let granted = format!("{source} may use {door} ({ports}) for {left}");
         vec![match (group, because) {
             (None, _) => granted,
-            (Some(group), None) => format!("{granted} at all hosts of the group {group}"),
+            (Some(group), None) => {
+                format!("{granted} here; the other hosts of the group {group} follow")
+            }
             (Some(group), Some(because)) => format!(
                 "{granted} here; the group {group} learns of it when this host is no longer cut off: {because}"
             ),
