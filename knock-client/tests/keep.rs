@@ -165,6 +165,38 @@ fn knocks_are_sent_again_twice_in_the_time_of_a_grant() {
     assert_eq!(client.ends().0, Some(0));
 }
 
+/// Nothing answers knocks, so their client must not report a grant as a fact.
+#[test]
+fn a_grant_that_nothing_confirmed_is_not_reported_as_one() {
+    let (knock, service) = (KnockPort::bind(LOOPBACKS[0]), OpenPort::new(LOOPBACKS[0]));
+    let (port, tcp) = (format!("udp/{}", knock.port()), service.port().to_string());
+    let connecting = ["--then-connect", tcp.as_str()];
+    for (name, more, expected) in [
+        (
+            "knocks alone",
+            &[][..],
+            "ended: if the door opened, the grant expires within ",
+        ),
+        (
+            "a connection",
+            &connecting,
+            "ended: the grant expires within ",
+        ),
+    ] {
+        let words = ["127.0.0.1", &port, "--keep", "--open-for", "1h"];
+        let words: Vec<&str> = words.iter().chain(more).copied().collect();
+        let mut client = RunningClient::knocking(&words);
+        knock.receive();
+        client.waits_for("knocking again each ");
+        client.signal(Signal::SIGINT);
+        let (_, out, _) = client.ends();
+        assert!(
+            out.iter().any(|line| line.starts_with(expected)),
+            "{name}: {out:?}"
+        );
+    }
+}
+
 /// A connection for each renewal would fill the log of the service.
 #[test]
 fn a_connection_is_made_once() {

@@ -108,6 +108,7 @@ fn open_and_keep<W: Write + Send + 'static>(
     let running = RunningCommand::start(&options.command, events.clone())?;
     let orders = renewals.start(events);
     let mut kept = Kept::new(schedule, options.give_up_after, renewed);
+    kept.is_confirmed |= plan.then_connect.is_some();
     report.keeping(plan.method.sends(), kept.next, running.is_some());
     report.kept(kept.grant, kept.next);
     report.flush();
@@ -171,6 +172,8 @@ struct Kept {
     since: SuspendAwareMoment,
     /// How long it lasts since then.
     grant: Duration,
+    /// Whether an answer or a connection has confirmed it; a sequence alone has neither.
+    is_confirmed: bool,
     /// The time between a success and the next renewal.
     next: Duration,
     /// When the last order ended in a failure, and the pause since then.
@@ -203,6 +206,7 @@ impl Kept {
             own,
             since,
             grant: schedule.grant(answered),
+            is_confirmed: answered.is_some(),
             next: schedule.next(answered),
             paused: None,
             failures: 0,
@@ -319,7 +323,7 @@ impl Kept {
     /// Reports the end, and returns the exit code.
     fn end(&self, report: &mut Reporter<impl Write>) -> u8 {
         let left = self.grant.saturating_sub(self.since.age());
-        report.ended(left, self.since.age());
+        report.ended(left, self.since.age(), self.is_confirmed);
         u8::from(left.is_zero())
     }
 }

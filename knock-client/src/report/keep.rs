@@ -72,11 +72,15 @@ impl<W: Write> Reporter<W> {
         self.line(ALWAYS, &text, Some(line));
     }
 
-    /// Reports the end, how long the last grant lasts at most, and when it was obtained.
-    pub(crate) fn ended(&mut self, left: Duration, age: Duration) {
-        let text = match left.is_zero() {
-            true => format!("ended: the last success was {} ago", spelled(age)),
-            false => format!("ended: the grant expires within {}", spelled(left)),
+    /// Reports the end, how long the last grant lasts at most, when it was obtained, and whether it was confirmed.
+    pub(crate) fn ended(&mut self, left: Duration, age: Duration, is_confirmed: bool) {
+        let text = match (left.is_zero(), is_confirmed) {
+            (true, _) => format!("ended: the last success was {} ago", spelled(age)),
+            (false, true) => format!("ended: the grant expires within {}", spelled(left)),
+            (false, false) => format!(
+                "ended: if the door opened, the grant expires within {}",
+                spelled(left)
+            ),
         };
         let line = ReportLine::Ended {
             seconds: left.as_secs(),
