@@ -36,7 +36,13 @@ impl<W: Write> Daemon<W> {
             (None, Some(_)) | (Some(_), None) => false,
         };
         if !is_same {
-            self.fleet = wanted.map(|(settings, keyring)| FleetLink::new(settings, keyring));
+            // Entries of the ledger have the numbers of hosts.
+            let hosts = self.fleet.take().map(|held| held.hosts);
+            self.fleet = wanted.map(|(settings, keyring)| {
+                let mut link = FleetLink::new(settings, keyring);
+                link.hosts = hosts.unwrap_or_default();
+                link
+            });
             let open: Vec<_> = self.ledger.open().collect();
             for open in open {
                 self.adopt_for_group(open.source, open.door, open.until_ms);
